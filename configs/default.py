@@ -1,0 +1,106 @@
+"""Our recipe as far as it is known (`best` is the same): an encoder-decoder of residual shrinkage blocks, trained with noise.
+
+    drsn-jax train --config=default --workdir=runs/gopro --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
+
+Expect: an accelerator; 300,000 steps. Not yet trained to the end anywhere: what it reaches will be measured with the shipped models.
+This is the only place where a default lives: every key there is, with what it means. `drsn-jax info --config=NAME` lists the values.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+
+    # Generator (paper, section 3.2.1)
+    config.trunk = "unet"  # quarter: the paper's nine blocks at quarter resolution; unet: the same blocks at three scales with skips
+    config.widths = (64, 128, 256)  # channels at full, half and quarter resolution
+    config.num_blocks = 2  # quarter: in all; unet: at each scale, down and again up
+    config.block_order = "pre"  # norm and ReLU before each convolution (the paper's) or after it
+    config.shrinkage = True  # False: DeblurGAN's residual blocks, without thresholds
+    config.convs_per_block = 2
+    config.norm = "none"  # batch | instance | layer | none, in the trunk
+    config.threshold_norm = "none"  # none | layer | batch, between the dense layers that make the thresholds
+    config.dropout = 0.0  # inside the blocks
+    config.upsampling = "nearest"  # nearest + convolution, or transposed convolution (DeblurGAN's)
+    config.strided_padding = "keras"  # stride-2 convolutions pad bottom and right (keras) or all sides (torch)
+    config.output = "clip_residual"  # clip(input + tanh), or average: (input + tanh) / 2
+    config.unshuffle = 1  # folds 1, 2 or 4 pixels each way into channels first: faster, coarser
+    config.kernel_init = "glorot_uniform"  # of both networks; he_normal | normal (0.02)
+    config.zero_head = True  # the untrained generator returns its input
+    config.dtype = "float32"  # of computations; parameters are float32. bfloat16 on accelerators
+
+    # Critic (paper, section 3.2.3)
+    config.critic = "patch"  # dense: the Keras reference's head, one fixed crop size; patch: PatchGAN's, any size
+    config.critic_widths = (64, 128, 256, 512)
+    config.critic_norm = "none"  # batch norm and a gradient penalty exclude each other
+    config.critic_output = "linear"  # sigmoid is the paper's, and saturates
+    config.dense_features = 1024  # of the dense head
+
+    # Losses (paper, section 4); a term of weight 0 is not computed
+    config.adversarial_weight = 1e-3
+    config.content_weight = 1e-6  # imagenet features are in the thousands
+    config.pixel_weight = 1.0  # Charbonnier
+    config.frequency_weight = 0.01  # L1 of the unnormalised rfft2
+    config.content_layer = "conv3_3"  # of VGG19, after its ReLU; conv3_3 is the deepest inside the package
+    config.content_input = "imagenet"  # how VGG19 was trained, or raw: [-1, 1] RGB as both references feed it
+    config.vgg19 = ""  # a file of VGG19 weights; empty: the ones inside the package
+
+    # Critic updates
+    config.critic_steps = 5  # before each generator update; a step is one generator update
+    config.critic_batches = "same"  # as the generator's, or fresh ones: then a step reads critic_steps + 1 batches
+    config.critic_update = "joint"  # one update on sharp and restored, or two alternating ones (the Keras reference)
+    config.fake_mode = "train"  # the critic learns from restorations made in training or inference mode
+    config.critic_norm_in_generator_step = "batch"  # batch norm of the critic: this batch's statistics or the moving ones
+    config.lipschitz = "gradient_penalty"  # none | clip | gradient_penalty
+    config.penalty_weight = 10.0
+    config.clip_value = 0.01
+
+    # Optimisation
+    config.num_train_steps = 300_000
+    config.num_epochs = 0  # more than 0: num_train_steps is this many passes over the training pairs
+    config.batch_size = 8  # over all devices
+    config.crop_size = 256
+    config.stages = ((0, 128, 32), (200_000, 256, 8))  # (from step, crop_size, batch_size): overrides the two above; () for none
+    config.learning_rate = 3e-4
+    config.critic_learning_rate = 1e-4
+    config.schedule = "cosine"  # constant | cosine | linear_decay
+    config.warmup_steps = 2_000
+    config.adam_form = "optax"  # where epsilon is added: optax | keras
+    config.beta1 = 0.9
+    config.critic_beta1 = 0.5
+    config.beta2 = 0.999
+    config.epsilon = 1e-7
+    config.weight_decay = 1e-4  # AdamW; of the generator
+    config.clip_norm = 1.0  # of the generator's gradient; 0: not clipped
+    config.ema_decay = 0.999  # running mean of the generator to restore with; 0: off
+
+    # Data
+    config.data = "pairs"  # pairs: folders through tf.data; resident: pairs on the device; photos: a folder blurred on the device; demo
+    config.train_dir = ""
+    config.eval_dir = ""  # pairs to validate on. Never the test set. photos and demo hold photographs out without it
+    config.blur_folder = "blur"  # of GoPro: blur (linear averages) or blur_gamma
+    config.frame = "crop"  # resize the whole frame | half_crop: half size, then crop | crop. photos and resident always crop
+    config.flip = True
+    config.rotate = True  # by quarter turns
+    config.noise_variance = (0.0, 0.002)  # Gaussian noise on blurred images, image scale [0, 1]: the range of its variance
+    config.cache = False  # pairs: keep the decoded frames in memory
+    config.prefetch = 2  # pairs: batches made ahead
+    config.blur_length = (0.0, 25.0)  # photos, demo: the range of the camera's path in pixels
+    config.blur_variation = 0.5  # how much camera roll adds to it in the corners
+    config.blur_saturation = 0.5  # how far beyond white highlights may reach
+    config.hold_out_every = 10  # photos without eval_dir: each n-th photograph is for validation
+
+    # The run
+    config.seed = 0
+    config.log_every_steps = 100
+    config.eval_every_steps = 5_000  # 0: only after the last step
+    config.checkpoint_every_steps = 1_000  # 0: only with an evaluation
+    config.eval_images = 0  # of the validation images, evenly spread; 0: all
+    config.eval_copies = 1  # photos, demo: how often each held-out photograph is blurred
+    config.eval_noise_variances = (0.0, 0.001)  # every validation image at each of these; the first chooses the best checkpoint
+    config.eval_protocol = "full"  # full | half | resize256
+    config.sample_images = 4  # panels drawn at each evaluation
+    config.tensorboard = True  # where clu can be imported
+
+    return config

@@ -1,0 +1,84 @@
+"""Photographs for resident data: a user's folder, or those that installed packages carry (the demo)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from drsn_jax.data.pairs import read_rgb
+from drsn_jax.data.synthesis import BlurRecipe, synthesise
+from drsn_jax.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+# Held out by subject, chosen before anything was trained; the stereo pair of the motorcycle stays on the training side.
+DEMO_TRAINING = (
+    *("skimage:astronaut.png", "skimage:rocket.jpg", "skimage:motorcycle_left.png", "skimage:motorcycle_right.png"),
+    *("skimage:camera.png", "skimage:brick.png", "skimage:grass.png", "skimage:gravel.png", "sklearn:flower.jpg"),
+)
+DEMO_HELD_OUT = ("skimage:chelsea.png", "skimage:coffee.png", "sklearn:china.jpg")
+
+Sample = tuple[str, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]  # name, blurred, sharp
+Photographs = dict[str, UInt8[np.ndarray, "h w 3"]]
+
+
+def read_demo_photos(names: Sequence[str]) -> Photographs:
+    """Reads photographs inside scikit-image and scikit-learn, uint8 RGB. Raises InputError if a package is missing."""
+    try:
+        import skimage
+        import sklearn
+    except ImportError as error:
+        raise InputError(
+            f"The demo's photographs come with scikit-image and scikit-learn ({error}); pip install 'drsn-jax[demo]'."
+        ) from error
+    folders = {
+        "skimage": Path(skimage.__file__).parent / "data",
+        "sklearn": Path(sklearn.__file__).parent / "datasets" / "images",
+    }
+    return {name.split(":")[1].split(".")[0]: read_rgb(folders[name.split(":")[0]] / name.split(":")[1]) for name in names}
+
+
+def read_photo_folder(folder: Path) -> Photographs:
+    """Reads every image below a folder, uint8 RGB, by relative name in sorted order.
+
+    Raises InputError if there is no such folder, no image in it, or an image that cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; give a folder of photographs (--config.train_dir=DIR).")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(SUFFIXES)}.")
+    return {str(path.relative_to(folder)): read_rgb(path) for path in paths}
+
+
+def hold_out(photographs: Photographs, *, every: int) -> tuple[Photographs, Photographs]:
+    """Splits off every n-th photograph by sorted name for validation. Raises InputError if nothing is left to train on."""
+    held = {name: image for i, (name, image) in enumerate(photographs.items()) if i % every == 0}
+    training = {name: image for name, image in photographs.items() if name not in held}
+    if not training:
+        raise InputError(
+            f"{len(photographs)} photographs are too few to hold out every {every}th; give more, or an --config.eval_dir of pairs."
+        )
+    return training, held
+
+
+def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: int, seed: int) -> list[Sample]:
+    """Blurs whole photographs without noise, `copies` times each: (name, blurred, sharp), the same for the same seed.
+
+    The lengths are spread evenly over the recipe's range rather than drawn, so that a few images measure all of it.
+    """
+    recipe = recipe._replace(noise_variance=(0.0, 0.0))
+    margins = ((recipe.margin, recipe.margin), (recipe.margin, recipe.margin), (0, 0))
+    number = len(photographs) * copies
+    blur = jax.jit(synthesise, static_argnums=2)
+    samples = []
+    for i in range(number):
+        name, image = list(photographs.items())[i % len(photographs)]
+        length = recipe.length[0] + (recipe.length[1] - recipe.length[0]) * (i + 0.5) / number
+        padded = jnp.asarray(np.pad(image, margins, mode="reflect"))
+        blurred, _ = blur(jax.random.fold_in(jax.random.key(seed), i), padded, recipe, jnp.float32(length))
+        samples.append((f"{Path(name).stem}-{length:.0f}px", np.rint(np.asarray(blurred) * 255).astype(np.uint8), image))
+    return samples

@@ -1,0 +1,151 @@
+"""Blur made on the device: camera-shake paths become kernels that vary over the image, applied in linear light.
+
+Follows the blur model I_B = k * I_S + N (paper, section 2), with what a camera adds: the exposure integrates light rather than gamma
+values, the sensor saturates, and the file has eight bits. Everything is a pure function of a key, and runs inside jit.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from drsn_jax.errors import InputError
+
+GAMMA = 2.2
+ANCHORS = 3  # kernels in each direction of an image whose blur varies; interpolated in between
+
+
+class BlurRecipe(NamedTuple):
+    """What blur and noise are drawn from. Lengths in pixels, variances on the image scale [0, 1].
+
+    `length` is the range of the arc length of the camera's path over the sensor, drawn uniformly; `variation` is how much camera roll adds
+    to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest pixels may reach;
+    `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
+    """
+
+    length: tuple[float, float] = (0.0, 25.0)
+    variation: float = 0.5
+    saturation: float = 0.5
+    noise_variance: tuple[float, float] = (0.0, 0.002)
+
+    @property
+    def margin(self) -> int:
+        """Pixels of context that a blurred pixel depends on, in each direction.
+
+        A straight path reaches half its length from its centre; the rare one that reaches further than 0.6 is held back there.
+        """
+        return math.ceil(0.6 * self.length[1] * (1 + self.variation)) + 1
+
+    def check(self) -> None:
+        """Raises InputError for ranges that are not, and for negative values."""
+        for name in ("length", "noise_variance"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise InputError(f"blur {name}=({low}, {high}) is no range; use 0 <= low <= high.")
+        for name in ("variation", "saturation"):
+            if getattr(self, name) < 0:
+                raise InputError(f"blur {name}={getattr(self, name)} is negative; use 0 (none) or more.")
+
+
+def shake_path(key: PRNGKeyArray, *, points: int) -> Float[Array, "points 3"]:
+    """A random camera path (y, x, roll): a velocity with inertia and a few jerks, as in hand-held shots.
+
+    The arc length over (y, x) is 1, the mean position 0. Roll has a largest magnitude of 1.
+    """
+    inertia_key, start_key, jerk_key, when_key, force_key = jax.random.split(key, 5)
+    inertia = jax.random.uniform(inertia_key, (), minval=0.9, maxval=0.995)
+    jerks = jax.random.normal(jerk_key, (points, 3)) * jax.random.bernoulli(when_key, 1.5 / points, (points, 1))
+    forces = 0.15 * jax.random.normal(force_key, (points, 3)) + jerks
+    forces = forces.at[0].set(jax.random.normal(start_key, (3,)))  # the velocity at the start
+    lag = jnp.arange(points)[:, None] - jnp.arange(points)
+    velocity = jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0) @ forces
+    path = jnp.cumsum(velocity, axis=0)
+    path -= path.mean(0)
+    steps = jnp.sqrt(jnp.square(velocity[1:, :2]).sum(-1) + 1e-12)
+    scale = jnp.stack([steps.sum(), steps.sum(), jnp.abs(path[:, 2]).max() + 1e-6])
+    return path / scale
+
+
+def path_to_kernel(path: Float[Array, "points 2"], *, margin: int) -> Float[Array, "k k"]:
+    """Spreads the points of a path (y, x in pixels from the centre) bilinearly over a kernel of 2 margin + 1; the sum is 1."""
+    grid = jnp.arange(-margin, margin + 1)
+    inside = jnp.clip(path, -margin, margin)
+    spread = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - grid))  # [points 2 k]
+    return jnp.einsum("pi,pj->ij", spread[:, 0], spread[:, 1]) / len(path)
+
+
+def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""] | None = None) -> Float[Array, "a a k k"]:
+    """The kernels of one random shot at a grid of places over the image (a is 1 where `variation` is 0).
+
+    `length`, in pixels and within the recipe's range, is drawn where it is not given.
+    """
+    path_key, length_key, roll_key = jax.random.split(key, 3)
+    points = max(48, math.ceil(1.5 * recipe.margin))
+    path = shake_path(path_key, points=points)
+    if length is None:
+        length = jax.random.uniform(length_key, (), minval=recipe.length[0], maxval=recipe.length[1])
+    anchors = ANCHORS if recipe.variation else 1
+    places = jnp.linspace(-1.0, 1.0, anchors) if recipe.variation else jnp.zeros(1)
+    y, x = jnp.meshgrid(places, places, indexing="ij")
+    # A small roll moves a point at (y, x) from the centre by roll * (x, -y); sqrt(2) is how far the corners are out.
+    amount = recipe.variation * jax.random.uniform(roll_key) / math.sqrt(2)
+    roll = amount * path[:, 2, None, None, None] * jnp.stack([x, -y], axis=-1)  # [points a a 2]
+    paths = length * (path[:, None, None, :2] + roll)
+    to_kernel = jax.vmap(jax.vmap(lambda p: path_to_kernel(p, margin=recipe.margin), in_axes=1), in_axes=1)
+    return to_kernel(paths)
+
+
+def blur_linear(light: Float[Array, "h w 3"], kernels: Float[Array, "a a k k"]) -> Float[Array, "h w 3"]:
+    """Convolves linear light with kernels that are interpolated bilinearly over the image (efficient filter flow).
+
+    By FFT, so circular: the outer margin of the result is to be cropped.
+    """
+    height, width, _ = light.shape
+    margin = kernels.shape[-1] // 2
+    spectrum = jnp.fft.rfft2(light, axes=(0, 1))
+    pads = (height - kernels.shape[-2], width - kernels.shape[-1])
+    padded = jnp.pad(kernels, ((0, 0), (0, 0), (0, pads[0]), (0, pads[1])))
+    transfer = jnp.fft.rfft2(jnp.roll(padded, (-margin, -margin), axis=(2, 3)), axes=(2, 3))[..., None]
+    blurred = jnp.fft.irfft2(spectrum * transfer, s=(height, width), axes=(2, 3))  # [a a h w 3]
+    rows, columns = _interpolation(len(kernels), height), _interpolation(len(kernels), width)
+    return jnp.einsum("ijhwc,ih,jw->hwc", blurred, rows, columns)
+
+
+def _interpolation(anchors: int, size: int) -> Float[Array, "a size"]:
+    """Weights of each anchor at each pixel; they sum to 1."""
+    if anchors == 1:
+        return jnp.ones((1, size))
+    place = jnp.linspace(0.0, anchors - 1.0, size)
+    return jnp.maximum(0.0, 1.0 - jnp.abs(place - jnp.arange(anchors)[:, None]))
+
+
+def synthesise(
+    key: PRNGKeyArray, photograph: UInt8[Array, "H W 3"], recipe: BlurRecipe, length: Float[Array, ""] | None = None
+) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 3"]]:
+    """Blurs one photograph: returns (blurred, sharp) in [0, 1], k/255, less `recipe.margin` pixels on each side.
+
+    `length` of the path, in pixels, is drawn from the recipe where it is not given.
+    """
+    kernel_key, saturation_key, noise_key = jax.random.split(key, 3)
+    margin = recipe.margin
+    sharp = photograph.astype(jnp.float32) / 255.0
+    light = sharp**GAMMA
+    if recipe.saturation:  # a white pixel may stand for a lamp: more light than the file could hold
+        beyond = recipe.saturation * jax.random.uniform(saturation_key)
+        light *= 1.0 + beyond * jnp.clip((sharp - 0.9) / 0.1, 0.0, 1.0)
+    if recipe.length[1]:
+        light = blur_linear(light, shake_kernels(kernel_key, recipe, length))
+    blurred = jnp.clip(light, 0.0, 1.0) ** (1 / GAMMA)
+    inner = (slice(margin, -margin), slice(margin, -margin))
+    return camera_noise(noise_key, blurred[inner], noise_variance=recipe.noise_variance), sharp[inner]
+
+
+def camera_noise(key: PRNGKeyArray, image: Float[Array, "h w 3"], *, noise_variance: tuple[float, float]) -> Float[Array, "h w 3"]:
+    """Adds Gaussian noise of a variance drawn from a range (image scale [0, 1]), then clips and quantises to k/255."""
+    variance_key, noise_key = jax.random.split(key)
+    if noise_variance[1]:
+        low, high = (math.sqrt(variance) for variance in noise_variance)
+        image += jax.random.uniform(variance_key, (), minval=low, maxval=high) * jax.random.normal(noise_key, image.shape)
+    return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0) / 255.0

@@ -1,0 +1,67 @@
+"""How a test image is prepared before it is restored and scored: a figure without its protocol means nothing (SPEC section 3).
+
+The protocol is applied to the blurred and to the sharp image; the noise, after it, to the blurred one alone.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from drsn_jax.errors import InputError
+
+PROTOCOLS = ("full", "half", "resize256")
+
+_IN_WORDS = {
+    "full": "whole frames at full resolution, as the files hold them",
+    "half": "whole frames at half size (bicubic, antialiased)",
+    "resize256": "whole frames resized to 256x256 pixels whatever their shape (bicubic, antialiased): reads 1-6 dB above full resolution",
+}
+_RESIZED = 256
+
+
+def check_protocol(protocol: str, *, noise_variance: float = 0.0) -> None:
+    """Raise InputError for a protocol that does not exist or a variance that is negative or not finite."""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"There is no evaluation protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}.")
+    if not (math.isfinite(noise_variance) and noise_variance >= 0):
+        raise InputError(f"A noise variance of {noise_variance} cannot be; give 0 for none, or a positive number such as 0.001.")
+
+
+def describe_protocol(protocol: str, *, noise_variance: float = 0.0) -> str:
+    """The protocol and the noise in words, for reports."""
+    check_protocol(protocol, noise_variance=noise_variance)
+    noise = "no noise added"
+    if noise_variance:
+        noise = f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image"
+    return f"{_IN_WORDS[protocol]}; {noise}"
+
+
+def apply_protocol(image: UInt8[np.ndarray, "h w 3"], *, protocol: str) -> UInt8[np.ndarray, "H W 3"]:
+    """The image at the size the protocol scores it: uint8 in, uint8 out.
+
+    `full` leaves it alone, `half` halves both sides (rounded down) and `resize256` makes it 256x256, both with Pillow's
+    antialiased bicubic filter. Raises InputError for another protocol, or an image with nothing left after halving.
+    """
+    check_protocol(protocol)
+    if protocol == "full":
+        return image
+    height, width = image.shape[:2]
+    if protocol == "half" and min(height, width) < 2:
+        raise InputError(f"An image of {width}x{height} pixels cannot be halved; use the protocol full for it.")
+    size = (_RESIZED, _RESIZED) if protocol == "resize256" else (width // 2, height // 2)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def add_noise(image: UInt8[np.ndarray, "h w 3"], *, variance: float, index: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Additive Gaussian noise of mean 0, `variance` on the scale [0, 1], clipped and rounded to uint8 (SPEC section 3).
+
+    `index` is the position of the file in sorted order and the seed: the same file gets the same noise in every run. Raises
+    InputError for a variance that is negative or not finite.
+    """
+    check_protocol("full", noise_variance=variance)
+    if variance == 0:
+        return image
+    noise = np.random.default_rng(index).normal(0.0, math.sqrt(variance), image.shape)
+    return np.round(np.clip(image / 255.0 + noise, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -1,0 +1,81 @@
+"""Full-frame evaluation during training: every validation image at every noise variance, and panels of some."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from drsn_jax.evaluation.panels import make_panel, stack_panels
+from drsn_jax.evaluation.protocols import add_noise, apply_protocol
+from drsn_jax.evaluation.scoring import score_images, summarise
+
+Image = UInt8[np.ndarray, "h w 3"]
+Sample = tuple[str, Image, Image]  # name, blurred, sharp
+
+
+class Validation(NamedTuple):
+    """What an evaluation found: a summary for each noise variance (see `scoring.summarise`), and a picture of panels."""
+
+    summaries: dict[float, dict[str, Any]]
+    picture: Image | None
+
+    @property
+    def psnr(self) -> float:
+        """Mean PSNR in dB at the first noise variance: what the best checkpoint is chosen by."""
+        return next(iter(self.summaries.values()))["restored"]["psnr"]
+
+    def scalars(self) -> dict[str, float]:
+        """Figures for the log: eval/psnr and so on, with the noise variance in the name where there is noise."""
+        scalars = {}
+        for variance, summary in self.summaries.items():
+            prefix = f"eval/noise_{variance:g}/" if variance else "eval/"
+            scalars |= {f"{prefix}{name}": value for name, value in summary["restored"].items()}
+            scalars |= {f"{prefix}psnr_input": summary["input"]["psnr"], f"{prefix}psnr_gain": summary["gain"]["psnr"]}
+        return scalars
+
+    def table(self, *, protocol: str) -> str:
+        """The figures as a table for the terminal."""
+        count = next(iter(self.summaries.values()))["images"]
+        lines = [f"{count} validation images, {protocol} protocol      input PSNR   restored    gain     input SSIM   restored (Gaussian)"]
+        for variance, summary in self.summaries.items():
+            before, after = summary["input"], summary["restored"]
+            noise = f"noise variance {variance:g}" if variance else "without noise"
+            lines.append(
+                f"  {noise:<44}{before['psnr']:9.2f} dB {after['psnr']:7.2f} dB {summary['gain']['psnr']:+6.2f} dB"
+                f" {before['ssim_gaussian']:12.4f} {after['ssim_gaussian']:10.4f}"
+            )
+        return "\n".join(lines)
+
+
+def validate(
+    samples_fn: Callable[[], Iterator[Sample]],
+    *,
+    restore_fn: Callable[[Image], Image],
+    noise_variances: Sequence[float],
+    protocol: str,
+    num_panels: int,
+) -> Validation:
+    """Restores and scores every sample at every noise variance; draws `num_panels` of the first ones, all variances below each other.
+
+    Raises InputError for samples that cannot be scored.
+    """
+    summaries, rows = {}, {}
+
+    def draw(score, blurred: Image, restored: Image, sharp: Image) -> None:
+        if len(rows) < num_panels or score.name in rows:
+            labels = [f"blurred {score.input['psnr']:.2f} dB", f"restored {score.restored['psnr']:.2f} dB", "sharp"]
+            rows.setdefault(score.name, []).append(make_panel([blurred, restored, sharp], labels=labels, zoom_box="auto"))
+
+    for variance in noise_variances:
+        samples = (
+            (
+                name,
+                add_noise(apply_protocol(blurred, protocol=protocol), variance=variance, index=i),
+                apply_protocol(sharp, protocol=protocol),
+            )
+            for i, (name, blurred, sharp) in enumerate(samples_fn())
+        )
+        summaries[float(variance)] = summarise(score_images(samples, restore_fn=restore_fn, on_image=draw))
+    panels = [panel for group in rows.values() for panel in group]
+    return Validation(summaries, stack_panels(panels) if panels else None)

@@ -1,0 +1,144 @@
+"""From a configuration to what it names: networks, optimisers, the training step. Libraries below take keyword arguments only."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from drsn_jax.data.synthesis import BlurRecipe
+from drsn_jax.errors import InputError
+from drsn_jax.models.critic import Critic
+from drsn_jax.models.generator import Generator
+from drsn_jax.models.vgg19 import VGG19
+from drsn_jax.pretrained import load_vgg19
+from drsn_jax.training.generator_update import LossWeights
+from drsn_jax.training.optimizer import make_optimizer
+from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
+from drsn_jax.training.state import init_state
+from drsn_jax.training.train_step import TrainStep, make_train_step
+
+GENERATOR_KEYS = ("trunk", "num_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm", "dropout")
+GENERATOR_KEYS += ("upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head")
+
+
+def make_generator(config: Mapping[str, Any]) -> Generator:
+    """The generator of a configuration, or of the plain dictionary that a checkpoint holds of it."""
+    options = {key: config[key] for key in GENERATOR_KEYS}
+    return Generator(**options, widths=tuple(config["widths"]), dtype=jnp.dtype(config["dtype"]))
+
+
+def make_critic(config: Mapping[str, Any]) -> Critic:
+    """The critic of a configuration."""
+    return Critic(
+        head=config["critic"],
+        widths=tuple(config["critic_widths"]),
+        norm=config["critic_norm"],
+        critic_output=config["critic_output"],
+        dense_features=config["dense_features"],
+        kernel_init=config["kernel_init"],
+        dtype=jnp.dtype(config["dtype"]),
+    )
+
+
+def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Crop and batch size by step. Raises InputError for stages that do not begin at step 0 in rising order, or fit no network."""
+    if not all(isinstance(stage, (tuple, list)) and len(stage) == 3 for stage in config["stages"]):
+        raise InputError(f"stages={config['stages']} must be triples (first step, crop_size, batch_size), or () for none.")
+    stages = tuple(Stage(*stage) for stage in config["stages"]) or (Stage(0, config["crop_size"], config["batch_size"]),)
+    starts = [stage.first_step for stage in stages]
+    if starts[0] != 0 or starts != sorted(set(starts)):
+        raise InputError(f"stages={config['stages']} must begin at step 0 and rise: ((0, 128, 32), (200000, 256, 8)), or () for none.")
+    stride = make_generator(config).stride
+    for stage in stages:
+        if stage.crop_size <= 0 or stage.crop_size % stride:
+            near = max(stride, round(stage.crop_size / stride) * stride)
+            raise InputError(
+                f"Crops of {stage.crop_size} do not fit the generator: use a multiple of {stride} (--config.crop_size={near})."
+            )
+        if stage.batch_size <= 0:
+            raise InputError(f"stages={config['stages']}: a batch of {stage.batch_size} holds no image; use 1 or more.")
+    if config["critic"] == "dense" and len({stage.crop_size for stage in stages}) > 1:
+        raise InputError("The dense critic is bound to one crop size; use --config.critic=patch, or stages of one crop size.")
+    return stages
+
+
+def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
+    """What blur and noise the configuration draws from. Raises InputError for ranges that are none."""
+    recipe = BlurRecipe(
+        length=tuple(config["blur_length"]),
+        variation=config["blur_variation"],
+        saturation=config["blur_saturation"],
+        noise_variance=tuple(config["noise_variance"]),
+    )
+    recipe.check()
+    return recipe
+
+
+class Training(NamedTuple):
+    """What a run is made of: pure functions, none of them jitted."""
+
+    generator: Generator
+    critic: Critic
+    init_fn: Any  # (rng) -> TrainState
+    train_step: TrainStep
+
+
+def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Training:
+    """Networks, initialisation and step of a configuration.
+
+    Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch of 1: after
+    global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
+    """
+    generator, critic, stages = make_generator(config), make_critic(config), make_stages(config)
+    if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) == 1:
+        raise InputError(
+            "threshold_norm=batch with a batch of 1 makes every threshold a constant: after global pooling one image has no variance;"
+            " use --config.batch_size=2 or more, or --config.threshold_norm=none."
+        )
+    weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
+    generator_tx, critic_tx, learning_rate_fn = _make_optimizers(config, num_train_steps=num_train_steps)
+    vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
+    vgg19_params = load_vgg19(config["content_layer"], config["vgg19"]) if weights.content else {}
+    train_step = make_train_step(
+        generator=generator,
+        critic=critic,
+        features_fn=lambda images: vgg19.apply({"params": vgg19_params}, images),  # pyright: ignore[reportArgumentType]
+        generator_tx=generator_tx,
+        critic_tx=critic_tx,
+        learning_rate_fn=learning_rate_fn,
+        weights=weights,
+        **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
+        **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay")},
+    )
+    init_fn = partial(
+        init_state,
+        generator=generator,
+        critic=critic,
+        generator_tx=generator_tx,
+        critic_tx=critic_tx,
+        image_size=stages[0].crop_size,
+        ema=config["ema_decay"] > 0,
+    )
+    return Training(generator, critic, init_fn, train_step)
+
+
+def _make_optimizers(
+    config: Mapping[str, Any], *, num_train_steps: int
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation, optax.Schedule]:
+    """Both optimisers, and the generator's learning rate. The critic's counts its own updates, several a step."""
+    rates = partial(
+        make_learning_rate,
+        num_train_steps=num_train_steps,
+        schedule=config["schedule"],
+        warmup_steps=min(config["warmup_steps"], num_train_steps),
+    )
+    learning_rate_fn = rates(learning_rate=config["learning_rate"])
+    updates = config["critic_steps"] * (2 if config["critic_update"] == "alternating" else 1)
+    adam = partial(make_optimizer, adam_form=config["adam_form"], beta2=config["beta2"], epsilon=config["epsilon"])
+    generator_tx = adam(
+        learning_rate_fn=learning_rate_fn, beta1=config["beta1"], weight_decay=config["weight_decay"], clip_norm=config["clip_norm"]
+    )
+    critic_rate_fn = per_update(rates(learning_rate=config["critic_learning_rate"]), updates)
+    return generator_tx, adam(learning_rate_fn=critic_rate_fn, beta1=config["critic_beta1"]), learning_rate_fn

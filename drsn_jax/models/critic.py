@@ -1,0 +1,55 @@
+"""The critic, the paper's discriminator (section 3.2.3), with the Keras reference's dense head or PatchGAN's (SPEC section 1)."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drsn_jax.models.layers import KERNEL_INITS, Norm, make_norm
+
+DENSE_WIDTHS = (64, 64, 128, 256, 512)
+PATCH_WIDTHS = (64, 128, 256, 512)
+
+
+class Critic(nn.Module):
+    """Scores images in [-1, 1], [b h w 3] -> [b]; the higher, the more like a sharp photograph.
+
+    4x4 convolutions, of stride 2 but for the last two, LeakyReLU 0.2, normalisation in between. `dense` ends in Dense 1024 tanh and
+    Dense 1, so it is bound to the image size it was initialised with (256x256 in the paper); `patch` averages the scores of
+    overlapping patches and takes any size. `critic_output` sigmoid bounds the scores in (0, 1), as the paper does.
+    """
+
+    head: Literal["dense", "patch"] = "dense"
+    widths: tuple[int, ...] = DENSE_WIDTHS
+    norm: Norm = "batch"
+    critic_output: Literal["sigmoid", "linear"] = "sigmoid"
+    dense_features: int = 1024
+    kernel_init: str = "glorot_uniform"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Returns one float32 score an image, [b]. With `train` batch norms use, and update, the statistics of this batch."""
+        x = images.astype(self.dtype)
+        last = len(self.widths)
+        for i, features in enumerate(self.widths, start=1):
+            x = self._conv(x, features, stride=1 if i == last else 2, name=f"conv{i}")
+            if i > 1:
+                x = make_norm(self.norm, train=train, dtype=self.dtype, name=f"norm{i}")(x)
+            x = nn.leaky_relu(x, 0.2)
+        x = self._conv(x, 1, stride=1, name=f"conv{last + 1}").astype(jnp.float32)  # [b h w 1]
+        if self.head == "dense":
+            init = KERNEL_INITS[self.kernel_init]
+            x = jnp.tanh(nn.Dense(self.dense_features, kernel_init=init, name="dense1")(x.reshape(len(x), -1)))
+            x = nn.Dense(1, kernel_init=init, name="dense2")(x)
+        scores = nn.sigmoid(x) if self.critic_output == "sigmoid" else x
+        return scores.reshape(len(scores), -1).mean(-1)
+
+    def _conv(self, x: jax.Array, features: int, stride: int, name: str) -> jax.Array:
+        # PatchGAN has no bias where batch norm follows, which subtracts it again; the Keras reference has them everywhere.
+        cancelled = self.head == "patch" and self.norm == "batch" and name not in ("conv1", f"conv{len(self.widths) + 1}")
+        init = KERNEL_INITS[self.kernel_init]
+        return nn.Conv(
+            features, (4, 4), strides=stride, padding="SAME", use_bias=not cancelled, kernel_init=init, dtype=self.dtype, name=name
+        )(x)

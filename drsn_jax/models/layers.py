@@ -1,0 +1,89 @@
+"""Layers that generator and critic share: normalisation by name, convolutions by padding."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drsn_jax import backend
+
+Norm = Literal["batch", "instance", "layer", "none"]
+Module = Callable[..., Any]
+
+KERNEL_INITS: dict[str, Callable] = {
+    "glorot_uniform": nn.initializers.glorot_uniform(),  # Keras' default, so the paper's
+    "he_normal": nn.initializers.he_normal(),
+    "normal": nn.initializers.normal(0.02),  # DeblurGAN's
+}
+
+
+class InstanceNorm(nn.Module):
+    """Normalises every channel of every image by its own mean and variance, without scale and bias, as DeblurGAN does."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):  # [b h w c]
+        """Returns the shape it was given."""
+        return nn.GroupNorm(
+            num_groups=None, group_size=1, epsilon=1e-5, use_bias=False, use_scale=False, use_fast_variance=False, dtype=self.dtype
+        )(x)
+
+
+def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str) -> Callable[[jax.Array], jax.Array]:
+    """Builds a normalisation of a given kind under a given parameter name, inside a compact module.
+
+    `batch` follows Keras (momentum 0.99, epsilon 1e-3, and the two-pass variance, since the one-pass form loses the variance of
+    features whose mean is far from zero), so that weights and statistics move between Keras and Flax exactly. `layer` is over
+    the channels of each position. `none` is the identity and has no parameters.
+    """
+    if kind == "batch":
+        return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, use_fast_variance=False, dtype=dtype, name=name)
+    if kind == "instance":
+        return InstanceNorm(dtype=dtype, name=name)
+    if kind == "layer":
+        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
+    if kind == "none":
+        return lambda x: x
+    raise ValueError(f"Unknown normalisation {kind!r}; use one of batch, instance, layer, none.")
+
+
+class ReflectConv(nn.Module):
+    """A stride-1 convolution of odd size after padding by reflection: the output has the input's height and width."""
+
+    features: int
+    kernel_size: int
+    dtype: Any = jnp.float32
+    kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
+
+    @nn.compact
+    def __call__(self, x):  # [b h w c] -> [b h w features]
+        """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
+        margin = self.kernel_size // 2
+        x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
+        crop = backend.crop_after_convolution()
+        x = nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            padding="SAME" if crop else "VALID",
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return x[:, margin:-margin, margin:-margin, :] if crop else x
+
+
+def strided_padding(padding: Literal["keras", "torch"], kernel_size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:
+    """Padding of a stride-2 convolution: Keras' "same" pads bottom and right only (3x3, even size), PyTorch both sides."""
+    if padding == "keras":
+        return "SAME"
+    margin = kernel_size // 2
+    return ((margin, margin), (margin, margin))
+
+
+def upsample_nearest(x: jax.Array) -> jax.Array:
+    """Doubles height and width by repetition. [b h w c] -> [b 2h 2w c]."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)

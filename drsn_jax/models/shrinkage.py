@@ -1,0 +1,82 @@
+"""Soft thresholding and the residual shrinkage block (paper, section 3.2.2; SPEC section 1)."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm
+
+THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
+
+
+def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "b #*dims c"]) -> Float[Array, "b *dims c"]:
+    """Moves every value towards zero by `threshold` >= 0, and to zero where it is smaller: sign(x) max(|x| - threshold, 0).
+
+    Near-zero features vanish; useful negative ones survive, unlike under ReLU (paper, section 3.2.2).
+    """
+    return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
+
+
+class ThresholdNet(nn.Module):
+    """Channel-wise thresholds alpha * mean|r| with alpha in (0, 1) learned by two dense layers from mean|r| itself."""
+
+    norm: Norm
+    train: bool
+    dtype: Any = jnp.float32
+    kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
+
+    @nn.compact
+    def __call__(self, residual):  # [b h w c] -> [b 1 1 c]
+        """Returns the thresholds, each below the mean magnitude of its channel, so that never all of it is removed."""
+        channels = residual.shape[-1]
+        # The mean over a large map needs float32: bfloat16 has eight bits, and this decides what is noise.
+        magnitude = jnp.abs(residual).mean((1, 2), dtype=jnp.float32).astype(self.dtype)  # [b c]
+        x = nn.Dense(channels, kernel_init=self.kernel_init, dtype=self.dtype, name="dense1")(magnitude)
+        x = nn.relu(make_norm(self.norm, train=self.train, dtype=self.dtype, name="norm")(x))
+        x = nn.Dense(channels, kernel_init=self.kernel_init, dtype=self.dtype, name="dense2")(x)
+        threshold = (nn.sigmoid(x) * magnitude)[:, None, None, :]
+        self.sow(THRESHOLDS, "threshold", threshold.astype(jnp.float32)[:, 0, 0, :])
+        return threshold
+
+
+class ResidualShrinkageBlock(nn.Module):
+    """x + soft_threshold(r(x)): one or two reflect-padded 3x3 convolutions whose residual loses what is under its threshold.
+
+    `block_order` pre is the paper's (norm and ReLU before each convolution), post the classic one. With `shrinkage` off the block is
+    DeblurGAN's residual block. Dropout follows the first convolution (pre) or its ReLU (post).
+    """
+
+    train: bool
+    block_order: Literal["pre", "post"] = "pre"
+    shrinkage: bool = True
+    convs_per_block: Literal[1, 2] = 2
+    norm: Norm = "batch"
+    threshold_norm: Norm = "none"
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+    kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
+
+    @nn.compact
+    def __call__(self, x):  # [b h w c] -> [b h w c]
+        """Returns the block's output; its thresholds are sown into the collection `thresholds`."""
+        residual = self._residual(x)
+        if self.shrinkage:
+            threshold = ThresholdNet(self.threshold_norm, self.train, self.dtype, self.kernel_init, name="threshold")(residual)
+            residual = soft_threshold(residual, threshold)
+        return x + residual
+
+    def _residual(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        for i in range(1, self.convs_per_block + 1):
+            norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}")
+            conv = ReflectConv(channels, 3, dtype=self.dtype, kernel_init=self.kernel_init, name=f"conv{i}")
+            x = conv(nn.relu(norm(x))) if self.block_order == "pre" else norm(conv(x))
+            if self.block_order == "post" and i == 1:  # the last convolution of two has no ReLU: the residual may be negative
+                x = nn.relu(x)
+            if i == 1:
+                x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
+        return x

@@ -1,0 +1,40 @@
+"""VGG19's convolutional features, for the content loss (paper, section 4.2; Simonyan & Zisserman 2015)."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+BLOCK_SIZES = (2, 2, 4, 4, 4)
+BLOCK_WIDTHS = (64, 128, 256, 512, 512)
+LAYERS = tuple(f"conv{block}_{i}" for block, size in enumerate(BLOCK_SIZES, start=1) for i in range(1, size + 1))
+BGR_MEANS = (103.939, 116.779, 123.68)
+
+
+class VGG19(nn.Module):
+    """Features of images in [-1, 1] after the ReLU of `layer` (conv1_1 ... conv5_4), before that block's pooling.
+
+    `content_input` raw feeds [-1, 1] RGB as it is, as both references of the paper do; imagenet converts to what the network was
+    trained on: BGR, 0..255, less the means.
+    """
+
+    layer: str = "conv3_3"
+    content_input: Literal["raw", "imagenet"] = "raw"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:  # [b h w 3] -> [b h/2^(block-1) w/2^(block-1) c]
+        """Returns the features, each >= 0. Raises ValueError for an unknown layer."""
+        if self.layer not in LAYERS:
+            raise ValueError(f"VGG19 has no layer {self.layer!r}; use one of {', '.join(LAYERS)}.")
+        x = images
+        if self.content_input == "imagenet":
+            x = (x[..., ::-1] + 1) * 127.5 - jnp.array(BGR_MEANS, x.dtype)
+        x = x.astype(self.dtype)
+        for name in LAYERS[: LAYERS.index(self.layer) + 1]:
+            block = int(name[4])
+            if block > 1 and name.endswith("_1"):
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = nn.relu(nn.Conv(BLOCK_WIDTHS[block - 1], (3, 3), padding="SAME", dtype=self.dtype, name=name)(x))
+        return x

@@ -1,0 +1,122 @@
+"""Reading people's image files and writing the restored ones: all of a file or nothing, and one clear line when it cannot be."""
+
+import contextlib
+import os
+import secrets
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+
+from drsn_jax.errors import InputError
+from drsn_jax.restoration.decoding import decode_photo
+from drsn_jax.restoration.encoding import encode_photo
+from drsn_jax.restoration.photo import MODES, Photo, quoted, reason, target_mode
+
+__all__ = ["Photo", "check_target", "read_photo", "target_mode", "write_photo"]
+
+
+def read_photo(path: Path | str) -> Photo:
+    """Read one image file: JPEG, PNG, TIFF, WebP, BMP, GIF or PPM, 8 bits a channel, or 16 in PNG and grey TIFF.
+
+    The pixels are turned upright, and `Photo.rgb` is float32 [h w 3] in [0, 1]. Raises InputError, naming the path, for anything
+    that is not one whole picture: missing, empty, damaged, cut short, several frames, a depth or format that is not supported.
+    """
+    path = Path(path)
+    try:
+        _check_is_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's: damaged EXIF, and sizes from half the limit that raises (panoramas)
+            with Image.open(path, formats=list(MODES)) as image:
+                return decode_photo(image, path)
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{quoted(path)} is too large: {reason(error)} Crop it, or scale it down, and try again.") from error
+    except UnidentifiedImageError as error:
+        heic = " (HEIC photographs have to be converted first)" if path.suffix.lower() in (".heic", ".heif") else ""
+        raise InputError(f"{quoted(path)} is not an image of a format that can be read{heic}; give one of {', '.join(MODES)}.") from error
+    except PermissionError as error:
+        raise InputError(f"{quoted(path)} cannot be read ({reason(error)}); check the permissions of the file.") from error
+    except Exception as error:  # on damaged data Pillow's decoders raise almost anything, from struct.error to IndexError
+        raise InputError(f"{quoted(path)} cannot be decoded ({reason(error)}); the file is damaged or cut short, replace it.") from error
+
+
+def write_photo(photo: Photo, restored: Float[np.ndarray, "h w 3"], path: Path | str, *, overwrite: bool = False) -> None:
+    """Write `restored` ([0, 1], the size of `photo.rgb`) to `path` in the photo's mode, depth and metadata, format by the suffix.
+
+    The file appears whole or not at all, also when interrupted; folders are made. Raises InputError if `path` exists and
+    `overwrite` is false, cannot be written, or cannot hold the photo (`encode_photo`); ValueError for another size.
+    """
+    path = Path(path)
+    if restored.shape != photo.rgb.shape:
+        raise ValueError(f"restored has shape {restored.shape}, the photo {photo.rgb.shape}; they must be equal.")
+    check_target(path, overwrite=overwrite)
+    data = encode_photo(photo, restored, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(data, path, overwrite=overwrite)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        advice = "nothing was left behind; free some space or choose another folder (--output)"
+        raise InputError(f"{quoted(path)} cannot be written ({reason(error)}); {advice}.") from error
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise InputError if `path` is taken (unless `overwrite`) or its folder cannot be written: asked before the slow work."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{quoted(path)} is a folder; give the name of a file in it.")
+        if os.path.lexists(path) and not overwrite:
+            raise _exists(path)
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise InputError(f"{quoted(path)} cannot be written: {quoted(folder)} is a file, not a folder; choose another --output.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{quoted(path)} cannot be written: no permission to write in {quoted(folder)}; choose another --output.")
+    except OSError as error:  # a name too long for the file system, a loop of links
+        raise InputError(f"{quoted(path)} cannot be written ({reason(error)}); choose another --output.") from error
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{quoted(path)} is a folder, not an image; give the name of a file.")
+    if not path.exists():
+        raise InputError(f"{quoted(path)} does not exist; check the name.")
+    if not path.is_file():
+        raise InputError(f"{quoted(path)} is not a regular file; give an image file.")  # a pipe would wait for ever
+    if path.stat().st_size == 0:
+        raise InputError(f"{quoted(path)} is empty (0 bytes); replace the file.")
+
+
+def _exists(path: Path) -> InputError:
+    return InputError(f"{quoted(path)} already exists; choose another --output, or --overwrite to replace it.")
+
+
+def _write_atomically(data: bytes, path: Path, *, overwrite: bool) -> None:
+    # Hidden, so that no run over a folder takes it for an image; short, because the name itself may be as long as is allowed.
+    temporary = path.with_name(f".drsn-{secrets.token_hex(6)}{path.suffix if len(path.suffix) < 8 else ''}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        if not overwrite:
+            _claim(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:  # also on Ctrl-C; after os.replace there is nothing left to remove
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Give `temporary` its final name only if nobody else has taken it meanwhile, which a rename cannot ask."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links (FAT, some network shares)
+        path.open("xb").close()
+        os.replace(temporary, path)

@@ -1,0 +1,63 @@
+"""A trained generator, read from a checkpoint, ready to restore."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from drsn_jax.errors import InputError
+from drsn_jax.experiment import make_generator
+from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
+
+
+class Model(NamedTuple):
+    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`."""
+
+    predict_fn: Callable[[jax.Array], jax.Array]
+    stride: int
+    config: dict[str, Any]
+    info: dict[str, Any]  # path, step, parameters, sha256: for reports
+
+
+def load_model(path: Path) -> Model:
+    """Reads the generator of a workdir (its best checkpoint) or of one checkpoint: the running mean of its parameters if it has one.
+
+    Raises InputError if there is none, or if it is damaged or does not fit the configuration stored with it.
+    """
+    checkpoint = find_checkpoint(path)
+    fields, config = read_checkpoint(checkpoint, ("ema_params", "generator_params", "generator_stats"))
+    params = fields["ema_params"] or fields["generator_params"]
+    try:
+        generator = make_generator(config)
+        expected = jax.eval_shape(
+            generator.init, jax.random.key(0), jax.ShapeDtypeStruct((1, generator.stride, generator.stride, 3), "float32")
+        )
+        fits = jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected["params"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"The configuration stored in {checkpoint} describes no generator ({error}); give another checkpoint.") from error
+    if not fits:
+        raise InputError(
+            f"{checkpoint} holds parameters of another architecture than its own configuration describes; give another checkpoint."
+        )
+    variables = {"params": params, "batch_stats": fields["generator_stats"] or {}}
+    apply_fn = jax.jit(generator.apply)
+    info = {
+        "path": str(path),
+        "step": int(checkpoint.name) if checkpoint.name.isdigit() else None,
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "sha256": hash_arrays(variables),
+    }
+    return Model(lambda image: apply_fn(variables, image), generator.stride, config, info)
+
+
+def hash_arrays(tree: Any) -> str:
+    """SHA-256 over the names, shapes and bytes of all arrays of a tree."""
+    digest = hashlib.sha256()
+    for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(name)} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Losses, state, the pure training step, checkpoints and the loop."""

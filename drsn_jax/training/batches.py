@@ -1,0 +1,140 @@
+"""A run's data: an iterator of batches on the devices from any step on, and the images to validate on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import UInt8
+
+from drsn_jax.data import pairs as pair_files
+from drsn_jax.data import photos, resident
+from drsn_jax.data.frames import smallest_size
+from drsn_jax.data.pipeline import make_batches
+from drsn_jax.errors import InputError
+from drsn_jax.experiment import make_recipe, make_stages
+from drsn_jax.training.schedule import Stage, stage_spans
+from drsn_jax.training.sharding import check_batch_size, over_data, replicated, shard_batch
+
+Sample = tuple[str, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]  # name, blurred, sharp
+
+
+class Data(NamedTuple):
+    """What a run trains and validates on."""
+
+    description: str
+    num_images: int  # or pairs, to train on
+    stream_fn: Callable[[int, int], Iterator[dict[str, jax.Array]]]  # (start step, num_train_steps) -> batches
+    validation_fn: Callable[[], Iterator[Sample]] | None  # anew for each evaluation
+
+
+def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
+    """Opens the data of a configuration. Raises InputError for folders and images that cannot be trained on."""
+    stages = make_stages(config)
+    for stage in stages:
+        check_batch_size(stage.batch_size, devices=mesh.size)
+    return (_open_pairs if config["data"] == "pairs" else _open_resident)(config, stages, mesh)
+
+
+def _parts(config: Mapping[str, Any]) -> int:
+    """How many batches one step reads."""
+    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" else 1
+
+
+def _find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
+    if not config[key]:
+        raise InputError(f"data={config['data']} needs pairs to train on: give --config.{key}=DIR, or --config.data=photos or demo.")
+    return pair_files.find_pairs(Path(config[key]), blur_folder=config["blur_folder"])
+
+
+def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
+    found = _find_pairs(config, "train_dir")
+    crop_size = max(stage.crop_size for stage in stages)
+    pair_files.check_pairs(found, min_size=smallest_size(frame=config["frame"], crop_size=crop_size))
+    keys = ("seed", "frame", "flip", "rotate", "cache", "prefetch")
+
+    def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
+        for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
+            batches = make_batches(
+                found,
+                batch_size=stage.batch_size * _parts(config),
+                crop_size=stage.crop_size,
+                start_step=first,
+                num_steps=end - first,
+                noise_variance=tuple(config["noise_variance"]),
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                **{key: config[key] for key in keys},
+            )
+            yield from (shard_batch(batch, mesh) for batch in batches)
+
+    text = f"{len(found)} pairs from {config['train_dir']} ({config['blur_folder']}, frame={config['frame']}) through tf.data"
+    return Data(text, len(found), stream, _validation_from(config))
+
+
+def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
+    images, validation_fn = _resident_images(config)
+    crop_size = max(stage.crop_size for stage in stages)
+    bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
+    bank = jax.device_put(bank, replicated(mesh))
+    key = jax.device_put(jax.random.key(config["seed"]), replicated(mesh))
+
+    def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
+        for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
+            make_batch = resident.make_batch_fn(
+                batch_size=stage.batch_size * _parts(config),
+                crop_size=stage.crop_size,
+                recipe=make_recipe(config),
+                flip=config["flip"],
+                rotate=config["rotate"],
+            )
+            batch_fn = jax.jit(
+                lambda bank, key, step, make=make_batch: make(bank, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
+            )
+            for step in range(first, end):
+                yield batch_fn(bank, key, jax.device_put(np.int32(step), replicated(mesh)))
+
+    kind = "pairs" if config["data"] == "resident" else "photographs, blurred there"
+    megapixels = sum(image.shape[0] * image.shape[1] for image in images.values()) / 1e6
+    text = f"{len(images)} {kind}, {megapixels:.1f} megapixels, held on the device"
+    return Data(text, len(images), stream, validation_fn)
+
+
+def _resident_images(config: Mapping[str, Any]) -> tuple[photos.Photographs, Callable[[], Iterator[Sample]] | None]:
+    """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
+    if config["data"] == "resident":
+        found = _find_pairs(config, "train_dir")
+        pair_files.check_pairs(found)
+        pairs = {p.name: np.concatenate([pair_files.read_rgb(p.blurred), pair_files.read_rgb(p.sharp)], axis=-1) for p in found}
+        return pairs, _validation_from(config)
+    if config["data"] == "demo":
+        training, held = photos.read_demo_photos(photos.DEMO_TRAINING), photos.read_demo_photos(photos.DEMO_HELD_OUT)
+    else:
+        if not config["train_dir"]:
+            raise InputError("data=photos needs photographs to train on: give --config.train_dir=DIR.")
+        training, held = photos.read_photo_folder(Path(config["train_dir"])), {}
+        if not config["eval_dir"]:
+            training, held = photos.hold_out(training, every=config["hold_out_every"])
+    if config["eval_dir"]:
+        return training, _validation_from(config)
+    blurred = photos.blur_photographs(held, recipe=make_recipe(config), copies=config["eval_copies"], seed=config["seed"])
+    return training, partial(iter, _spread(blurred, config["eval_images"]))
+
+
+def _validation_from(config: Mapping[str, Any]) -> Callable[[], Iterator[Sample]] | None:
+    """Reads the pairs of eval_dir anew each time; None without one."""
+    if not config["eval_dir"]:
+        return None
+    found = _spread(_find_pairs(config, "eval_dir"), config["eval_images"])
+    pair_files.check_pairs(found)
+    return lambda: ((p.name, pair_files.read_rgb(p.blurred), pair_files.read_rgb(p.sharp)) for p in found)
+
+
+def _spread(items: list, number: int) -> list:
+    """So many items, evenly spread over the list; all of them for 0."""
+    if not 0 < number < len(items):
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, number).round().astype(int)]

@@ -1,0 +1,144 @@
+"""Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from drsn_jax.errors import InputError
+from drsn_jax.training.state import TrainState
+
+FOLDER = "checkpoints"
+UNSCORED = -1.0  # PSNR of a checkpoint saved between evaluations: never the best, since Orbax keeps what has no metric for ever
+
+
+class Checkpoints:
+    """The checkpoints of one run, below its workdir. Use as a context manager: leaving it waits for the last save."""
+
+    def __init__(self, workdir: Path, *, config: dict[str, Any], keep: int = 3):
+        """Opens, and makes, WORKDIR/checkpoints. `config` is stored with each checkpoint, as JSON."""
+        self.folder = workdir.resolve() / FOLDER
+        self._config, self._keep = config, keep
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs each step of each save
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        policies = ocp.checkpoint_managers
+        best = policies.BestN(get_metric_fn=lambda metrics: metrics["psnr"], n=1)
+        options = ocp.CheckpointManagerOptions(
+            best_fn=lambda metrics: metrics["psnr"],  # without it the policy's metrics are not written
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), best]),
+        )
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, step: int, state: TrainState, *, psnr: float | None = None) -> None:
+        """Starts saving; the state may be donated at once. `psnr` in dB, of the validation after this step, chooses the best.
+
+        Raises InputError if this or the save before it could not be written.
+        """
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config))
+        self._guard(lambda: self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr}))
+
+    def wait(self) -> None:
+        """Returns when the last save is whole on disk. Raises InputError if it could not be written."""
+        self._guard(self._manager.wait_until_finished)
+
+    def _guard(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except Exception as error:  # Orbax passes on whatever its storage library raises
+            text = " ".join(str(error).split())
+            for sign in ("No space left", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED"):
+                if sign in text:
+                    advice = f"make room or choose another --workdir; the newest whole checkpoint is {self.newest_whole() or 'none yet'}"
+                    raise InputError(f"A checkpoint could not be written to {self.folder}: {sign}; {advice}.") from error
+            raise
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def newest_whole(self) -> int | None:
+        """The newest step whose directory has its final name; Orbax renames only what is complete."""
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+        return max(steps, default=None)
+
+    def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> TrainState | None:
+        """The newest checkpoint that can be read, placed as `abstract_state` says; None if there is no checkpoint.
+
+        One that cannot be read is set aside as STEP.damaged, said, and the one before it is taken. Raises InputError if none can.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about shardings of other topologies, which is what abstract_state is for
+                    items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+                    return self._manager.restore(step, args=items)["state"]
+            except Exception as error:  # damage shows as whatever the storage library makes of it
+                say(f"Checkpoint {step} cannot be read ({_first_line(error)}); set aside as {step}.damaged, trying the one before.")
+                self._set_aside(step)
+        if steps:
+            raise InputError(
+                f"None of the checkpoints in {self.folder} can be read; they are kept as STEP.damaged. Choose another --workdir."
+            )
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        self._manager.close()
+        (self.folder / str(step)).rename(self.folder / f"{step}.damaged")
+        self._manager = self._open()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no reason given'}"
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint behind a workdir (its best by validation PSNR, else its newest), a folder of checkpoints, or one checkpoint.
+
+    Raises InputError if there is none.
+    """
+    if (path / "_CHECKPOINT_METADATA").exists() or (path / "state").is_dir():
+        return path
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    if not path.exists():
+        raise InputError(f"There is no {path}; give a --workdir of a training, or one of its checkpoints ({path}/{FOLDER}/STEP).")
+    steps = sorted((p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    if not steps:
+        raise InputError(f"{path} holds no checkpoint; give a --workdir of a training that has saved one, or a checkpoint.")
+    return max(steps, key=lambda p: (_stored_psnr(p), int(p.name)))
+
+
+def _stored_psnr(checkpoint: Path) -> float:
+    try:
+        return float(json.loads((checkpoint / "metrics" / "metrics").read_text())["psnr"])
+    except (OSError, ValueError, KeyError):
+        return UNSCORED
+
+
+def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads some fields of the state, as numpy arrays, and the configuration of one checkpoint (see `find_checkpoint`).
+
+    Raises InputError if it is damaged or not one of ours.
+    """
+    try:
+        config = json.loads((path / "config" / "metadata").read_text())
+        checkpointer = ocp.PyTreeCheckpointer()
+        tree = checkpointer.metadata(path / "state").item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
+        wanted = {name: tree[name] for name in items}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
+        return checkpointer.restore((path / "state").resolve(), args=args), config
+    except Exception as error:
+        raise InputError(f"{path} is no readable checkpoint ({_first_line(error)}); give another, or restore it from a backup.") from error

@@ -1,0 +1,56 @@
+"""What stands between the loop and the world: batches fetched while the device works, and signals to stop."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import jax
+
+
+class Feed:
+    """Fetches batches while the device is busy, one step ahead of it, and measures how long it stood idle for them."""
+
+    def __init__(self, batches: Iterator[dict[str, jax.Array]]):
+        """Takes the iterator over; nothing is fetched yet."""
+        self._batches = batches
+
+    def next(self, *, after: Any) -> tuple[dict[str, jax.Array], float]:
+        """The next batch, and the seconds that the device waited for it.
+
+        `after` holds arrays of the step in flight, or is None before the first. Where they are ready before the batch is, the device was
+        idle, and the whole time of fetching counts: an upper bound. Then waits for that step, so that the host never runs further ahead.
+        """
+        start = time.perf_counter()
+        batch = next(self._batches)
+        fetched = time.perf_counter() - start
+        if after is None:
+            return batch, fetched
+        idle = all(x.is_ready() for x in jax.tree.leaves(after))
+        jax.block_until_ready(after)
+        return batch, fetched if idle else 0.0
+
+
+class StopSignal:
+    """Turns SIGTERM (preemption, `kill`) into a request that the loop reads after each step. Ctrl-C still stops at once."""
+
+    def __init__(self) -> None:
+        """Not yet requested."""
+        self.requested = False
+
+    def __enter__(self) -> "StopSignal":
+        # Only the main thread may set handlers; a loop that runs in another thread cannot be asked to stop this way.
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._previous = signal.signal(signal.SIGTERM, self._request)
+        return self
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.requested = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGTERM, self._previous)

@@ -1,0 +1,41 @@
+"""What a run watches in its own metrics: losses that are no longer finite, a critic that no longer learns."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from drsn_jax.errors import TrainingDivergedError
+
+SATURATED_DISTANCE = 0.99  # of a sigmoid critic, whose scores differ by 1 at most
+DEAD_GRADIENT = 1e-7
+
+
+def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: int, last_checkpoint: int | None, workdir: Path) -> None:
+    """Raises TrainingDivergedError, naming the metrics and the steps, if a mean over the steps is not finite.
+
+    Gradient norms are among the metrics, so parameters after these steps are finite too.
+    """
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        good = f"the last good checkpoint is step {last_checkpoint}" if last_checkpoint is not None else "there is no checkpoint before it"
+        raise TrainingDivergedError(
+            f"{', '.join(broken)} became infinite or not a number within steps {first_step} to {last_step}; {good}, in {workdir}."
+            " Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir or resumed from that checkpoint."
+        )
+
+
+def saturation_warning(metrics: Mapping[str, float], *, critic_output: str) -> str | None:
+    """One sentence if the critic has saturated (PEERS D10: a loss of -0.5 for ever), else None."""
+    if "critic/distance" not in metrics:
+        return None
+    distance, slope = metrics["critic/distance"], metrics["critic/grad_norm"]
+    if critic_output == "sigmoid" and abs(distance) > SATURATED_DISTANCE:
+        reason = f"its bounded scores differ by {distance:.4f} of at most 1"
+    elif slope < DEAD_GRADIENT:
+        reason = f"its gradient has a norm of {slope:.1e}"
+    else:
+        return None
+    return (
+        f"The critic has saturated: {reason}, so it hardly teaches the generator any more. It is what the paper's recipe does;"
+        " --config.critic_output=linear --config.lipschitz=gradient_penalty --config.critic_norm=none mends it."
+    )

@@ -1,0 +1,105 @@
+"""What the loop counts and says: metrics of each step until they are due, speed, health."""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from drsn_jax.training.health import check_finite, saturation_warning
+from drsn_jax.training.writer import Writer, say
+
+
+class Log:
+    """Collects the metrics of each step on the device, and brings their means to the terminal and the writer when they are due."""
+
+    def __init__(self, writer: Writer, *, start_step: int, num_train_steps: int, critic_output: str):
+        """Begins after `start_step`."""
+        self._writer, self._total, self._critic_output = writer, num_train_steps, critic_output
+        self._progress = Progress(start_step=start_step, num_train_steps=num_train_steps)
+        self._pending: list[dict[str, jax.Array]] = []
+        self._step, self._warned = start_step, False
+
+    @property
+    def newest(self) -> dict[str, jax.Array] | None:
+        """Metrics of the step in flight; None where all are flushed."""
+        return self._pending[-1] if self._pending else None
+
+    def add(self, metrics: dict[str, jax.Array], *, images: int, waited: float) -> None:
+        """Keeps the metrics of one step of so many images, before which the device waited so many seconds."""
+        self._pending.append(metrics)
+        self._progress.add(images=images, waited=waited)
+
+    def flush(self, step: int, *, last_checkpoint: int | None, workdir: Path) -> None:
+        """Fetches, checks, writes and prints the means since the last flush; nothing if there was no step since.
+
+        Raises TrainingDivergedError, naming the steps, if one is not finite.
+        """
+        if not self._pending:
+            return
+        figures = mean_metrics(jax.device_get(self._pending))
+        check_finite(figures, first_step=self._step + 1, last_step=step, last_checkpoint=last_checkpoint, workdir=workdir)
+        self._pending, self._step = [], step
+        warning = saturation_warning(figures, critic_output=self._critic_output)
+        figures |= self._progress.report(step)
+        self._writer.scalars(step, figures)
+        say(format_progress(step, self._total, figures))
+        if warning and not self._warned:
+            say(f"Warning: {warning}")
+            self._warned = True
+
+    def restart_clock(self) -> None:
+        """Leaves the time since the last flush (an evaluation, a save) out of the next."""
+        self._progress.restart_clock()
+
+
+class Progress:
+    """Times the steps: images a second, time left, and the share of the time in which the device waited for data."""
+
+    def __init__(self, *, start_step: int, num_train_steps: int):
+        """Begins to count after `start_step`."""
+        self._total, self._begin = num_train_steps, time.perf_counter()
+        self._since, self._step, self._images, self._waited = self._begin, start_step, 0, 0.0
+
+    def add(self, *, images: int, waited: float) -> None:
+        """Counts one step of so many images, before which the device waited so many seconds."""
+        self._images += images
+        self._waited += waited
+
+    def report(self, step: int) -> dict[str, float]:
+        """Images and steps a second, waiting share and seconds left, over the steps since the last report."""
+        now = time.perf_counter()
+        elapsed, steps = max(now - self._since, 1e-9), max(step - self._step, 1)
+        figures = {
+            "images_per_second": self._images / elapsed,
+            "seconds_per_step": elapsed / steps,
+            "waiting_share": min(self._waited / elapsed, 1.0),
+            "seconds_left": elapsed / steps * (self._total - step),
+        }
+        self._since, self._step, self._images, self._waited = now, step, 0, 0.0
+        return figures
+
+    def restart_clock(self) -> None:
+        """Leaves out of the next report the time since the last (an evaluation, a save)."""
+        self._since = time.perf_counter()
+
+
+def format_progress(step: int, total: int, figures: Mapping[str, float]) -> str:
+    """One line: step, loss terms, speed, time left, waiting share."""
+    terms = ("generator/loss", "generator/pixel", "generator/content", "critic/distance", "generator/threshold")
+    shown = "  ".join(f"{name.split('/')[1]} {figures[name]:.4g}" for name in terms if name in figures)
+    left = figures["seconds_left"]
+    clock = f"{int(left // 3600)}h{int(left % 3600 // 60):02d}m" if left >= 3600 else f"{int(left // 60)}m{int(left % 60):02d}s"
+    speed = f"{figures['images_per_second']:.1f} images/s  {figures['seconds_per_step']:.2f} s/step"
+    return f"step {step}/{total}  {shown}  {speed}  {clock} left  waiting {figures['waiting_share']:.0%}"
+
+
+def mean_metrics(collected: list[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over steps; one value that is not finite makes its mean so."""
+    names = sorted({name for metrics in collected for name in metrics})
+    means = {}
+    for name in names:
+        values = [float(metrics[name]) for metrics in collected if name in metrics]
+        means[name] = sum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    return means

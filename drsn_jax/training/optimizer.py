@@ -1,0 +1,57 @@
+"""Adam in optax's form and in Keras', which differ where gradients are tiny (SPEC section 2)."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class KerasAdamState(NamedTuple):
+    """First and second moments, and the number of updates so far."""
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+def scale_by_adam_keras(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam as Keras writes it: epsilon is added to the square root of the *uncorrected* second moment.
+
+    optax adds it to the corrected one; at gradients of 1e-6 the first update differs four-fold.
+    """
+
+    def init_fn(params: optax.Params) -> KerasAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return KerasAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
+
+    def update_fn(updates, state, params=None):
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu)
+        return updates, KerasAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
+def make_optimizer(
+    *,
+    learning_rate_fn: optax.Schedule,
+    adam_form: Literal["optax", "keras"] = "optax",
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-7,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Builds Adam (Kingma & Ba), with decoupled weight decay (AdamW) and clipping by the global norm where they are not 0."""
+    adam = scale_by_adam_keras(beta1, beta2, epsilon) if adam_form == "keras" else optax.scale_by_adam(beta1, beta2, epsilon)
+    return optax.chain(
+        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
+        adam,
+        *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
+        optax.scale_by_learning_rate(learning_rate_fn),
+    )

@@ -1,0 +1,63 @@
+"""The training state: one flat pytree, made and checkpointed whole."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from drsn_jax.models.critic import Critic
+from drsn_jax.models.generator import Generator
+
+PyTree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run needs to go on, bit for bit. `step` counts generator updates; `rng` is a stream, folded with the step."""
+
+    step: Int[Array, ""]
+    rng: PRNGKeyArray
+    generator_params: PyTree
+    generator_stats: PyTree  # batch statistics; {} without batch norm
+    generator_opt_state: PyTree
+    ema_params: PyTree  # running mean of generator_params; {} where it is off
+    critic_params: PyTree
+    critic_stats: PyTree
+    critic_opt_state: PyTree
+
+    @property
+    def inference_params(self) -> PyTree:
+        """The generator's parameters to restore with: the running mean where there is one."""
+        return self.ema_params if jax.tree.leaves(self.ema_params) else self.generator_params
+
+
+def init_state(
+    *,
+    rng: PRNGKeyArray,
+    generator: Generator,
+    critic: Critic,
+    generator_tx: optax.GradientTransformation,
+    critic_tx: optax.GradientTransformation,
+    image_size: int,
+    ema: bool = False,
+) -> TrainState:
+    """Makes the state at step 0 from one key, for images of image_size x image_size. Pure, so it can be jitted or eval_shaped."""
+    generator_key, critic_key, stream = jax.random.split(rng, 3)
+    image = jnp.zeros((1, image_size, image_size, 3))
+    generator_variables = generator.init(generator_key, image)
+    critic_variables = critic.init(critic_key, image)
+    generator_params = generator_variables["params"]
+    return TrainState(
+        step=jnp.zeros([], jnp.int32),
+        rng=stream,
+        generator_params=generator_params,
+        generator_stats=generator_variables.get("batch_stats", {}),
+        generator_opt_state=generator_tx.init(generator_params),
+        ema_params=jax.tree.map(jnp.copy, generator_params) if ema else {},
+        critic_params=critic_variables["params"],
+        critic_stats=critic_variables.get("batch_stats", {}),
+        critic_opt_state=critic_tx.init(critic_variables["params"]),
+    )

@@ -1,0 +1,156 @@
+"""The loop: batches -> training step -> log, checkpoint, evaluation. It resumes by itself and continues bit for bit."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from drsn_jax.config import differing_keys, to_plain
+from drsn_jax.errors import InputError
+from drsn_jax.evaluation.panels import save_png
+from drsn_jax.evaluation.validation import Validation, validate
+from drsn_jax.experiment import Training, make_stages, make_training
+from drsn_jax.restoration.tiling import restore_uint8
+from drsn_jax.training.batches import Data, open_data
+from drsn_jax.training.checkpoint import Checkpoints
+from drsn_jax.training.feed import Feed, StopSignal
+from drsn_jax.training.log import Log
+from drsn_jax.training.schedule import is_due
+from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
+from drsn_jax.training.state import TrainState
+from drsn_jax.training.writer import Writer, say
+
+CONFIG_FILE = "config.json"
+# What may change between the runs of one workdir, without making it another experiment.
+FREE_KEYS = (
+    "num_train_steps",
+    "num_epochs",
+    "log_every_steps",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "eval_images",
+    "sample_images",
+)
+FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances")
+
+
+def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
+    """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
+
+    Writes metrics.jsonl, checkpoints/, samples/ and config["json"] there. On SIGTERM it saves and returns early. Raises InputError for
+    what the user can mend (data, folders, values that exclude each other, a workdir of another configuration) and
+    TrainingDivergedError when a loss or gradient stops being finite.
+    """
+    mesh = make_mesh()
+    data = open_data(config, mesh=mesh)
+    total = count_steps(config, data.num_images)
+    training = make_training(config, num_train_steps=total)
+    open_workdir(workdir, config)
+    with Checkpoints(workdir, config=to_plain(config)) as checkpoints, StopSignal() as stop:
+        state = resume_or_init(training, checkpoints, config=config, mesh=mesh)
+        start = int(state.step)
+        say(f"Training on {data.description}; {mesh.size} {jax.devices()[0].platform} device(s); step {start} of {total}; in {workdir}")
+        train_step = jax.jit(training.train_step, donate_argnums=0)
+        feed = Feed(data.stream_fn(start, total))
+        with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:
+            log = Log(writer, start_step=start, num_train_steps=total, critic_output=config["critic_output"])
+            evaluate_fn = make_evaluate_fn(training, data, writer, config=config, workdir=workdir)
+            for step in range(start + 1, total + 1):
+                batch, waited = feed.next(after=log.newest)
+                state, metrics = train_step(state, batch)
+                log.add(metrics, images=len(batch["sharp"]), waited=waited)
+                stopping = stop.requested and step < total
+                evaluating = is_due(step, every=config["eval_every_steps"], last=total) and not stopping
+                saving = stopping or evaluating or is_due(step, every=config["checkpoint_every_steps"], last=total)
+                if saving or is_due(step, every=config["log_every_steps"], last=total):
+                    log.flush(step, last_checkpoint=checkpoints.newest_whole(), workdir=workdir)
+                validation = evaluate_fn(state, step) if evaluating else None
+                if saving:
+                    checkpoints.save(step, state, psnr=validation.psnr if validation else None)
+                    log.restart_clock()
+                if stopping:
+                    break
+            checkpoints.wait()
+    done = int(state.step)
+    say(
+        f"Done: {done} steps, in {workdir}"
+        if done >= total
+        else f"Stopped by a signal at step {done}, saved; run the same command to go on."
+    )
+    return state
+
+
+def count_steps(config: Mapping[str, Any], num_images: int) -> int:
+    """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set."""
+    if not config["num_epochs"]:
+        return config["num_train_steps"]
+    return -(-config["num_epochs"] * num_images // make_stages(config)[-1].batch_size)
+
+
+def open_workdir(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder and stores the configuration, or checks it against the one stored there.
+
+    Raises InputError if the folder cannot be written or belongs to another configuration: its checkpoints would not fit.
+    """
+    path = workdir / CONFIG_FILE
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        stored = json.loads(path.read_text()) if path.exists() else None
+        if stored is not None:
+            differing = differing_keys(config, stored, free=FREE_KEYS)
+            if differing:
+                changes = "; ".join(f"{key} was {was!r}, now {now!r}" for key, (was, now) in list(differing.items())[:4])
+                raise InputError(
+                    f"{workdir} belongs to another configuration ({changes}); choose another --workdir, or go back to those values."
+                )
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(to_plain(config), indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir} cannot be written ({error.strerror}); choose a folder that can.") from error
+
+
+def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:
+    """The state of the newest readable checkpoint, or a new one, on every device."""
+    rng = jax.random.key(config["seed"])
+    abstract_state = jax.eval_shape(training.init_fn, rng=rng)
+    state = checkpoints.restore(with_sharding(abstract_state, replicated(mesh)), say=say)
+    if state is not None:
+        say(f"Resumed from step {int(state.step)}.")
+        return state
+    return jax.jit(training.init_fn, out_shardings=replicated(mesh))(rng=rng)
+
+
+def make_evaluate_fn(
+    training: Training, data: Data, writer: Writer, *, config: Mapping[str, Any], workdir: Path
+) -> Callable[[TrainState, int], Validation | None]:
+    """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels; None without validation images."""
+    apply_fn = jax.jit(training.generator.apply)
+
+    def evaluate(state: TrainState, step: int) -> Validation | None:
+        if data.validation_fn is None:
+            say("No validation images (--config.eval_dir=DIR): not evaluated.")
+            return None
+        variables = {"params": state.inference_params, "batch_stats": state.generator_stats}
+        validation = validate(
+            data.validation_fn,
+            restore_fn=partial(restore_uint8, predict_fn=partial(apply_fn, variables), stride=training.generator.stride),
+            noise_variances=config["eval_noise_variances"],
+            protocol=config["eval_protocol"],
+            num_panels=config["sample_images"],
+        )
+        writer.scalars(step, validation.scalars())
+        say(validation.table(protocol=config["eval_protocol"]))
+        if validation.picture is not None:
+            path = workdir / "samples" / f"step_{step:08d}.png"
+            path.parent.mkdir(exist_ok=True)
+            save_png(validation.picture, path)
+            writer.image(step, "samples", validation.picture)
+            say(f"Panels: {path}")
+        return validation
+
+    return evaluate

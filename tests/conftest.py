@@ -1,0 +1,28 @@
+"""Eight CPU devices for every test, set before jax starts; strict types and ranks; a compile cache across runs."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture
+def rng():
+    """A seeded numpy generator."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """A colour photograph, uint8 [h w 3]: scikit-image's astronaut."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image carries the photographs: pip install 'drsn-jax[demo]'")
+    return data.astronaut()
