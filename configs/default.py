@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.output = "clip_residual"  # clip(input + tanh), or average: (input + tanh) / 2
     config.unshuffle = 1  # folds 1, 2 or 4 pixels each way into channels first: faster, coarser
     config.kernel_init = "glorot_uniform"  # of both networks; he_normal | normal (0.02)
-    config.zero_head = True  # the untrained generator returns its input
+    config.zero_head = True  # the untrained generator returns its input (with output=clip_residual)
     config.dtype = "float32"  # of computations; parameters are float32. bfloat16 on accelerators
 
     # Critic (paper, section 3.2.3)
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
 
     # Losses (paper, section 4); a term of weight 0 is not computed
     config.adversarial_weight = 1e-3
-    config.content_weight = 1e-6  # imagenet features are in the thousands
+    config.content_weight = 1e-7  # imagenet features are in the hundreds: at 1e-6 this gradient is three times that of the pixels
     config.pixel_weight = 1.0  # Charbonnier
     config.frequency_weight = 0.01  # L1 of the unnormalised rfft2
     config.content_layer = "conv3_3"  # of VGG19, after its ReLU; conv3_3 is the deepest inside the package
@@ -87,6 +87,8 @@ def get_config() -> ConfigDict:
     config.cache = False  # pairs: keep the decoded frames in memory
     config.prefetch = 2  # pairs: batches made ahead
     config.blur_length = (0.0, 25.0)  # photos, demo: the range of the camera's path in pixels
+    config.blur_inertia = (0.9, 0.995)  # the range of how steadily the camera moves; 1: along a straight line
+    config.blur_cross = 1.0  # speed up and down against left and right; 0: horizontal pans only
     config.blur_variation = 0.5  # how much camera roll adds to it in the corners
     config.blur_saturation = 0.5  # how far beyond white highlights may reach
     config.hold_out_every = 10  # photos without eval_dir: each n-th photograph is for validation

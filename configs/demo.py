@@ -12,26 +12,33 @@ from drsn_jax.config import base_config
 
 def get_config() -> ConfigDict:
     config = base_config()
-    config.widths = (32, 48, 64)
+    config.widths = (16, 32, 64)
     config.num_blocks = 1
-    config.unshuffle = 2
-    config.critic_widths = (16, 32, 64, 64)
+    config.critic_widths = (16, 32, 32)
 
     config.data = "demo"
-    config.blur_length = (3.0, 15.0)
-    config.crop_size = 96
+    config.blur_length = (8.0, 16.0)  # the shake of someone who pans: a few minutes are enough to learn one direction
+    config.blur_inertia = (0.995, 1.0)
+    config.blur_cross = 0.05
+    config.blur_variation = 0.1
+    config.rotate = False
+    config.noise_variance = (0.0, 0.001)
+    config.crop_size = 64
     config.batch_size = 4
     config.stages = ()
 
-    config.num_train_steps = 700
-    config.learning_rate = 1e-3
-    config.critic_learning_rate = 3e-4
+    config.num_train_steps = 1_000
+    config.learning_rate = 2e-3
+    config.critic_learning_rate = 5e-4
     config.warmup_steps = 50
+    config.clip_norm = 0.0
+    config.weight_decay = 0.0
+    config.frequency_weight = 0.05
     config.ema_decay = 0.99
 
-    config.log_every_steps = 20
-    config.eval_every_steps = 350
-    config.checkpoint_every_steps = 350
+    config.log_every_steps = 50
+    config.eval_every_steps = 500
+    config.checkpoint_every_steps = 250
     config.eval_copies = 2
     config.sample_images = 3
     config.tensorboard = False  # TensorFlow alone takes longer to import than an evaluation here

@@ -5,15 +5,19 @@ it: `restore` must not wait for what only training uses.
 """
 
 import argparse
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from drsn_jax import __version__
+from drsn_jax.config_values import nearest
 from drsn_jax.errors import InputError, TrainingDivergedError
+
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # anything else of the kind is ours
 
 
 class Verb(NamedTuple):
@@ -24,16 +28,27 @@ class Verb(NamedTuple):
     run: Callable[[argparse.Namespace], int]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does, and where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_fail(f"{message}; see `{self.prog} --help`", code=2))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (default: the process's) and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _make_parser()
     arguments, rest = parser.parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]
-    if unknown := [argument for argument in rest if argument not in overrides]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}; `drsn-jax {arguments.verb} --help` lists the known ones")
-    if overrides and not hasattr(arguments, "config"):
+    if overrides and "config" not in arguments:
         parser.error(f"{overrides[0]}: `{arguments.verb}` takes no configuration; it reads the one stored with the model")
+    if incomplete := [override for override in overrides if "=" not in override]:
+        parser.error(f"{incomplete[0]} has no value; write {incomplete[0]}=VALUE")
+    if unknown := [argument for argument in rest if argument not in overrides]:
+        known = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "verb"]
+        hint = nearest(unknown[0].split("=")[0], known)
+        parser.error(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}")
     arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
     try:
         return VERBS[arguments.verb].run(arguments)
@@ -46,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        return _fail(f"{error.filename or 'A file'}: {error.strerror}; make room there, or choose another place", code=2)
 
 
 def _fail(message: str, *, code: int) -> int:
@@ -54,7 +73,7 @@ def _fail(message: str, *, code: int) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="drsn-jax", description="Blind motion deblurring in JAX.", allow_abbrev=False)
+    parser = _Parser(prog="drsn-jax", description="Blind motion deblurring in JAX.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"drsn-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
@@ -136,9 +155,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _declare_restore(parser: argparse.ArgumentParser) -> None:
     _declare_model(parser)
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="photographs, and folders of photographs")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for the restored photographs, named as the inputs"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results, named as the inputs")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     _declare_tile(parser)

@@ -44,8 +44,8 @@ def make_critic(config: Mapping[str, Any]) -> Critic:
 
 def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
     """Crop and batch size by step. Raises InputError for stages that do not begin at step 0 in rising order, or fit no network."""
-    if not all(isinstance(stage, (tuple, list)) and len(stage) == 3 for stage in config["stages"]):
-        raise InputError(f"stages={config['stages']} must be triples (first step, crop_size, batch_size), or () for none.")
+    if not all(isinstance(stage, (tuple, list)) and [type(x) for x in stage] == [int] * 3 for stage in config["stages"]):
+        raise InputError(f"stages={config['stages']} must be triples of whole numbers (first step, crop_size, batch_size), or () for none.")
     stages = tuple(Stage(*stage) for stage in config["stages"]) or (Stage(0, config["crop_size"], config["batch_size"]),)
     starts = [stage.first_step for stage in stages]
     if starts[0] != 0 or starts != sorted(set(starts)):
@@ -68,6 +68,8 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
     """What blur and noise the configuration draws from. Raises InputError for ranges that are none."""
     recipe = BlurRecipe(
         length=tuple(config["blur_length"]),
+        inertia=tuple(config["blur_inertia"]),
+        cross=config["blur_cross"],
         variation=config["blur_variation"],
         saturation=config["blur_saturation"],
         noise_variance=tuple(config["noise_variance"]),
@@ -94,7 +96,8 @@ def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Trainin
     generator, critic, stages = make_generator(config), make_critic(config), make_stages(config)
     if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) == 1:
         raise InputError(
-            "threshold_norm=batch with a batch of 1 makes every threshold a constant: after global pooling one image has no variance;"
+            "threshold_norm=batch with a batch of 1 makes every threshold a constant share of its channel's magnitude, since after global"
+            " pooling one image has no variance: the thresholds would not learn from the image;"
             " use --config.batch_size=2 or more, or --config.threshold_norm=none."
         )
     weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))

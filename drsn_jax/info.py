@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from drsn_jax import __version__
 from drsn_jax.config import config_names, load_config, to_plain
+from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_critic, make_generator, make_stages
 from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
 
@@ -21,6 +22,8 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tens
 
 def describe(*, config: str, overrides: Sequence[str], model: Path | None) -> str:
     """Describes the installation and a configuration, or the one stored with a model. Raises InputError for unknown ones."""
+    if model is not None and overrides:
+        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
     if model is None:
         name, values = f"configuration {config}", to_plain(load_config(config, overrides))
     else:

@@ -6,6 +6,7 @@ anywhere costs nothing. TensorFlow is imported here, inside functions, and is ke
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -42,8 +43,8 @@ def make_batches(
     Each epoch is a permutation of all pairs; the next one begins within a batch, so any number of pairs will do. Both images of
     a pair get the same crop, mirroring (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in
     `fit_frame`; `cache` keeps decoded frames as `CropLoader` says, up to `cache_limit_bytes` (None: half of the memory).
-    `noise_variance` is a range on the scale [0, 1]: Gaussian noise of a variance uniform in it is added to the blurred crop, which
-    is then clipped and rounded to k/255 as a camera would. Process p of n makes rows p, p + n, ... of each batch. Raises
+    `noise_variance` is a range on the scale [0, 1]: Gaussian noise is added to the blurred crop, its standard deviation uniform
+    between its square roots, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded to k/255. Process p of n makes rows p, p + n, ... of each batch. Raises
     `InputError`: at once on impossible arguments and without TensorFlow; on a damaged image, by name, when its turn comes.
     """
     _check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
@@ -116,7 +117,8 @@ def _make_sample_fn(
 
 def _add_noise(blurred: Any, seeds: Sequence[Any], variance: tuple[float, float]) -> Any:
     tf = import_tensorflow()
-    deviation = tf.sqrt(variance[0] + (variance[1] - variance[0]) * _uniform(seeds[0]))
+    low, high = math.sqrt(variance[0]), math.sqrt(variance[1])
+    deviation = low + (high - low) * _uniform(seeds[0])
     noisy = tf.cast(blurred, tf.float32) / 255.0 + deviation * tf.random.stateless_normal(blurred.shape, seeds[1], alg="philox")
     return tf.cast(tf.round(255.0 * tf.clip_by_value(noisy, 0.0, 1.0)), tf.uint8)
 

@@ -20,12 +20,16 @@ ANCHORS = 3  # kernels in each direction of an image whose blur varies; interpol
 class BlurRecipe(NamedTuple):
     """What blur and noise are drawn from. Lengths in pixels, variances on the image scale [0, 1].
 
-    `length` is the range of the arc length of the camera's path over the sensor, drawn uniformly; `variation` is how much camera roll adds
+    `length` is the range of the arc length of the camera's path over the sensor, drawn uniformly; `inertia` the range of how much of its
+    velocity the camera keeps from one of 48 moments of the exposure to the next (1: a straight, even line); `cross` is how fast it moves up
+    and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much camera roll adds
     to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest pixels may reach;
     `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
     """
 
     length: tuple[float, float] = (0.0, 25.0)
+    cross: float = 1.0
+    inertia: tuple[float, float] = (0.9, 0.995)
     variation: float = 0.5
     saturation: float = 0.5
     noise_variance: tuple[float, float] = (0.0, 0.002)
@@ -34,9 +38,10 @@ class BlurRecipe(NamedTuple):
     def margin(self) -> int:
         """Pixels of context that a blurred pixel depends on, in each direction.
 
-        A straight path reaches half its length from its centre; the rare one that reaches further than 0.6 is held back there.
+        A straight path reaches half its length from its centre; the rare one that reaches further than 0.6 is held back there. Roll adds
+        1/sqrt(2) of its share at most.
         """
-        return math.ceil(0.6 * self.length[1] * (1 + self.variation)) + 1
+        return math.ceil(self.length[1] * (0.6 + self.variation / math.sqrt(2))) + 1
 
     def check(self) -> None:
         """Raises InputError for ranges that are not, and for negative values."""
@@ -44,23 +49,26 @@ class BlurRecipe(NamedTuple):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise InputError(f"blur {name}=({low}, {high}) is no range; use 0 <= low <= high.")
-        for name in ("variation", "saturation"):
+        if not 0 <= self.inertia[0] <= self.inertia[1] <= 1:
+            raise InputError(f"blur inertia={self.inertia} is no range; use 0 <= low <= high <= 1.")
+        for name in ("cross", "variation", "saturation"):
             if getattr(self, name) < 0:
                 raise InputError(f"blur {name}={getattr(self, name)} is negative; use 0 (none) or more.")
 
 
-def shake_path(key: PRNGKeyArray, *, points: int) -> Float[Array, "points 3"]:
+def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[Array, "points 3"]:
     """A random camera path (y, x, roll): a velocity with inertia and a few jerks, as in hand-held shots.
 
     The arc length over (y, x) is 1, the mean position 0. Roll has a largest magnitude of 1.
     """
     inertia_key, start_key, jerk_key, when_key, force_key = jax.random.split(key, 5)
-    inertia = jax.random.uniform(inertia_key, (), minval=0.9, maxval=0.995)
+    inertia = jax.random.uniform(inertia_key, (), minval=recipe.inertia[0], maxval=recipe.inertia[1])
     jerks = jax.random.normal(jerk_key, (points, 3)) * jax.random.bernoulli(when_key, 1.5 / points, (points, 1))
     forces = 0.15 * jax.random.normal(force_key, (points, 3)) + jerks
     forces = forces.at[0].set(jax.random.normal(start_key, (3,)))  # the velocity at the start
     lag = jnp.arange(points)[:, None] - jnp.arange(points)
     velocity = jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0) @ forces
+    velocity *= jnp.array([recipe.cross, 1.0, 1.0])
     path = jnp.cumsum(velocity, axis=0)
     path -= path.mean(0)
     steps = jnp.sqrt(jnp.square(velocity[1:, :2]).sum(-1) + 1e-12)
@@ -83,7 +91,7 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
     """
     path_key, length_key, roll_key = jax.random.split(key, 3)
     points = max(48, math.ceil(1.5 * recipe.margin))
-    path = shake_path(path_key, points=points)
+    path = shake_path(path_key, points=points, recipe=recipe)
     if length is None:
         length = jax.random.uniform(length_key, (), minval=recipe.length[0], maxval=recipe.length[1])
     anchors = ANCHORS if recipe.variation else 1
@@ -132,9 +140,11 @@ def synthesise(
     margin = recipe.margin
     sharp = photograph.astype(jnp.float32) / 255.0
     light = sharp**GAMMA
-    if recipe.saturation:  # a white pixel may stand for a lamp: more light than the file could hold
+    if recipe.saturation:
+        # A white pixel may stand for a lamp: more light than the file could hold. Only there: a bright sky that is not white has all its
+        # light in the file, and making it brighter would be an error that nothing can undo.
         beyond = recipe.saturation * jax.random.uniform(saturation_key)
-        light *= 1.0 + beyond * jnp.clip((sharp - 0.9) / 0.1, 0.0, 1.0)
+        light *= 1.0 + beyond * jnp.clip((sharp - 0.98) / 0.02, 0.0, 1.0)
     if recipe.length[1]:
         light = blur_linear(light, shake_kernels(kernel_key, recipe, length))
     blurred = jnp.clip(light, 0.0, 1.0) ** (1 / GAMMA)

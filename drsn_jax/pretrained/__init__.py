@@ -1,5 +1,6 @@
 """Weights that ship with the package: VGG19's first seven convolutions, for the content loss. See NOTICE."""
 
+import zipfile
 from pathlib import Path
 
 import jax
@@ -25,14 +26,14 @@ def load_vgg19(layer: str, path: Path | str | None = None) -> dict[str, dict[str
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: an .npy holds no names
         raise InputError(
             f"VGG19 weights {path} cannot be read ({error}); give an .npz of codes and code books, or leave it empty."
         ) from error
     params = {}
     for name in LAYERS[: LAYERS.index(layer) + 1]:
         prefix = f"block{name[4]}_conv{name[6]}"
-        if f"{prefix}_W_q" not in arrays:
+        if not {f"{prefix}_W_q", f"{prefix}_W_table", f"{prefix}_b"} <= arrays.keys():
             held = [n for n in LAYERS if f"block{n[4]}_conv{n[6]}_W_q" in arrays]
             last = held[-1] if held else "none"
             choices = f"use --config.content_layer={last}, or --config.vgg19=FILE that holds it"

@@ -32,7 +32,7 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path, output_format: str | None
     plan, inputs = Plan(), [Path(path) for path in inputs]
     if len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix.lower() in SUFFIXES:
         if suffix and SUFFIXES[output.suffix.lower()] != SUFFIXES[suffix]:
-            raise InputError(f"--output {quoted(output)} and --output_format {output_format} contradict each other; leave one away.")
+            raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; leave one away.")
         _add(plan, inputs[0], output)
         return plan
     for path in inputs:

@@ -35,14 +35,14 @@ def load_model(path: Path) -> Model:
         expected = jax.eval_shape(
             generator.init, jax.random.key(0), jax.ShapeDtypeStruct((1, generator.stride, generator.stride, 3), "float32")
         )
-        fits = jax.tree.map(np.shape, params) == jax.tree.map(np.shape, expected["params"])
+        variables = {"params": params, "batch_stats": fields["generator_stats"] or {}}
+        fits = all(jax.tree.map(np.shape, variables[name]) == jax.tree.map(np.shape, expected.get(name, {})) for name in variables)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"The configuration stored in {checkpoint} describes no generator ({error}); give another checkpoint.") from error
     if not fits:
         raise InputError(
             f"{checkpoint} holds parameters of another architecture than its own configuration describes; give another checkpoint."
         )
-    variables = {"params": params, "batch_stats": fields["generator_stats"] or {}}
     apply_fn = jax.jit(generator.apply)
     info = {
         "path": str(path),

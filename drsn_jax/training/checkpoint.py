@@ -1,12 +1,18 @@
 """Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept."""
 
+import dataclasses
+import inspect
+import itertools
 import json
 import logging
+import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from drsn_jax.errors import InputError
@@ -23,7 +29,7 @@ class Checkpoints:
         """Opens, and makes, WORKDIR/checkpoints. `config` is stored with each checkpoint, as JSON."""
         self.folder = workdir.resolve() / FOLDER
         self._config, self._keep = config, keep
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs each step of each save
+        _quieten()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -38,14 +44,23 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._guard(self._manager.close)
+        except Exception:  # of the last save: what went wrong first is what is to be told
+            if kind is None:
+                raise
 
     def save(self, step: int, state: TrainState, *, psnr: float | None = None) -> None:
         """Starts saving; the state may be donated at once. `psnr` in dB, of the validation after this step, chooses the best.
 
-        Raises InputError if this or the save before it could not be written.
+        Raises InputError if this or the save before it could not be written, or there is no room for it.
         """
+        self.wait()
+        # Better refused than broken off half-way: each array is also named in several small files, 2 kB in all.
+        needed, free = sum(x.nbytes + 2048 for x in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise InputError(f"No room for a checkpoint: it takes {needed / 1e6:.3g} MB, {free / 1e6:.3g} MB are free; {self._advice()}.")
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config))
         self._guard(lambda: self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr}))
 
@@ -60,9 +75,11 @@ class Checkpoints:
             text = " ".join(str(error).split())
             for sign in ("No space left", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED"):
                 if sign in text:
-                    advice = f"make room or choose another --workdir; the newest whole checkpoint is {self.newest_whole() or 'none yet'}"
-                    raise InputError(f"A checkpoint could not be written to {self.folder}: {sign}; {advice}.") from error
+                    raise InputError(f"A checkpoint could not be written to {self.folder}: {sign}; {self._advice()}.") from error
             raise
+
+    def _advice(self) -> str:
+        return f"make room or choose another --workdir; the newest whole checkpoint is {self.newest_whole() or 'none yet'}"
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints on disk, ascending."""
@@ -76,10 +93,16 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> TrainState | None:
         """The newest checkpoint that can be read, placed as `abstract_state` says; None if there is no checkpoint.
 
-        One that cannot be read is set aside as STEP.damaged, said, and the one before it is taken. Raises InputError if none can.
+        One that cannot be read is set aside as STEP.damaged, said, and the one before it is taken. Raises InputError if none can, or
+        if one is whole but of another architecture.
         """
         steps = self.steps()
         for step in reversed(steps):
+            if self._is_foreign(step, abstract_state):
+                raise InputError(
+                    f"Checkpoint {step} in {self.folder} is of another architecture than this configuration's;"
+                    f" choose another --workdir, or the configuration stored with it ({step}/config/metadata)."
+                )
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # about shardings of other topologies, which is what abstract_state is for
@@ -94,14 +117,47 @@ class Checkpoints:
             )
         return None
 
+    def _is_foreign(self, step: int, abstract_state: TrainState) -> bool:
+        """Whether a checkpoint's arrays are others than the state's, as far as its index can be read."""
+        try:
+            tree = _read_tree(self.folder / str(step) / "state")
+            names = [field.name for field in dataclasses.fields(abstract_state) if field.name != "rng"]
+            return any(_shapes(tree.get(name)) != _shapes(getattr(abstract_state, name)) for name in names)
+        except Exception:
+            return False
+
     def _set_aside(self, step: int) -> None:
         self._manager.close()
-        (self.folder / str(step)).rename(self.folder / f"{step}.damaged")
+        names = (self.folder / f"{step}.damaged{number or ''}" for number in itertools.count())
+        (self.folder / str(step)).rename(next(name for name in names if not name.exists()))
         self._manager = self._open()
 
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no reason given'}"
+
+
+def _quieten() -> None:
+    """Orbax logs each step of each save, and errors that it also raises; after one, TensorStore's threads find its event loop closed."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _ignore_closed_loop
+
+
+def _ignore_closed_loop(event: Any) -> None:
+    if not inspect.iscoroutine(event.object) and str(event.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(event)
+
+
+def _read_tree(folder: Path) -> dict[str, Any]:
+    """The tree of a stored state, descriptions in place of arrays. Of a relative path Orbax would read nothing."""
+    return ocp.PyTreeCheckpointer().metadata(folder.resolve()).item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -134,11 +190,13 @@ def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any],
     """
     try:
         config = json.loads((path / "config" / "metadata").read_text())
-        checkpointer = ocp.PyTreeCheckpointer()
-        tree = checkpointer.metadata(path / "state").item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
+        if not items:
+            return {}, config
+        _quieten()
+        tree = _read_tree(path / "state")
         wanted = {name: tree[name] for name in items}
         restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
         args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
-        return checkpointer.restore((path / "state").resolve(), args=args), config
+        return ocp.PyTreeCheckpointer().restore((path / "state").resolve(), args=args), config
     except Exception as error:
         raise InputError(f"{path} is no readable checkpoint ({_first_line(error)}); give another, or restore it from a backup.") from error

@@ -88,7 +88,7 @@ def make_critic_update(
 
     def joint(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
         (loss, (stats, metrics)), grads = jax.value_and_grad(joint_loss, has_aux=True)(state.params, state.stats, sharp, restored, key)
-        metrics |= {"critic/loss": loss, "critic/grad_norm": optax.global_norm(grads)}
+        metrics |= {"critic/loss": loss, "critic/grad_norm": optax.tree.norm(grads)}
         return apply(state, grads, stats), metrics | {"critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
 
     def alternating(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
@@ -97,7 +97,7 @@ def make_critic_update(
         (_, (stats, sharp_score)), sharp_grads = gradient(state.params, state.stats, sharp, -1.0)
         state = apply(state, sharp_grads, stats)
         (_, (stats, restored_score)), restored_grads = gradient(state.params, state.stats, restored, 1.0)
-        grad_norm = jnp.sqrt(optax.global_norm(sharp_grads) ** 2 + optax.global_norm(restored_grads) ** 2)
+        grad_norm = jnp.sqrt(optax.tree.norm(sharp_grads) ** 2 + optax.tree.norm(restored_grads) ** 2)
         metrics = {"critic/sharp": sharp_score, "critic/restored": restored_score, "critic/grad_norm": grad_norm}
         metrics |= {"critic/loss": restored_score - sharp_score, "critic/distance": sharp_score - restored_score}
         return apply(state, restored_grads, stats), metrics

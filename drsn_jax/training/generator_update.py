@@ -102,7 +102,7 @@ def update_generator(
     changes = {"generator_params": params, "generator_stats": forward_pass.stats, "generator_opt_state": opt_state}
     if ema_decay:
         changes["ema_params"] = update_ema(state.ema_params, params, decay=ema_decay, step=state.step)
-    metrics |= {"generator/loss": loss, "generator/grad_norm": optax.global_norm(grads)}
+    metrics |= {"generator/loss": loss, "generator/grad_norm": optax.tree.norm(grads)}
     return changes, metrics | mean_threshold(forward_pass.thresholds)
 
 

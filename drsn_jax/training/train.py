@@ -41,7 +41,7 @@ FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg1
 def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
-    Writes metrics.jsonl, checkpoints/, samples/ and config["json"] there. On SIGTERM it saves and returns early. Raises InputError for
+    Writes metrics.jsonl, checkpoints/, samples/ and config.json there. On SIGTERM it saves and returns early. Raises InputError for
     what the user can mend (data, folders, values that exclude each other, a workdir of another configuration) and
     TrainingDivergedError when a loss or gradient stops being finite.
     """
@@ -67,7 +67,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
                 evaluating = is_due(step, every=config["eval_every_steps"], last=total) and not stopping
                 saving = stopping or evaluating or is_due(step, every=config["checkpoint_every_steps"], last=total)
                 if saving or is_due(step, every=config["log_every_steps"], last=total):
-                    log.flush(step, last_checkpoint=checkpoints.newest_whole(), workdir=workdir)
+                    log.flush(step, last_checkpoint=max(checkpoints.steps(), default=None), workdir=workdir)
                 validation = evaluate_fn(state, step) if evaluating else None
                 if saving:
                     checkpoints.save(step, state, psnr=validation.psnr if validation else None)
@@ -99,7 +99,7 @@ def open_workdir(workdir: Path, config: Mapping[str, Any]) -> None:
     path = workdir / CONFIG_FILE
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        stored = json.loads(path.read_text()) if path.exists() else None
+        stored = read_stored(path)
         if stored is not None:
             differing = differing_keys(config, stored, free=FREE_KEYS)
             if differing:
@@ -110,8 +110,21 @@ def open_workdir(workdir: Path, config: Mapping[str, Any]) -> None:
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(to_plain(config), indent=2) + "\n")
         os.replace(temporary, path)
+    except FileExistsError as error:
+        raise InputError(f"--workdir={workdir} is a file; choose a folder.") from error
     except OSError as error:
         raise InputError(f"--workdir={workdir} cannot be written ({error.strerror}); choose a folder that can.") from error
+
+
+def read_stored(path: Path) -> dict[str, Any] | None:
+    """The configuration stored in a workdir, None in a new one. Raises InputError if the file holds none."""
+    try:
+        stored = json.loads(path.read_text()) if path.exists() else None
+    except ValueError:
+        stored = ()
+    if stored is not None and not isinstance(stored, dict):
+        raise InputError(f"{path} is damaged: it holds no configuration; choose another --workdir, or remove that file to go on.")
+    return stored
 
 
 def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:

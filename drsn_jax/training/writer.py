@@ -1,5 +1,6 @@
 """Where a run's figures go: metrics.jsonl always, TensorBoard through clu where it can be imported, a line on the terminal."""
 
+import contextlib
 import json
 import os
 import sys
@@ -30,8 +31,8 @@ class Writer:
     def __init__(self, workdir: Path, *, start_step: int, tensorboard: bool):
         """Opens the files. Raises InputError if the folder cannot be written."""
         self._path = workdir / METRICS_FILE
-        _drop_lines_after(self._path, start_step)
         try:
+            _drop_lines_after(self._path, start_step)
             self._file = self._path.open("a")
         except OSError as error:
             raise InputError(f"{self._path} cannot be written ({error.strerror}); choose a --workdir that can.") from error
@@ -41,14 +42,19 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a full disk, told by `scalars`: each line was flushed when it was written
+            self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes scalars of one step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        """Writes scalars of one step. Raises InputError if the disk is full."""
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            advice = "make room there and run the same command to go on from the newest checkpoint"
+            raise InputError(f"{self._path} cannot be written ({error.strerror}); {advice}.") from error
         if self._tensorboard:
             self._tensorboard.write_scalars(step, dict(values))
 

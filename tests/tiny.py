@@ -1,0 +1,179 @@
+"""A run small enough for tests, shared by those that train: its options, its data, and the command line in a process of its own.
+
+A process has one CPU device and the compilations of earlier ones; in this process there are eight devices (conftest.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from PIL import Image, ImageFilter
+
+from drsn_jax.experiment import make_training
+from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
+
+SIZE = (64, 48)  # width and height of every photograph
+CORNERS = ((20, 180), (120, 60), (230, 240), (0, 0), (300, 100))
+OPTIONS = {
+    "widths": "4,6,8",
+    "num_blocks": 1,
+    "unshuffle": 2,
+    "critic_widths": "4,4",
+    "critic_steps": 2,
+    "content_weight": 0.0,
+    "stages": "()",
+    "crop_size": 32,
+    "batch_size": 2,
+    "warmup_steps": 0,
+    "blur_length": "2,4",
+    "num_train_steps": 6,
+    "log_every_steps": 1,
+    "eval_every_steps": 0,
+    "checkpoint_every_steps": 3,
+    "eval_images": 1,
+    "sample_images": 1,
+    "tensorboard": False,
+}
+# Stops a run before its n-th batch, says so by a file, and goes on when another file is there. Real signals come from outside.
+PAUSING = """
+import sys, time
+from pathlib import Path
+from drsn_jax.cli import main
+from drsn_jax.training.feed import Feed
+
+number, folder = int(sys.argv[1]), Path(sys.argv[2])
+wait_for, calls, fetch = folder / sys.argv[3], [], Feed.next
+
+def pausing(self, *, after):
+    calls.append(1)
+    if len(calls) == number:
+        while not wait_for.exists():
+            time.sleep(0.01)
+        (folder / "paused").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+    return fetch(self, after=after)
+
+Feed.next = pausing
+sys.exit(main(sys.argv[4:]))
+"""
+
+
+def options(**changes) -> list[str]:
+    """`--config.key=value` for the tiny run, with changes."""
+    return [f"--config.{key}={value}" for key, value in (OPTIONS | changes).items()]
+
+
+def train_arguments(workdir, *, config="default", **changes) -> list[str]:
+    return ["train", f"--config={config}", f"--workdir={workdir}", *options(**changes)]
+
+
+def environment(**changes) -> dict[str, str]:
+    """One CPU device, quiet, with the compile cache of the tests."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    cache = str(Path(__file__).parent.parent / ".jax_cache")
+    quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    # Compiles three times faster. That resuming is bitwise with optimisations too was checked by setting this to 0.
+    quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    return kept | quiet | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | changes
+
+
+def command(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
+    """`python -m drsn_jax ...`; its output as text."""
+    argv = [sys.executable, "-m", "drsn_jax", *map(str, arguments)]
+    return subprocess.run(argv, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def train(workdir, **changes) -> subprocess.CompletedProcess:
+    """Trains in a process of its own, which has to end well."""
+    done = command(*train_arguments(workdir, **changes))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+_models: list[Path] = []
+
+
+def trained(factory, photograph: np.ndarray) -> Path:
+    """A workdir of two steps on photographs, made once for all modules and not to be changed. `factory` is tmp_path_factory."""
+    if not _models:
+        folder = factory.mktemp("trained")
+        train(folder / "run", data="photos", train_dir=write_photos(folder / "photos", photograph), num_train_steps=2)
+        _models.append(folder / "run")
+    return _models[0]
+
+
+def start_pausing(workdir, folder: Path, *, before: int, wait_for: str, **changes) -> subprocess.Popen:
+    """Starts a training and returns once it is held before its batch number `before` and `wait_for` (below `folder`) is there."""
+    argv = [sys.executable, "-c", PAUSING, str(before), str(folder), wait_for, *train_arguments(workdir, **changes)]
+    process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 200
+    while not (folder / "paused").exists():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            raise AssertionError("".join(process.communicate()))
+        time.sleep(0.02)
+    return process
+
+
+def write_photos(folder: Path, photograph: np.ndarray) -> Path:
+    """Five photographs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (top, left) in enumerate(CORNERS):
+        Image.fromarray(photograph[top : top + SIZE[1], left : left + SIZE[0]]).save(folder / f"{i}.png")
+    return folder
+
+
+def write_gopro(root: Path, photograph: np.ndarray) -> Path:
+    """The same in GoPro's layout, in two scenes, blurred by a Gaussian."""
+    for i, (top, left) in enumerate(CORNERS):
+        sharp = Image.fromarray(photograph[top : top + SIZE[1], left : left + SIZE[0]])
+        for kind, image in (("blur", sharp.filter(ImageFilter.GaussianBlur(1.5))), ("sharp", sharp)):
+            folder = root / f"GOPR{i % 2}" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{i:06d}.png")
+    return root
+
+
+def steps_on_disk(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses_by_log(workdir: Path) -> dict[int, dict[str, float]]:
+    """The figures of each line of the log of training, by step."""
+    return {line["step"]: line for line in read_metrics(workdir) if "generator/loss" in line}
+
+
+def losses(workdir: Path) -> dict[int, dict[str, float]]:
+    """The figures of each step that do not depend on the clock; asserts that each step stands there once."""
+    lines = [line for line in read_metrics(workdir) if "generator/loss" in line]
+    by_step = {line["step"]: {k: v for k, v in line.items() if "/" in k or k == "learning_rate"} for line in lines}
+    assert [line["step"] for line in lines] == sorted(by_step), "a step stands twice, or out of order"
+    return by_step
+
+
+def read_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint by its path, the keys of random streams as their data."""
+    config = json.loads((workdir / "config.json").read_text())
+    stored = json.loads((workdir / "checkpoints" / str(step) / "config" / "metadata").read_text())
+    init_fn = make_training(stored, num_train_steps=config["num_train_steps"]).init_fn
+    abstract = with_sharding(jax.eval_shape(init_fn, rng=jax.random.key(0)), replicated(make_mesh()))
+    state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").resolve(), abstract)
+    leaves = jax.tree_util.tree_leaves_with_path(state.replace(rng=jax.random.key_data(state.rng)))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_state(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> None:
+    assert first.keys() == second.keys()
+    differing = [name for name in first if first[name].tobytes() != second[name].tobytes()]
+    assert not differing, f"{len(differing)} of {len(first)} arrays differ, the first is {differing[0]}"
