@@ -81,6 +81,10 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # the shell leaves the ~ of --workdir=~/runs as it is
+
+
 def _declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> None:
     parser.add_argument(
         "--config", default=default, required=default is None, help="a configuration by name (see `drsn-jax info`), or FILE.py"
@@ -90,7 +94,7 @@ def _declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> 
 
 def _declare_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     text = "a --workdir of a training (its best checkpoint by validation PSNR, else its newest), or one checkpoint"
-    parser.add_argument("--model", type=Path, required=required, metavar="WORKDIR_OR_CHECKPOINT", help=text)
+    parser.add_argument("--model", type=_path, required=required, metavar="WORKDIR_OR_CHECKPOINT", help=text)
 
 
 def _declare_tile(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +104,7 @@ def _declare_tile(parser: argparse.ArgumentParser) -> None:
 
 def _declare_train(parser: argparse.ArgumentParser) -> None:
     _declare_config(parser, default=None)
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of the run: it resumes from there by itself")
+    parser.add_argument("--workdir", type=_path, required=True, help="folder of the run: it resumes from there by itself")
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -113,10 +117,10 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
     _declare_model(parser)
-    parser.add_argument("--blurred", type=Path, required=True, metavar="DIR", help="blurred images")
-    parser.add_argument("--sharp", type=Path, required=True, metavar="DIR", help="sharp images of the same relative names")
+    parser.add_argument("--blurred", type=_path, required=True, metavar="DIR", help="blurred images")
+    parser.add_argument("--sharp", type=_path, required=True, metavar="DIR", help="sharp images of the same relative names")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder for metrics.json, per_image.csv, report.md and panels"
+        "--output", type=_path, required=True, metavar="DIR", help="folder for metrics.json, per_image.csv, report.md and panels"
     )
     parser.add_argument("--protocol", default="full", help="full (the headline), half or resize256")
     parser.add_argument("--noise-variance", type=float, default=0.0, help="Gaussian noise added to the blurred images, image scale [0, 1]")
@@ -154,8 +158,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _declare_restore(parser: argparse.ArgumentParser) -> None:
     _declare_model(parser)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="photographs, and folders of photographs")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results, named as the inputs")
+    parser.add_argument("inputs", nargs="+", type=_path, metavar="INPUT", help="photographs, and folders of photographs")
+    parser.add_argument("--output", type=_path, required=True, metavar="DIR", help="folder for the results, named as the inputs")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     _declare_tile(parser)

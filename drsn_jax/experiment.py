@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -76,6 +77,19 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
     )
     recipe.check()
     return recipe
+
+
+class Keys(NamedTuple):
+    """The random streams of a run, one for each purpose: a key folded in one of them never meets a key of another."""
+
+    state: jax.Array
+    data: jax.Array
+    validation: jax.Array
+
+
+def make_keys(seed: int) -> Keys:
+    """The streams of a seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
 class Training(NamedTuple):

@@ -230,7 +230,7 @@ def test_demo_photographs_are_disjoint_by_subject(photograph):
 def test_blurred_validation_is_seeded_noiseless_and_spread_over_the_lengths():
     named = {"a.png": np.asarray(coded(0, 32, 40)), "b.png": np.asarray(coded(1, 36, 32))}
     recipe = BlurRecipe(length=(2.0, 10.0), noise_variance=(0.01, 0.01))
-    samples = photos.blur_photographs(named, recipe=recipe, copies=2, seed=3)
+    samples = photos.blur_photographs(named, recipe=recipe, copies=2, key=jax.random.key(3))
     assert [name for name, _, _ in samples] == ["a-3px", "b-5px", "a-7px", "b-9px"]
     for name, blurred, sharp in samples:
         source = named[f"{name[0]}.png"]
@@ -238,7 +238,7 @@ def test_blurred_validation_is_seeded_noiseless_and_spread_over_the_lengths():
         assert blurred.shape == source.shape, "whole, with mirrored margins"
         assert blurred.dtype == np.uint8
         assert (blurred[..., 0] == source[..., 0]).mean() > 0.99, "a constant channel stays so: no noise"
-    again = photos.blur_photographs(named, recipe=recipe, copies=2, seed=3)
+    again = photos.blur_photographs(named, recipe=recipe, copies=2, key=jax.random.key(3))
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(samples, again, strict=True))
-    other = photos.blur_photographs(named, recipe=recipe, copies=2, seed=4)
+    other = photos.blur_photographs(named, recipe=recipe, copies=2, key=jax.random.key(4))
     assert any(not np.array_equal(a[1], b[1]) for a, b in zip(samples, other, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import PRNGKeyArray, UInt8
 
 from drsn_jax.data.pairs import read_rgb
 from drsn_jax.data.synthesis import BlurRecipe, synthesise
@@ -65,8 +65,8 @@ def hold_out(photographs: Photographs, *, every: int) -> tuple[Photographs, Phot
     return training, held
 
 
-def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: int, seed: int) -> list[Sample]:
-    """Blurs whole photographs without noise, `copies` times each: (name, blurred, sharp), the same for the same seed.
+def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: int, key: PRNGKeyArray) -> list[Sample]:
+    """Blurs whole photographs without noise, `copies` times each: (name, blurred, sharp), the same for the same key.
 
     The lengths are spread evenly over the recipe's range rather than drawn, so that a few images measure all of it.
     """
@@ -79,6 +79,6 @@ def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: in
         name, image = list(photographs.items())[i % len(photographs)]
         length = recipe.length[0] + (recipe.length[1] - recipe.length[0]) * (i + 0.5) / number
         padded = jnp.asarray(np.pad(image, margins, mode="reflect"))
-        blurred, _ = blur(jax.random.fold_in(jax.random.key(seed), i), padded, recipe, jnp.float32(length))
+        blurred, _ = blur(jax.random.fold_in(key, i), padded, recipe, jnp.float32(length))
         samples.append((f"{Path(name).stem}-{length:.0f}px", np.rint(np.asarray(blurred) * 255).astype(np.uint8), image))
     return samples

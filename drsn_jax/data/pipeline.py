@@ -44,8 +44,9 @@ def make_batches(
     a pair get the same crop, mirroring (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in
     `fit_frame`; `cache` keeps decoded frames as `CropLoader` says, up to `cache_limit_bytes` (None: half of the memory).
     `noise_variance` is a range on the scale [0, 1]: Gaussian noise is added to the blurred crop, its standard deviation uniform
-    between its square roots, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded to k/255. Process p of n makes rows p, p + n, ... of each batch. Raises
-    `InputError`: at once on impossible arguments and without TensorFlow; on a damaged image, by name, when its turn comes.
+    between the range's square roots, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded to k/255.
+    Process p of n makes rows p, p + n, ... of each batch. Raises `InputError`: at once on impossible arguments and without
+    TensorFlow; on a damaged image, by name, when its turn comes.
     """
     _check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
     _check_samples(crop_size, frame, seed, noise_variance)

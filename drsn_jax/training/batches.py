@@ -15,7 +15,7 @@ from drsn_jax.data import photos, resident
 from drsn_jax.data.frames import smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_recipe, make_stages
+from drsn_jax.experiment import make_keys, make_recipe, make_stages
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicated, shard_batch
 
@@ -80,7 +80,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     crop_size = max(stage.crop_size for stage in stages)
     bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
     bank = jax.device_put(bank, replicated(mesh))
-    key = jax.device_put(jax.random.key(config["seed"]), replicated(mesh))
+    key = jax.device_put(make_keys(config["seed"]).data, replicated(mesh))
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
@@ -120,7 +120,9 @@ def _resident_images(config: Mapping[str, Any]) -> tuple[photos.Photographs, Cal
             training, held = photos.hold_out(training, every=config["hold_out_every"])
     if config["eval_dir"]:
         return training, _validation_from(config)
-    blurred = photos.blur_photographs(held, recipe=make_recipe(config), copies=config["eval_copies"], seed=config["seed"])
+    blurred = photos.blur_photographs(
+        held, recipe=make_recipe(config), copies=config["eval_copies"], key=make_keys(config["seed"]).validation
+    )
     return training, partial(iter, _spread(blurred, config["eval_images"]))
 
 

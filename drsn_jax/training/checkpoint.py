@@ -112,9 +112,7 @@ class Checkpoints:
                 say(f"Checkpoint {step} cannot be read ({_first_line(error)}); set aside as {step}.damaged, trying the one before.")
                 self._set_aside(step)
         if steps:
-            raise InputError(
-                f"None of the checkpoints in {self.folder} can be read; they are kept as STEP.damaged. Choose another --workdir."
-            )
+            raise InputError(f"No checkpoint in {self.folder} can be read; they are kept as STEP.damaged. Choose another --workdir.")
         return None
 
     def _is_foreign(self, step: int, abstract_state: TrainState) -> bool:

@@ -13,11 +13,15 @@ DEAD_GRADIENT = 1e-7
 def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: int, last_checkpoint: int | None, workdir: Path) -> None:
     """Raises TrainingDivergedError, naming the metrics and the steps, if a mean over the steps is not finite.
 
-    Gradient norms are among the metrics, so parameters after these steps are finite too.
+    Gradient norms are among the metrics, so that where all are finite, the parameters that these steps made are too.
     """
     broken = [name for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
-        good = f"the last good checkpoint is step {last_checkpoint}" if last_checkpoint is not None else "there is no checkpoint before it"
+        good = (
+            f"the newest checkpoint from before them is step {last_checkpoint}"
+            if last_checkpoint is not None
+            else "there is no checkpoint from before them"
+        )
         raise TrainingDivergedError(
             f"{', '.join(broken)} became infinite or not a number within steps {first_step} to {last_step}; {good}, in {workdir}."
             " Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir or resumed from that checkpoint."

@@ -13,7 +13,7 @@ from drsn_jax.config import differing_keys, to_plain
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import Validation, validate
-from drsn_jax.experiment import Training, make_stages, make_training
+from drsn_jax.experiment import Training, make_keys, make_stages, make_training
 from drsn_jax.restoration.tiling import restore_uint8
 from drsn_jax.training.batches import Data, open_data
 from drsn_jax.training.checkpoint import Checkpoints
@@ -129,7 +129,7 @@ def read_stored(path: Path) -> dict[str, Any] | None:
 
 def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:
     """The state of the newest readable checkpoint, or a new one, on every device."""
-    rng = jax.random.key(config["seed"])
+    rng = make_keys(config["seed"]).state
     abstract_state = jax.eval_shape(training.init_fn, rng=rng)
     state = checkpoints.restore(with_sharding(abstract_state, replicated(mesh)), say=say)
     if state is not None:
