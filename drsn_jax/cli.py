@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), code=1)
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
+    except (RuntimeError, ValueError) as error:  # jaxlib's own error derives from one of them
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail("the device is out of memory; use a smaller batch_size, crop_size or --tile, or --config.dtype=bfloat16", code=2)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -97,8 +101,10 @@ def _declare_model(parser: argparse.ArgumentParser, *, required: bool = True) ->
     parser.add_argument("--model", type=_path, required=required, metavar="WORKDIR_OR_CHECKPOINT", help=text)
 
 
-def _declare_tile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tile", type=int, default=768, help="larger images are restored in tiles of so many pixels (default 768)")
+def _declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:
+    parser.add_argument(
+        "--tile", type=int, default=default, help=f"larger images are restored in tiles of so many pixels (default {default})"
+    )
     parser.add_argument("--overlap", type=int, default=64, help="pixels by which tiles overlap (default 64)")
 
 
@@ -122,11 +128,12 @@ def _declare_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=_path, required=True, metavar="DIR", help="folder for metrics.json, per_image.csv, report.md and panels"
     )
+    parser.add_argument("--blur-folder", choices=("blur", "blur_gamma"), help="of GoPro's layout; default: what the model was trained on")
     parser.add_argument("--protocol", default="full", help="full (the headline), half or resize256")
     parser.add_argument("--noise-variance", type=float, default=0.0, help="Gaussian noise added to the blurred images, image scale [0, 1]")
     parser.add_argument("--panels", type=int, default=8, help="how many panels to draw, spread over the images (default 8)")
     parser.add_argument("--overwrite", action="store_true", help="replace an evaluation that the output folder holds")
-    _declare_tile(parser)
+    _declare_tile(parser, default=1280)  # 1280x720, the size of GoPro, whole
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -137,8 +144,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from drsn_jax.restoration.model import load_model
     from drsn_jax.restoration.tiling import check_tile, restore_uint8
 
-    pairs = match_folders(arguments.blurred, arguments.sharp)
     model = load_model(arguments.model)
+    blur_folder = arguments.blur_folder or model.config["blur_folder"]
+    pairs = match_folders(arguments.blurred, arguments.sharp, blur_folder=blur_folder)
     check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
     tiles = {"stride": model.stride, "tile": arguments.tile, "overlap": arguments.overlap}
     summary = evaluate(
@@ -151,6 +159,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         max_panels=arguments.panels,
         overwrite=arguments.overwrite,
         command=arguments.command,
+        tile=arguments.tile,
+        overlap=arguments.overlap,
+        blurred=str(arguments.blurred),
+        sharp=str(arguments.sharp),
+        blur_folder=blur_folder,
     )
     sys.stdout.write(f"{format_table(summary)}\nReport: {arguments.output / 'report.md'}\n")
     return 0
@@ -162,7 +175,7 @@ def _declare_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=_path, required=True, metavar="DIR", help="folder for the results, named as the inputs")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    _declare_tile(parser)
+    _declare_tile(parser, default=768)
 
 
 def _restore(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,8 @@ from drsn_jax.config_values import check_values, kind_of, nearest, shown
 from drsn_jax.errors import InputError
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
-CONFIG_FOLDERS = (Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs")
+_INSIDE = Path(__file__).parent / "configs"
+CONFIG_FOLDERS = (_INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "configs",)
 
 
 def config_names() -> list[str]:
@@ -56,7 +57,10 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
     _check_keys(config, known=defaults, source=path.name)
     for override in overrides:
         _apply_override(override, config, name=name_or_path)
-    _check_effect({override.removeprefix("--config.").split("=", 1)[0] for override in overrides}, config)
+    given = {override.removeprefix("--config.").split("=", 1)[0] for override in overrides}
+    if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
+        given |= {key for key in config if config[key] != defaults[key]}
+    _check_effect(given, config)
     plain = config.to_dict()
     check_values(plain, defaults=defaults.to_dict())
     return plain

@@ -56,7 +56,7 @@ def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
         if stage.crop_size <= 0 or stage.crop_size % stride:
             near = max(stride, round(stage.crop_size / stride) * stride)
             raise InputError(
-                f"Crops of {stage.crop_size} do not fit the generator: use a multiple of {stride} (--config.crop_size={near})."
+                f"Crops of {stage.crop_size} do not fit the generator: use a multiple of {stride}, as {near} (crop_size or stages)."
             )
         if stage.batch_size <= 0:
             raise InputError(f"stages={config['stages']}: a batch of {stage.batch_size} holds no image; use 1 or more.")
@@ -149,7 +149,7 @@ def _make_optimizers(
         make_learning_rate,
         num_train_steps=num_train_steps,
         schedule=config["schedule"],
-        warmup_steps=min(config["warmup_steps"], num_train_steps),
+        warmup_steps=config["warmup_steps"],
     )
     learning_rate_fn = rates(learning_rate=config["learning_rate"])
     updates = config["critic_steps"] * (2 if config["critic_update"] == "alternating" else 1)

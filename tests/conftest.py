@@ -1,4 +1,4 @@
-"""Eight CPU devices for every test, set before jax starts; strict types and ranks; a compile cache across runs."""
+"""Eight CPU devices for every test, set before jax starts; a compile cache across runs; a photograph."""
 
 import os
 from pathlib import Path

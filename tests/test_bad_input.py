@@ -8,6 +8,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import pytest
 import tiny
 from PIL import Image
@@ -380,3 +381,32 @@ def test_restored_files_are_never_replaced_unasked(model, photos, tmp_path, caps
     assert "already exists" in capsys.readouterr().err
     assert (out / "0.png").read_bytes() == before
     assert main(["restore", f"--model={model}", f"--output={out}", "--overwrite", str(path)]) == 0
+
+
+def test_frame_and_cache_where_they_do_nothing(refused, photos):
+    assert "frame=resize is for pairs" in refused.train(data="photos", train_dir=photos, frame="resize")
+    assert "cache=True is for data=pairs" in refused.train(data="photos", train_dir=photos, cache=True)
+
+
+def test_pairs_that_resident_data_cannot_index(refused, gopro, monkeypatch):
+    monkeypatch.setattr("drsn_jax.training.batches.fitted_size", lambda size, **fit: (20_000, 20_000))
+    monkeypatch.setattr("drsn_jax.training.batches.fit_frame", lambda *a, **k: pytest.fail("decoded before it was refused"))
+    message = refused.train(data="resident", train_dir=gopro)
+    assert "2000 megapixels are more than the 358 that resident data can index" in message
+
+
+def test_somebody_elses_report_is_not_written_over(refused, model, gopro, tmp_path):
+    output = tmp_path / "report"
+    output.mkdir()
+    (output / "report.md").write_text("# Mine\n")
+    arguments = ("evaluate", f"--model={model}", f"--blurred={gopro}", f"--sharp={gopro}", f"--output={output}")
+    assert "already holds a report.md" in refused(*arguments)
+    assert (output / "report.md").read_text() == "# Mine\n"
+
+
+def test_out_of_device_memory_is_one_line(refused, monkeypatch, photos):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes")
+
+    monkeypatch.setattr("drsn_jax.training.train.train_and_evaluate", full)
+    assert "the device is out of memory; use a smaller batch_size" in refused.train(data="photos", train_dir=photos)

@@ -62,9 +62,9 @@ def test_each_makes_networks_and_a_step(name):
     stages = make_stages(config)
     if name == "keras_reference":
         with pytest.raises(InputError, match="threshold_norm=batch with a batch of 1"):
-            make_training(config, num_train_steps=10)
+            make_training(config, num_train_steps=config["num_train_steps"])
         config |= {"batch_size": 2}
-    assert make_training(config, num_train_steps=10).generator == make_generator(config)
+    assert make_training(config, num_train_steps=config["num_train_steps"]).generator == make_generator(config)
     assert stages[0].crop_size % make_generator(config).stride == 0
 
 
@@ -326,3 +326,10 @@ def test_differing_keys_leaves_free_ones_out():
     config = {"a": (1, (2, 3)), "b": 1, "c": 0}
     assert configurations.differing_keys(config, {"a": [1, [2, 3]], "b": 2, "c": 5}, free=("c",)) == {"b": (2, 1)}
     assert configurations.differing_keys(config, {"a": [1, [2, 3]], "c": 0, "d": 1}, free=()) == {"b": (None, 1), "d": (1, None)}
+
+
+def test_a_users_file_is_told_of_keys_without_effect(tmp_path):
+    body = "def get_config():\n    config = base_config()\n    config.batch_size = 16\n    return config\n"
+    assert "batch_size does nothing while stages=" in refused(write(tmp_path / "mine.py", body))
+    fixed = body.replace("    return", "    config.stages = ()\n    return")
+    assert load_config(str(write(tmp_path / "mine.py", fixed)))["batch_size"] == 16

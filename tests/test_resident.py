@@ -231,7 +231,7 @@ def test_blurred_validation_is_seeded_noiseless_and_spread_over_the_lengths():
     named = {"a.png": np.asarray(coded(0, 32, 40)), "b.png": np.asarray(coded(1, 36, 32))}
     recipe = BlurRecipe(length=(2.0, 10.0), noise_variance=(0.01, 0.01))
     samples = photos.blur_photographs(named, recipe=recipe, copies=2, key=jax.random.key(3))
-    assert [name for name, _, _ in samples] == ["a-3px", "b-5px", "a-7px", "b-9px"]
+    assert [name for name, _, _ in samples] == ["a-01-3px", "b-02-5px", "a-03-7px", "b-04-9px"]
     for name, blurred, sharp in samples:
         source = named[f"{name[0]}.png"]
         np.testing.assert_array_equal(sharp, source)

@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from drsn_jax.cli import main
+from drsn_jax.errors import InputError
 from drsn_jax.training.checkpoint import Checkpoints, find_checkpoint
 from drsn_jax.training.state import TrainState
 from drsn_jax.training.train import count_steps
@@ -156,7 +157,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(kinds, whole, co
     truncate(copied, 6)
     done = tiny.train(copied, **kinds["resident"])
     assert "Checkpoint 6 cannot be read (" in done.stdout
-    assert "set aside as 6.damaged, trying the one before." in done.stdout
+    assert "Checkpoint 6 is set aside as 6.damaged." in done.stdout
     assert "Resumed from step 3." in done.stdout
     assert (copied / "checkpoints" / "6.damaged").is_dir()
     assert_same_run(copied, whole("resident"))
@@ -171,8 +172,8 @@ def test_all_checkpoints_damaged_is_told_and_nothing_is_deleted(kinds, copied):
     assert done.returncode == 2
     message = one_line(done.stderr)
     assert "No checkpoint in" in message
-    assert "kept as STEP.damaged" in message
-    assert {path.name for path in (copied / "checkpoints").iterdir()} == {"3.damaged", "6.damaged"}
+    assert "they are left as they are" in message
+    assert {path.name for path in (copied / "checkpoints").iterdir()} == {"3", "6"}
     assert sorted(path.relative_to(copied).parts[2:] for path in (copied / "checkpoints").rglob("*") if path.is_file()) == before
 
 
@@ -324,3 +325,32 @@ def test_epochs_become_steps():
     assert count_steps(config, 10) == 7
     assert count_steps(config | {"num_epochs": 2}, 10) == 5
     assert count_steps(config | {"num_epochs": 3}, 10) == 8, "rounded up: every image is seen so often"
+
+
+def test_short_memory_is_no_damage(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, config={}) as checkpoints:
+        checkpoints.save(1, small_state())
+        checkpoints.wait()
+        restore = checkpoints._manager.restore
+        monkeypatch.setattr(checkpoints._manager, "restore", lambda *a, **k: (_ for _ in ()).throw(ValueError("RESOURCE_EXHAUSTED: out")))
+        with pytest.raises(InputError, match="Memory is short for checkpoint 1"):
+            checkpoints.restore(small_state(), say=print)
+        monkeypatch.setattr(checkpoints._manager, "restore", restore)
+        assert checkpoints.restore(small_state(), say=print) is not None, "nothing was renamed"
+
+
+def test_a_checkpoint_of_eight_devices_restores_on_one(tmp_path, photograph):
+    """In this process there are eight devices; the subprocess has one."""
+    photos = tiny.write_photos(tmp_path / "photos", photograph)
+    arguments = tiny.train_arguments(tmp_path / "run", data="photos", train_dir=photos, num_train_steps=1, batch_size=8)
+    assert main(arguments) == 0
+    done = tiny.command("restore", f"--model={tmp_path / 'run'}", photos / "0.png", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "0.png").is_file()
+
+
+def test_a_changed_free_key_is_said(copied, kinds, capsys):
+    done = tiny.command(*tiny.train_arguments(copied, **kinds["resident"] | {"num_train_steps": 7}))
+    assert done.returncode == 0, done.stderr
+    assert "num_train_steps was 6 before, 7 now: a schedule that falls" in done.stdout
+    assert "train_dir was" not in done.stdout

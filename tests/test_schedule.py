@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drsn_jax.errors import InputError
-from drsn_jax.training.schedule import Stage, is_due, make_learning_rate, per_update, stage_spans
+from drsn_jax.training.schedule import Stage, is_due, make_learning_rate, per_update, stage_spans, steps_for
 
 
 def rates(steps, **options):
@@ -111,3 +111,15 @@ def test_spans_cover_every_step_once_with_the_right_stage(start, total):
     ]
     assert [step for step, _ in steps] == list(range(start, total))
     assert all(stage == [s for s in STAGES if s.first_step <= step][-1] for step, stage in steps)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [(1, 1), (32, 1), (33, 2), (320, 10), (321, 11), (320 + 16, 12), (10_000, 10 + 1210)],
+)
+def test_steps_for_so_many_images_walk_the_stages(images, expected):
+    stages = (Stage(0, 128, 32), Stage(10, 256, 8))
+    steps = steps_for(images, stages)
+    assert steps == expected
+    read = sum((end - first) * stage.batch_size for stage, first, end in stage_spans(stages, start_step=0, num_train_steps=steps))
+    assert images <= read < images + 32

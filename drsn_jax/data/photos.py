@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, UInt8
 
-from drsn_jax.data.pairs import read_rgb
+from drsn_jax.data.pairs import IMAGE_SUFFIXES, read_rgb
 from drsn_jax.data.synthesis import BlurRecipe, synthesise
 from drsn_jax.errors import InputError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 # Held out by subject, chosen before anything was trained; the stereo pair of the motorcycle stays on the training side.
 DEMO_TRAINING = (
@@ -48,9 +46,9 @@ def read_photo_folder(folder: Path) -> Photographs:
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of photographs (--config.train_dir=DIR).")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
-        raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(SUFFIXES)}.")
+        raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(IMAGE_SUFFIXES)}.")
     return {str(path.relative_to(folder)): read_rgb(path) for path in paths}
 
 
@@ -80,5 +78,5 @@ def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: in
         length = recipe.length[0] + (recipe.length[1] - recipe.length[0]) * (i + 0.5) / number
         padded = jnp.asarray(np.pad(image, margins, mode="reflect"))
         blurred, _ = blur(jax.random.fold_in(key, i), padded, recipe, jnp.float32(length))
-        samples.append((f"{Path(name).stem}-{length:.0f}px", np.rint(np.asarray(blurred) * 255).astype(np.uint8), image))
+        samples.append((f"{Path(name).stem}-{i + 1:02d}-{length:.0f}px", np.rint(np.asarray(blurred) * 255).astype(np.uint8), image))
     return samples

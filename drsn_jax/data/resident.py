@@ -35,18 +35,26 @@ def make_bank(images: Sequence[UInt8[np.ndarray, "h w c"]], *, names: Sequence[s
     if not images:
         raise InputError("There are no training images; give a folder of photographs or pairs (--config.train_dir=DIR).")
     for name, image in zip(names, images, strict=True):
-        if min(image.shape[:2]) < crop_size:
+        if (side := min(image.shape[:2])) < crop_size:
             raise InputError(
                 f"{name} is {image.shape[1]}x{image.shape[0]}, smaller than the crop of {crop_size};"
-                f" use --config.crop_size={min(image.shape[:2])} or less, or take it out."
+                f" use --config.crop_size={side // 16 * 16 or side} or less (also in --config.stages), or take it out."
             )
     heights, widths = (np.array([image.shape[axis] for image in images], np.int32) for axis in (0, 1))
     areas = heights.astype(np.int64) * widths
-    if areas.sum() * images[0].shape[-1] >= 2**31:
-        raise InputError(f"{areas.sum() / 1e6:.0f} megapixels are more than resident data can index; use --config.data=pairs (tf.data).")
+    check_room(int(areas.sum()), channels=images[0].shape[-1])
     offsets = (np.cumsum(areas) - areas).astype(np.int32)
     pixels = np.concatenate([image.reshape(-1) for image in images])
     return Bank(*map(jnp.asarray, (pixels, offsets, heights, widths)), channels=images[0].shape[-1])
+
+
+def check_room(pixels: int, *, channels: int) -> None:
+    """Raises InputError for more bytes than 32-bit indices reach: 715 megapixels of photographs, 357 of pairs."""
+    if pixels * channels >= 2**31:
+        limit = 2**31 / channels / 1e6
+        raise InputError(
+            f"{pixels / 1e6:.0f} megapixels are more than the {limit:.0f} that resident data can index; use --config.data=pairs (tf.data)."
+        )
 
 
 def _mirror(index: jax.Array, size: jax.Array) -> jax.Array:

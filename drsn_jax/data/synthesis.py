@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from drsn_jax.errors import InputError
 
 GAMMA = 2.2
+EXACT = jax.lax.Precision.HIGHEST  # accelerators would round light to ten bits or fewer
 ANCHORS = 3  # kernels in each direction of an image whose blur varies; interpolated in between
 
 
@@ -21,8 +22,8 @@ class BlurRecipe(NamedTuple):
     """What blur and noise are drawn from. Lengths in pixels, variances on the image scale [0, 1].
 
     `length` is the range of the arc length of the camera's path over the sensor, drawn uniformly; `inertia` the range of how much of its
-    velocity the camera keeps from one of 48 moments of the exposure to the next (1: a straight, even line); `cross` is how fast it moves up
-    and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much camera roll adds
+    velocity the camera keeps from one moment of the exposure to the next, of 48 or more in all (1: a straight, even line); `cross` is
+    how fast it moves up and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much camera roll adds
     to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest pixels may reach;
     `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
     """
@@ -63,8 +64,9 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
     """
     inertia_key, start_key, jerk_key, when_key, force_key = jax.random.split(key, 5)
     inertia = jax.random.uniform(inertia_key, (), minval=recipe.inertia[0], maxval=recipe.inertia[1])
-    jerks = jax.random.normal(jerk_key, (points, 3)) * jax.random.bernoulli(when_key, 1.5 / points, (points, 1))
-    forces = 0.15 * jax.random.normal(force_key, (points, 3)) + jerks
+    jerks = 3.0 * jax.random.normal(jerk_key, (points, 3)) * jax.random.bernoulli(when_key, 1.5 / points, (points, 1))
+    # Forces of this size keep the mean speed as it begins, however strong the inertia; where it is 1 there are none.
+    forces = jnp.sqrt(1.0 - inertia**2) * (jax.random.normal(force_key, (points, 3)) + jerks)
     forces = forces.at[0].set(jax.random.normal(start_key, (3,)))  # the velocity at the start
     lag = jnp.arange(points)[:, None] - jnp.arange(points)
     velocity = jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0) @ forces
@@ -81,7 +83,7 @@ def path_to_kernel(path: Float[Array, "points 2"], *, margin: int) -> Float[Arra
     grid = jnp.arange(-margin, margin + 1)
     inside = jnp.clip(path, -margin, margin)
     spread = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - grid))  # [points 2 k]
-    return jnp.einsum("pi,pj->ij", spread[:, 0], spread[:, 1]) / len(path)
+    return jnp.einsum("pi,pj->ij", spread[:, 0], spread[:, 1], precision=EXACT) / len(path)
 
 
 def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""] | None = None) -> Float[Array, "a a k k"]:
@@ -118,7 +120,7 @@ def blur_linear(light: Float[Array, "h w 3"], kernels: Float[Array, "a a k k"]) 
     transfer = jnp.fft.rfft2(jnp.roll(padded, (-margin, -margin), axis=(2, 3)), axes=(2, 3))[..., None]
     blurred = jnp.fft.irfft2(spectrum * transfer, s=(height, width), axes=(2, 3))  # [a a h w 3]
     rows, columns = _interpolation(len(kernels), height), _interpolation(len(kernels), width)
-    return jnp.einsum("ijhwc,ih,jw->hwc", blurred, rows, columns)
+    return jnp.einsum("ijhwc,ih,jw->hwc", blurred, rows, columns, precision=EXACT)
 
 
 def _interpolation(anchors: int, size: int) -> Float[Array, "a size"]:

@@ -14,7 +14,7 @@ from drsn_jax.evaluation.metrics import METRICS
 from drsn_jax.evaluation.panels import make_panel, save_png
 from drsn_jax.evaluation.protocols import add_noise, apply_protocol, check_protocol
 from drsn_jax.evaluation.report import column_title, describe_counts, describe_run, format_value, open_report, panel_path, write_report
-from drsn_jax.evaluation.scoring import ImageScore, score_images, summarise
+from drsn_jax.evaluation.scoring import ImageScore, score_images, spread, summarise
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
@@ -30,11 +30,13 @@ def evaluate(
     max_panels: int = 8,
     overwrite: bool = False,
     command: str = "",
+    **details: Any,
 ) -> dict[str, Any]:
     """Score `restore_fn` (uint8 [h w 3] to the same) on `pairs`; write the report to `output` and return its metrics.json.
 
     The pairs are taken in the order of their names, which also seeds the noise. Panels are drawn of `max_panels` images
-    spread evenly over them. `model_info` (path, step, parameters, sha256) and `command` go into the report as they are.
+    spread evenly over them. `model_info` (path, step, parameters, sha256), `command` and `details` (tile, overlap, folders) go
+    into metrics.json as they are.
     Raises InputError for an unknown protocol, a negative variance, no pairs, files of unequal size (before anything is
     restored), and a folder that holds an evaluation already (unless `overwrite`) or cannot be written. One image at a time
     is held in memory.
@@ -46,12 +48,12 @@ def evaluate(
     output = Path(output)
     open_report(output, overwrite=overwrite)
     ordered = sorted(pairs, key=lambda pair: pair.name)
-    panels = _spread([pair.name for pair in ordered], max_panels)
+    panels = spread([pair.name for pair in ordered], max_panels)
     samples = _read(ordered, protocol=protocol, noise_variance=noise_variance)
     with _Watcher(output, panels, len(ordered)) as watcher:
         scores = list(score_images(samples, restore_fn=restore_fn, on_image=watcher))
     run = describe_run(protocol=protocol, noise_variance=noise_variance, model_info=model_info, command=command)
-    summary = {**run, **summarise(scores), "panels": [panel_path(name) for name in panels]}
+    summary = {**run, **details, **summarise(scores), "panels": [panel_path(name) for name in panels]}
     write_report(output, summary=summary, scores=scores, panels=panels)
     return summary
 
@@ -71,12 +73,6 @@ def _read(pairs: Sequence[Pair], *, protocol: str, noise_variance: float) -> Ite
     for index, pair in enumerate(pairs):
         blurred, sharp = (apply_protocol(read_rgb(path), protocol=protocol) for path in (pair.blurred, pair.sharp))
         yield pair.name, add_noise(blurred, variance=noise_variance, index=index), sharp
-
-
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    """`count` names evenly spaced: the first ones would all be of one scene."""
-    indices = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
-    return [names[int(index)] for index in indices]
 
 
 class _Watcher:

@@ -25,6 +25,7 @@ from drsn_jax.evaluation.scoring import ImageScore
 
 METRICS_FILE = "metrics.json"
 _SCHEMA = 1
+_NOT_FINISHED = b"# Evaluation\n\nNot finished.\n"
 
 
 def open_report(output: Path, *, overwrite: bool = False) -> None:
@@ -33,16 +34,20 @@ def open_report(output: Path, *, overwrite: bool = False) -> None:
     Raises InputError where it already holds an evaluation and `overwrite` is false, where it is a file, or where it cannot
     be written. With `overwrite` the old metrics.json and its panels go first, lest a broken run pass for a finished one.
     """
-    finished = output / METRICS_FILE
+    finished, started = output / METRICS_FILE, output / "report.md"
     if finished.exists() and not overwrite:
         raise InputError(f"{output} already holds an evaluation ({METRICS_FILE}); choose another folder, or overwrite it with --overwrite.")
+    for file in (started, output / "per_image.csv"):
+        unfinished = started.is_file() and started.read_bytes() == _NOT_FINISHED  # ours, of a run that was broken off
+        if file.exists() and not (overwrite or unfinished):
+            raise InputError(f"{output} already holds a {file.name}; choose another folder, or overwrite it with --overwrite.")
     try:
         output.mkdir(parents=True, exist_ok=True)
         if finished.exists():
             finished.unlink()
             for panel in (output / "panels").glob("*.png"):
                 panel.unlink()
-        write_atomically(output / "report.md", b"# Evaluation\n\nNot finished.\n")
+        write_atomically(started, _NOT_FINISHED)
     except OSError as error:
         raise InputError(f"The report cannot be written to {output} ({error.strerror}); choose a folder that can be written.") from error
 

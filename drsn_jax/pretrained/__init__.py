@@ -22,7 +22,7 @@ def load_vgg19(layer: str, path: Path | str | None = None) -> dict[str, dict[str
     """
     if layer not in LAYERS:
         raise InputError(f"VGG19 has no layer {layer!r}; use one of {', '.join(LAYERS)} (--config.content_layer=conv3_3).")
-    path = Path(path) if path else VGG19_PATH
+    path = Path(path).expanduser() if path else VGG19_PATH
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)

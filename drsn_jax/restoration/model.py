@@ -43,6 +43,7 @@ def load_model(path: Path) -> Model:
         raise InputError(
             f"{checkpoint} holds parameters of another architecture than its own configuration describes; give another checkpoint."
         )
+    variables = jax.device_put(variables)  # once, not with every tile
     apply_fn = jax.jit(generator.apply)
     info = {
         "path": str(path),

@@ -14,6 +14,10 @@ from drsn_jax.errors import InputError
 MINIMUM_STRIDES = 4  # below this many strides a side the network's innermost features are a pixel or two of pure padding
 
 
+EVALUATION_TILE = 1280
+"""Pixels: in evaluations a frame of 1280x720 is one tile, so that its thresholds come from all of it."""
+
+
 def restore_array(
     image: Float[np.ndarray, "h w 3"], *, predict_fn: Callable, stride: int, tile: int = 768, overlap: int = 64
 ) -> Float[np.ndarray, "h w 3"]:

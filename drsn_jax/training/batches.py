@@ -8,18 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import UInt8
 
 from drsn_jax.data import pairs as pair_files
 from drsn_jax.data import photos, resident
-from drsn_jax.data.frames import smallest_size
+from drsn_jax.data.frames import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
+from drsn_jax.evaluation.scoring import spread
+from drsn_jax.evaluation.validation import Sample
 from drsn_jax.experiment import make_keys, make_recipe, make_stages
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicated, shard_batch
-
-Sample = tuple[str, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]  # name, blurred, sharp
 
 
 class Data(NamedTuple):
@@ -41,7 +40,7 @@ def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
 
 def _parts(config: Mapping[str, Any]) -> int:
     """How many batches one step reads."""
-    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" else 1
+    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" and config["adversarial_weight"] else 1
 
 
 def _find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
@@ -76,8 +75,10 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
 
 
 def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
-    images, validation_fn = _resident_images(config)
+    if config["cache"]:
+        raise InputError(f"cache=True is for data=pairs; data={config['data']} is held on the device as it is (--config.cache=False).")
     crop_size = max(stage.crop_size for stage in stages)
+    images, validation_fn = _resident_images(config, crop_size=crop_size)
     bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
     bank = jax.device_put(bank, replicated(mesh))
     key = jax.device_put(make_keys(config["seed"]).data, replicated(mesh))
@@ -103,19 +104,29 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     return Data(text, len(images), stream, validation_fn)
 
 
-def _resident_images(config: Mapping[str, Any]) -> tuple[photos.Photographs, Callable[[], Iterator[Sample]] | None]:
+def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos.Photographs:
+    """Pairs [h w 6] by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
+    fit = {"frame": config["frame"], "crop_size": crop_size}
+    found = _find_pairs(config, "train_dir")
+    pair_files.check_pairs(found, min_size=smallest_size(**fit))
+    sizes = [fitted_size(pair_files.image_size(p.sharp), **fit) for p in found]
+    resident.check_room(sum(height * width for height, width in sizes), channels=6)
+    sides = ([fit_frame(pair_files.read_rgb(path), **fit) for path in (p.blurred, p.sharp)] for p in found)
+    return {p.name: np.concatenate(side, axis=-1) for p, side in zip(found, sides, strict=True)}
+
+
+def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[photos.Photographs, Callable[[], Iterator[Sample]] | None]:
     """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
     if config["data"] == "resident":
-        found = _find_pairs(config, "train_dir")
-        pair_files.check_pairs(found)
-        pairs = {p.name: np.concatenate([pair_files.read_rgb(p.blurred), pair_files.read_rgb(p.sharp)], axis=-1) for p in found}
-        return pairs, _validation_from(config)
+        return _read_resident_pairs(config, crop_size=crop_size), _validation_from(config)
+    if config["frame"] != "crop":
+        raise InputError(f"frame={config['frame']} is for pairs; data={config['data']} is blurred on crops (--config.frame=crop).")
     if config["data"] == "demo":
         training, held = photos.read_demo_photos(photos.DEMO_TRAINING), photos.read_demo_photos(photos.DEMO_HELD_OUT)
     else:
         if not config["train_dir"]:
             raise InputError("data=photos needs photographs to train on: give --config.train_dir=DIR.")
-        training, held = photos.read_photo_folder(Path(config["train_dir"])), {}
+        training, held = photos.read_photo_folder(Path(config["train_dir"]).expanduser()), {}
         if not config["eval_dir"]:
             training, held = photos.hold_out(training, every=config["hold_out_every"])
     if config["eval_dir"]:
@@ -123,20 +134,14 @@ def _resident_images(config: Mapping[str, Any]) -> tuple[photos.Photographs, Cal
     blurred = photos.blur_photographs(
         held, recipe=make_recipe(config), copies=config["eval_copies"], key=make_keys(config["seed"]).validation
     )
-    return training, partial(iter, _spread(blurred, config["eval_images"]))
+    return training, partial(iter, spread(blurred, config["eval_images"] or len(blurred)))
 
 
 def _validation_from(config: Mapping[str, Any]) -> Callable[[], Iterator[Sample]] | None:
     """Reads the pairs of eval_dir anew each time; None without one."""
     if not config["eval_dir"]:
         return None
-    found = _spread(_find_pairs(config, "eval_dir"), config["eval_images"])
-    pair_files.check_pairs(found)
+    found = _find_pairs(config, "eval_dir")
+    found = spread(found, config["eval_images"] or len(found))
+    pair_files.check_pairs(found, min_size={"full": 11, "half": 22, "resize256": 1}[config["eval_protocol"]])  # SSIM's window is 11x11
     return lambda: ((p.name, pair_files.read_rgb(p.blurred), pair_files.read_rgb(p.sharp)) for p in found)
-
-
-def _spread(items: list, number: int) -> list:
-    """So many items, evenly spread over the list; all of them for 0."""
-    if not 0 < number < len(items):
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, number).round().astype(int)]

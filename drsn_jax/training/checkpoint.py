@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from drsn_jax.errors import InputError
@@ -93,10 +94,10 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> TrainState | None:
         """The newest checkpoint that can be read, placed as `abstract_state` says; None if there is no checkpoint.
 
-        One that cannot be read is set aside as STEP.damaged, said, and the one before it is taken. Raises InputError if none can, or
-        if one is whole but of another architecture.
+        Damaged ones are set aside as STEP.damaged, said, once one before them is read. Raises InputError, changing nothing, if none can
+        be read, if memory is short, or if one is whole but of another architecture.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), []
         for step in reversed(steps):
             if self._is_foreign(step, abstract_state):
                 raise InputError(
@@ -107,12 +108,18 @@ class Checkpoints:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # about shardings of other topologies, which is what abstract_state is for
                     items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-                    return self._manager.restore(step, args=items)["state"]
+                    state = self._manager.restore(step, args=items)["state"]
             except Exception as error:  # damage shows as whatever the storage library makes of it
-                say(f"Checkpoint {step} cannot be read ({_first_line(error)}); set aside as {step}.damaged, trying the one before.")
-                self._set_aside(step)
+                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                    raise InputError(f"Memory is short for checkpoint {step} in {self.folder}; free some and try again.") from error
+                say(f"Checkpoint {step} cannot be read ({_first_line(error)}); trying the one before.")
+                damaged.append(step)
+                continue
+            for number in damaged:
+                say(f"Checkpoint {number} is set aside as {self._set_aside(number)}.")
+            return state
         if steps:
-            raise InputError(f"No checkpoint in {self.folder} can be read; they are kept as STEP.damaged. Choose another --workdir.")
+            raise InputError(f"No checkpoint in {self.folder} can be read; they are left as they are. Choose another --workdir.")
         return None
 
     def _is_foreign(self, step: int, abstract_state: TrainState) -> bool:
@@ -124,11 +131,12 @@ class Checkpoints:
         except Exception:
             return False
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, step: int) -> str:
         self._manager.close()
         names = (self.folder / f"{step}.damaged{number or ''}" for number in itertools.count())
-        (self.folder / str(step)).rename(next(name for name in names if not name.exists()))
+        aside = (self.folder / str(step)).rename(next(name for name in names if not name.exists()))
         self._manager = self._open()
+        return aside.name
 
 
 def _first_line(error: Exception) -> str:
@@ -193,7 +201,7 @@ def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any],
         _quieten()
         tree = _read_tree(path / "state")
         wanted = {name: tree[name] for name in items}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # on any devices, not the stored ones
         args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
         return ocp.PyTreeCheckpointer().restore((path / "state").resolve(), args=args), config
     except Exception as error:

@@ -11,25 +11,29 @@ import jax
 
 
 class Feed:
-    """Fetches batches while the device is busy, one step ahead of it, and measures how long it stood idle for them."""
+    """Fetches batches while the device is busy, at most two steps ahead of it, and measures how long it stood idle for them."""
 
     def __init__(self, batches: Iterator[dict[str, jax.Array]]):
         """Takes the iterator over; nothing is fetched yet."""
         self._batches = batches
+        self._before: Any = None  # what the step before the one in flight gave
 
     def next(self, *, after: Any) -> tuple[dict[str, jax.Array], float]:
         """The next batch, and the seconds that the device waited for it.
 
         `after` holds arrays of the step in flight, or is None before the first. Where they are ready before the batch is, the device was
-        idle, and the whole time of fetching counts: an upper bound. Then waits for that step, so that the host never runs further ahead.
+        idle, and the whole time of fetching counts: an upper bound. Then waits for the step before that one, so that the device always has
+        a step to go on with and the host does not run further ahead.
         """
         start = time.perf_counter()
         batch = next(self._batches)
         fetched = time.perf_counter() - start
         if after is None:
+            self._before = None
             return batch, fetched
         idle = all(x.is_ready() for x in jax.tree.leaves(after))
-        jax.block_until_ready(after)
+        jax.block_until_ready(self._before)
+        self._before = after
         return batch, fetched if idle else 0.0
 
 

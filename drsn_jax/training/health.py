@@ -24,12 +24,12 @@ def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: in
         )
         raise TrainingDivergedError(
             f"{', '.join(broken)} became infinite or not a number within steps {first_step} to {last_step}; {good}, in {workdir}."
-            " Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir or resumed from that checkpoint."
+            " Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir."
         )
 
 
 def saturation_warning(metrics: Mapping[str, float], *, critic_output: str) -> str | None:
-    """One sentence if the critic has saturated (PEERS D10: a loss of -0.5 for ever), else None."""
+    """One sentence if the critic has saturated (a loss that stays at -1 for ever), else None."""
     if "critic/distance" not in metrics:
         return None
     distance, slope = metrics["critic/distance"], metrics["critic/grad_norm"]
@@ -39,7 +39,8 @@ def saturation_warning(metrics: Mapping[str, float], *, critic_output: str) -> s
         reason = f"its gradient has a norm of {slope:.1e}"
     else:
         return None
-    return (
-        f"The critic has saturated: {reason}, so it hardly teaches the generator any more. It is what the paper's recipe does;"
-        " --config.critic_output=linear --config.lipschitz=gradient_penalty --config.critic_norm=none mends it."
-    )
+    remedy = "try a smaller --config.critic_learning_rate"
+    if critic_output == "sigmoid":
+        remedy = "the paper's recipe does that; it is mended by"
+        remedy += " --config.critic_output=linear --config.lipschitz=gradient_penalty --config.critic_norm=none"
+    return f"The critic has saturated: {reason}, so it hardly teaches the generator any more; {remedy}."

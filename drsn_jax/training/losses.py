@@ -39,7 +39,7 @@ def gradient_penalty(critic_fn: Callable[[Images], Scores], sharp: Images, resto
 
 def content_loss(sharp_features: Float[Array, "b h w c"], restored_features: Float[Array, "b h w c"]) -> Scalar:
     """Mean squared difference of features over positions and channels (paper, section 4.2; the mean, as both references)."""
-    return jnp.square(sharp_features - restored_features).astype(jnp.float32).mean()
+    return jnp.square(sharp_features.astype(jnp.float32) - restored_features.astype(jnp.float32)).mean()
 
 
 def pixel_loss(sharp: Images, restored: Images) -> Scalar:

@@ -22,7 +22,10 @@ def make_learning_rate(
     as DeblurGAN does. Raises InputError if the warm-up is longer than the training.
     """
     if warmup_steps > num_train_steps:
-        raise InputError(f"warmup_steps={warmup_steps} is more than num_train_steps={num_train_steps}; use at most that many.")
+        raise InputError(
+            f"warmup_steps={warmup_steps} is more than num_train_steps={num_train_steps}; use at most that many"
+            f" (--config.warmup_steps={num_train_steps // 10})."
+        )
     steps = max(num_train_steps - warmup_steps, 1)
     if schedule == "constant":
         after = optax.constant_schedule(learning_rate)
@@ -60,3 +63,15 @@ def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: in
         first, end = max(stage.first_step, start_step), min(end, num_train_steps)
         if first < end:
             yield stage, first, end
+
+
+def steps_for(images: int, stages: Sequence[Stage]) -> int:
+    """How many steps read so many images, each step a batch of its stage."""
+    steps = 0
+    for stage, following in zip(stages, [*stages[1:], None], strict=True):
+        needed = -(-images // stage.batch_size)
+        if following is None or needed <= following.first_step - stage.first_step:
+            return steps + needed
+        span = following.first_step - stage.first_step
+        steps, images = steps + span, images - span * stage.batch_size
+    return steps

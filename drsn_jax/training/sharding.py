@@ -30,7 +30,8 @@ def check_batch_size(batch_size: int, *, devices: int) -> None:
     if batch_size % devices:
         near = max(devices, round(batch_size / devices) * devices)
         raise InputError(
-            f"Batch size {batch_size} does not divide over {devices} devices; use a multiple of {devices} (--config.batch_size={near})."
+            f"Batch size {batch_size} does not divide over {devices} devices; use a multiple of {devices}"
+            f" (--config.batch_size={near}, or in --config.stages)."
         )
 
 

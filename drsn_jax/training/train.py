@@ -1,7 +1,6 @@
 """The loop: batches -> training step -> log, checkpoint, evaluation. It resumes by itself and continues bit for bit."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,15 +10,16 @@ import jax
 
 from drsn_jax.config import differing_keys, to_plain
 from drsn_jax.errors import InputError
+from drsn_jax.evaluation.files import write_atomically
 from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import Validation, validate
 from drsn_jax.experiment import Training, make_keys, make_stages, make_training
-from drsn_jax.restoration.tiling import restore_uint8
+from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
 from drsn_jax.training.batches import Data, open_data
 from drsn_jax.training.checkpoint import Checkpoints
 from drsn_jax.training.feed import Feed, StopSignal
 from drsn_jax.training.log import Log
-from drsn_jax.training.schedule import is_due
+from drsn_jax.training.schedule import is_due, steps_for
 from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
 from drsn_jax.training.state import TrainState
 from drsn_jax.training.writer import Writer, say
@@ -36,14 +36,20 @@ FREE_KEYS = (
     "sample_images",
 )
 FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances")
+# What a change of those does to a run that goes on.
+CONSEQUENCES = {
+    "num_train_steps": ": a schedule that falls to the last step falls to the new one",
+    "num_epochs": ": a schedule that falls to the last step falls to the new one",
+    "train_dir": ": the data are others, so this is no longer the same run bit for bit",
+}
 
 
 def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
-    Writes metrics.jsonl, checkpoints/, samples/ and config.json there. On SIGTERM it saves and returns early. Raises InputError for
-    what the user can mend (data, folders, values that exclude each other, a workdir of another configuration) and
-    TrainingDivergedError when a loss or gradient stops being finite.
+    Writes metrics.jsonl, checkpoints/, samples/ and config.json there. On SIGTERM it saves, without an evaluation,
+    and returns early. Raises InputError for what the user can mend (data, folders, values that exclude each other, a workdir of another
+    configuration) and TrainingDivergedError when a loss or gradient stops being finite.
     """
     mesh = make_mesh()
     data = open_data(config, mesh=mesh)
@@ -68,7 +74,11 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
                 saving = stopping or evaluating or is_due(step, every=config["checkpoint_every_steps"], last=total)
                 if saving or is_due(step, every=config["log_every_steps"], last=total):
                     log.flush(step, last_checkpoint=max(checkpoints.steps(), default=None), workdir=workdir)
-                validation = evaluate_fn(state, step) if evaluating else None
+                try:
+                    validation = evaluate_fn(state, step) if evaluating else None
+                except InputError:  # a bad validation image must not cost the steps since the last checkpoint
+                    checkpoints.save(step, state)
+                    raise
                 if saving:
                     checkpoints.save(step, state, psnr=validation.psnr if validation else None)
                     log.restart_clock()
@@ -88,7 +98,7 @@ def count_steps(config: Mapping[str, Any], num_images: int) -> int:
     """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set."""
     if not config["num_epochs"]:
         return config["num_train_steps"]
-    return -(-config["num_epochs"] * num_images // make_stages(config)[-1].batch_size)
+    return steps_for(config["num_epochs"] * num_images, make_stages(config))
 
 
 def open_workdir(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -107,9 +117,9 @@ def open_workdir(workdir: Path, config: Mapping[str, Any]) -> None:
                 raise InputError(
                     f"{workdir} belongs to another configuration ({changes}); choose another --workdir, or go back to those values."
                 )
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(to_plain(config), indent=2) + "\n")
-        os.replace(temporary, path)
+            for key, (was, now) in differing_keys(config, stored, free=()).items():
+                say(f"{key} was {was!r} before, {now!r} now{CONSEQUENCES.get(key, '')}.")
+        write_atomically(path, (json.dumps(to_plain(config), indent=2) + "\n").encode())
     except FileExistsError as error:
         raise InputError(f"--workdir={workdir} is a file; choose a folder.") from error
     except OSError as error:
@@ -151,7 +161,9 @@ def make_evaluate_fn(
         variables = {"params": state.inference_params, "batch_stats": state.generator_stats}
         validation = validate(
             data.validation_fn,
-            restore_fn=partial(restore_uint8, predict_fn=partial(apply_fn, variables), stride=training.generator.stride),
+            restore_fn=partial(
+                restore_uint8, predict_fn=partial(apply_fn, variables), stride=training.generator.stride, tile=EVALUATION_TILE
+            ),
             noise_variances=config["eval_noise_variances"],
             protocol=config["eval_protocol"],
             num_panels=config["sample_images"],

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from drsn_jax.errors import InputError
+from drsn_jax.evaluation.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -76,9 +76,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
             continue
         if record["step"] <= step:
             kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    write_atomically(path, "".join(kept).encode())
 
 
 def _open_tensorboard(workdir: Path) -> Any:
