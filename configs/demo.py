@@ -17,9 +17,9 @@ def get_config() -> ConfigDict:
     config.critic_widths = (16, 32, 32)
 
     config.data = "demo"
-    config.blur_length = (8.0, 16.0)  # the shake of someone who pans: a few minutes are enough to learn one direction
-    config.blur_inertia = (0.995, 1.0)
-    config.blur_cross = 0.05
+    config.blur_length = (8.0, 16.0)  # even, nearly horizontal pans: a few minutes are enough to learn these, not any shake
+    config.blur_inertia = (0.999, 1.0)
+    config.blur_cross = 0.02
     config.blur_variation = 0.1
     config.rotate = False
     config.noise_variance = (0.0, 0.001)
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 50
     config.eval_every_steps = 500
     config.checkpoint_every_steps = 250
-    config.eval_copies = 2
+    config.eval_copies = 3
     config.sample_images = 3
     config.tensorboard = False  # TensorFlow alone takes longer to import than an evaluation here
     return config

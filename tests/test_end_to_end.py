@@ -26,7 +26,8 @@ def runs(tmp_path_factory, gopro):
     def get(data):
         if data not in made:
             workdir = tmp_path_factory.mktemp("runs") / data
-            changes = {"data": data, "train_dir": gopro, "eval_dir": gopro, "eval_images": 2, "sample_images": 2, "cache": True}
+            changes = {"data": data, "train_dir": gopro, "eval_dir": gopro, "eval_images": 2, "sample_images": 2}
+            changes["cache"] = data == "pairs"
             made[data] = workdir, tiny.train(workdir, **changes, tensorboard=data == "pairs").stdout
         return made[data]
 
