@@ -231,7 +231,7 @@ def test_workdir_that_is_a_file(refused, gopro, tmp_path):
 
 def test_batch_that_does_not_divide_over_the_devices(refused, gopro):
     message = refused.train(data="resident", train_dir=gopro, batch_size=12)
-    assert "Batch size 12 does not divide over 8 devices; use a multiple of 8 (--config.batch_size=16)." in message
+    assert "Batch size 12 does not divide over 8 devices; use a multiple of 8 (--config.batch_size=16, or in --config.stages)." in message
 
 
 def test_configuration(refused, gopro):
@@ -241,7 +241,7 @@ def test_configuration(refused, gopro):
     assert "there is nothing to learn" in message
     message = refused.train(data="resident", train_dir=gopro, crop_size=30)
     assert "Crops of 30" in message
-    assert "multiple of 8 (--config.crop_size=32)" in message
+    assert "multiple of 8, as 32 (crop_size or stages)" in message
     message = refused.train(data="resident", train_dir=gopro, critic_norm="batch")
     assert "gradient_penalty" in message
     assert "--config.critic_norm=none" in message
@@ -315,7 +315,7 @@ def test_validation_folder(refused, photos, gopro, tmp_path):
         (["--noise-variance=nan"], ["nan"]),
         (["--panels=-1"], ["-1 panels"]),
         (["--tile=30"], ["multiple of the network's stride 8", "--tile=32"]),
-        (["--overlap=768"], ["Overlap 768", "--overlap=64"]),
+        (["--overlap=1280"], ["Overlap 1280", "--overlap=106"]),
     ],
 )
 def test_evaluate_options(options, words, refused, model, gopro, tmp_path):

@@ -21,15 +21,17 @@ ALLOWED = {
     "drsn_jax.models": ("backend", "models"),
     "drsn_jax.pretrained": ("errors", "models"),
     "drsn_jax.data": ("errors", "data"),
-    "drsn_jax.evaluation": ("errors", "evaluation", "data"),
+    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data"),
     "drsn_jax.restoration": ("errors", "restoration"),
     "drsn_jax.restoration.model": ("errors", "experiment", "training.checkpoint"),
-    "drsn_jax.training": ("backend", "errors", "models", "training"),  # the step, the state, losses, sharding, checkpoints, log
+    "drsn_jax.training": ("backend", "errors", "files", "models", "training"),  # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training.batches": ("errors", "experiment", "data", "training"),
-    "drsn_jax.training.train": ("config", "errors", "experiment", "evaluation", "restoration.tiling", "training"),
+    "drsn_jax.training.train": ("config", "errors", "files", "experiment", "evaluation", "restoration.tiling", "training"),
     "drsn_jax.experiment": ("errors", "models", "pretrained", "data.synthesis", "training"),
     "drsn_jax.info": ("config", "errors", "experiment", "training.checkpoint"),
-    "drsn_jax.cli": (
+    "drsn_jax.files": (),
+    "drsn_jax.cli": ("config_values", "errors", "verbs"),
+    "drsn_jax.verbs": (
         *("config", "config_values", "errors", "info", "training.train"),
         *("evaluation", "restoration", "data.pairs"),
     ),

@@ -2,6 +2,8 @@
 
 import builtins
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -377,3 +379,14 @@ def test_errors_of_ours_keep_their_name(pairs, monkeypatch):
     monkeypatch.setattr("drsn_jax.data.pipeline._decode_rgb", broken)
     with pytest.raises(tf.errors.OpError, match="KeyError: 'ours'"):
         _take(pairs)
+
+
+def test_a_process_ends_with_a_stream_still_open(tmp_path, photograph):
+    """TensorFlow's threads call into Python, and once waited for ever for an interpreter that was going down."""
+    for side in ("blur", "sharp"):
+        (tmp_path / side).mkdir()
+        Image.fromarray(photograph).save(tmp_path / side / "a.png")
+    program = "from drsn_jax.data.pairs import find_pairs\nfrom drsn_jax.data.pipeline import make_batches\n"
+    program += f"stream = make_batches(find_pairs({str(tmp_path)!r}), batch_size=2, crop_size=64)\nnext(stream)\nprint('open')\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "open\n")

@@ -4,6 +4,7 @@ Pillow and numpy only: whatever `read_rgb` reads can be trained on, evaluated an
 """
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -191,3 +192,8 @@ def _from_16_bits(values: np.ndarray, path: str | Path) -> UInt8[np.ndarray, "h 
         raise InputError(f"{path} holds grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")
     grey = np.rint(values / 257).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def half_of_memory() -> int:
+    """Bytes: what a cache of frames may take unless told otherwise; 4 GiB where the system does not say (Windows)."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 4 * 2**30

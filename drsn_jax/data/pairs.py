@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from drsn_jax.data.frames import image_size, read_rgb
 from drsn_jax.errors import InputError
 
-__all__ = ["Pair", "check_pairs", "find_pairs", "image_size", "match_folders", "read_rgb"]
+__all__ = ["Pair", "check_pairs", "find_pairs", "image_size", "match_folders", "read_rgb", "spread"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _SHARP = "sharp"
@@ -82,6 +85,12 @@ def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None) -> None:
                     f"{pair.blurred} is {_shown(blurred)} (height x width), at least {min_size}x{min_size} is needed; "
                     "use smaller crops (--config.crop_size) or remove the pair"
                 )
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """`count` items evenly spaced, or all where there are no more: the first ones would all be of one scene."""
+    indices = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[int(index)] for index in indices]
 
 
 def _folder(path: str | Path) -> Path:

@@ -5,9 +5,11 @@ a run that starts at step k sees bit for bit what a run from 0 sees there, nothi
 anywhere costs nothing. TensorFlow is imported here, inside functions, and is kept off the accelerators.
 """
 
+import atexit
 import contextlib
 import math
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from drsn_jax.data.frames import FRAMES, CropLoader, plain_format, read_rgb
+from drsn_jax.data.frames import FRAMES, CropLoader, half_of_memory, plain_format, read_rgb
 from drsn_jax.data.pairs import Pair
 from drsn_jax.errors import InputError
 
@@ -51,13 +53,21 @@ def make_batches(
     _check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
     _check_samples(crop_size, frame, seed, noise_variance)
     files = [(pair.blurred, pair.sharp) for pair in pairs]
-    limit = None if not cache else _half_of_memory() if cache_limit_bytes is None else cache_limit_bytes
+    limit = None if not cache else half_of_memory() if cache_limit_bytes is None else cache_limit_bytes
     load = CropLoader(files, frame=frame, crop_size=crop_size, flip=flip, rotate=rotate, cache_limit_bytes=limit, decode=_decode_rgb)
     faults: dict[int, InputError] = {}
     sample_fn = _make_sample_fn(load, faults, seed=seed, noise_variance=noise_variance)
     stop = np.iinfo(np.int64).max if num_steps is None else (start_step + num_steps) * batch_size
     indices = import_tensorflow().data.Dataset.range(start_step * batch_size + process_index, stop, process_count)
-    return _iterate(indices, sample_fn, load, faults, rows=batch_size // process_count, prefetch=prefetch)
+    batches = _iterate(indices, sample_fn, load, faults, rows=batch_size // process_count, prefetch=prefetch)
+    atexit.register(_close, weakref.ref(batches))
+    return batches
+
+
+def _close(batches: weakref.ref) -> None:
+    """Ends a stream that is still open at exit: TensorFlow's threads would wait for ever for the interpreter that is going down."""
+    if (stream := batches()) is not None:
+        stream.close()
 
 
 def import_tensorflow() -> Any:
@@ -152,13 +162,6 @@ def _iterate(
             yield batch
     finally:
         load.frames.clear()  # TensorFlow keeps the function, and with it the frames, for longer than the iterator lives
-
-
-def _half_of_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, ValueError, OSError):  # no such call on Windows
-        return 4 * 2**30
 
 
 def _check_stream(

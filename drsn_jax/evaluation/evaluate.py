@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from drsn_jax.data.pairs import Pair, check_pairs, read_rgb
+from drsn_jax.data.pairs import Pair, check_pairs, read_rgb, spread
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.metrics import METRICS
 from drsn_jax.evaluation.panels import make_panel, save_png
 from drsn_jax.evaluation.protocols import add_noise, apply_protocol, check_protocol
 from drsn_jax.evaluation.report import column_title, describe_counts, describe_run, format_value, open_report, panel_path, write_report
-from drsn_jax.evaluation.scoring import ImageScore, score_images, spread, summarise
+from drsn_jax.evaluation.scoring import ImageScore, score_images, summarise
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 

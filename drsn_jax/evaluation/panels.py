@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.files import write_atomically
+from drsn_jax.files import write_atomically
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels and insets have other sides than their images
 Box = tuple[int, int, int, int]

@@ -18,10 +18,10 @@ import jax
 
 import drsn_jax
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.files import write_atomically
 from drsn_jax.evaluation.metrics import HEADLINE_SSIM, METRICS, SSIM_KINDS
 from drsn_jax.evaluation.protocols import describe_protocol
 from drsn_jax.evaluation.scoring import ImageScore
+from drsn_jax.files import write_atomically
 
 METRICS_FILE = "metrics.json"
 _SCHEMA = 1

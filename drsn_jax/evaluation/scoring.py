@@ -120,11 +120,5 @@ def summarise(scores: Iterable[ImageScore]) -> dict[str, Any]:
     }
 
 
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` items evenly spaced, or all where there are no more: the first ones would all be of one scene."""
-    indices = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[int(index)] for index in indices]
-
-
 def _means(values: Sequence[dict[str, float]]) -> dict[str, float]:
     return {metric: fmean(value[metric] for value in values) for metric in METRICS}

@@ -14,8 +14,6 @@ from drsn_jax.data import photos, resident
 from drsn_jax.data.frames import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.scoring import spread
-from drsn_jax.evaluation.validation import Sample
 from drsn_jax.experiment import make_keys, make_recipe, make_stages
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicated, shard_batch
@@ -27,7 +25,7 @@ class Data(NamedTuple):
     description: str
     num_images: int  # or pairs, to train on
     stream_fn: Callable[[int, int], Iterator[dict[str, jax.Array]]]  # (start step, num_train_steps) -> batches
-    validation_fn: Callable[[], Iterator[Sample]] | None  # anew for each evaluation
+    validation_fn: Callable[[], Iterator[photos.Sample]] | None  # anew for each evaluation
 
 
 def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
@@ -115,7 +113,9 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos
     return {p.name: np.concatenate(side, axis=-1) for p, side in zip(found, sides, strict=True)}
 
 
-def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[photos.Photographs, Callable[[], Iterator[Sample]] | None]:
+def _resident_images(
+    config: Mapping[str, Any], *, crop_size: int
+) -> tuple[photos.Photographs, Callable[[], Iterator[photos.Sample]] | None]:
     """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), _validation_from(config)
@@ -134,14 +134,14 @@ def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[phot
     blurred = photos.blur_photographs(
         held, recipe=make_recipe(config), copies=config["eval_copies"], key=make_keys(config["seed"]).validation
     )
-    return training, partial(iter, spread(blurred, config["eval_images"] or len(blurred)))
+    return training, partial(iter, pair_files.spread(blurred, config["eval_images"] or len(blurred)))
 
 
-def _validation_from(config: Mapping[str, Any]) -> Callable[[], Iterator[Sample]] | None:
+def _validation_from(config: Mapping[str, Any]) -> Callable[[], Iterator[photos.Sample]] | None:
     """Reads the pairs of eval_dir anew each time; None without one."""
     if not config["eval_dir"]:
         return None
     found = _find_pairs(config, "eval_dir")
-    found = spread(found, config["eval_images"] or len(found))
+    found = pair_files.spread(found, config["eval_images"] or len(found))
     pair_files.check_pairs(found, min_size={"full": 11, "half": 22, "resize256": 1}[config["eval_protocol"]])  # SSIM's window is 11x11
     return lambda: ((p.name, pair_files.read_rgb(p.blurred), pair_files.read_rgb(p.sharp)) for p in found)

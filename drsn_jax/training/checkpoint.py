@@ -1,12 +1,9 @@
 """Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept."""
 
 import dataclasses
-import inspect
 import itertools
 import json
-import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from drsn_jax.errors import InputError
+from drsn_jax.training.quiet import quieten
 from drsn_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
@@ -30,7 +28,7 @@ class Checkpoints:
         """Opens, and makes, WORKDIR/checkpoints. `config` is stored with each checkpoint, as JSON."""
         self.folder = workdir.resolve() / FOLDER
         self._config, self._keep = config, keep
-        _quieten()
+        quieten()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -143,20 +141,6 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no reason given'}"
 
 
-def _quieten() -> None:
-    """Orbax logs each step of each save, and errors that it also raises; after one, TensorStore's threads find its event loop closed."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _ignore_closed_loop
-
-
-def _ignore_closed_loop(event: Any) -> None:
-    if not inspect.iscoroutine(event.object) and str(event.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(event)
-
-
 def _read_tree(folder: Path) -> dict[str, Any]:
     """The tree of a stored state, descriptions in place of arrays. Of a relative path Orbax would read nothing."""
     return ocp.PyTreeCheckpointer().metadata(folder.resolve()).item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
@@ -198,7 +182,7 @@ def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any],
         config = json.loads((path / "config" / "metadata").read_text())
         if not items:
             return {}, config
-        _quieten()
+        quieten()
         tree = _read_tree(path / "state")
         wanted = {name: tree[name] for name in items}
         restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # on any devices, not the stored ones

@@ -10,10 +10,10 @@ import jax
 
 from drsn_jax.config import differing_keys, to_plain
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.files import write_atomically
 from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import Validation, validate
 from drsn_jax.experiment import Training, make_keys, make_stages, make_training
+from drsn_jax.files import write_atomically
 from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
 from drsn_jax.training.batches import Data, open_data
 from drsn_jax.training.checkpoint import Checkpoints

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.files import write_atomically
+from drsn_jax.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
