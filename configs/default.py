@@ -77,7 +77,7 @@ def get_config() -> ConfigDict:
 
     # Data
     config.data = "pairs"  # pairs: folders through tf.data; resident: pairs on the device; photos: a folder blurred on the device; demo
-    config.train_dir = ""
+    config.train_dir = ""  # a folder, or a set that `drsn-jax prepare` made: NAME[/CONFIG][:SPLIT] (gopro:train)
     config.eval_dir = ""  # pairs to validate on. Never the test set. photos and demo hold photographs out without it
     config.blur_folder = "blur"  # of GoPro: blur (linear averages) or blur_gamma
     config.frame = "crop"  # resize the whole frame | half_crop: half size, then crop | crop. photos and resident always crop

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from drsn_jax import __version__
 from drsn_jax.config import config_names, load_config, to_plain
+from drsn_jax.costs import count_macs, format_costs, measure_costs
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_critic, make_generator, make_stages
 from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
@@ -20,8 +21,14 @@ from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "clu", "scikit-image")
 
 
-def describe(*, config: str, overrides: Sequence[str], model: Path | None) -> str:
-    """Describes the installation and a configuration, or the one stored with a model. Raises InputError for unknown ones."""
+COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and a GoPro frame
+
+
+def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs: bool = False) -> str:
+    """Describes the installation and a configuration, or the one stored with a model; with `costs` its networks are compiled and run.
+
+    Raises InputError for unknown ones.
+    """
     if model is not None and overrides:
         raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
     if model is None:
@@ -31,7 +38,8 @@ def describe(*, config: str, overrides: Sequence[str], model: Path | None) -> st
         name, values = f"model {checkpoint}", read_checkpoint(checkpoint, ())[1]
     lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py", "", f"The {name}:"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in values.items()]
-    return "\n".join([*lines, "", _describe_parameters(values), ""])
+    lines += ["", _describe_parameters(values), ""]
+    return "\n".join([*lines, *([_describe_costs(values), ""] if costs else [])])
 
 
 def _describe_installation() -> str:
@@ -55,9 +63,26 @@ def count_parameters(module: nn.Module, *, image_size: int) -> tuple[int, int]:
     return trainable, trainable + statistics
 
 
+def describe_networks(values: dict[str, Any]) -> dict[str, Any]:
+    """For reports: parameters of the critic and of both networks, and the generator's GMACs at 256x256."""
+    crop = make_stages(values)[0].crop_size
+    networks = make_generator(values), make_critic(values)
+    generator, critic = (count_parameters(network, image_size=crop)[0] for network in networks)
+    image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
+    macs = count_macs(networks[0].apply, jax.eval_shape(networks[0].init, jax.random.key(0), image), image)
+    return {"parameters_critic": critic, "parameters_both": generator + critic, "gmacs_256x256": round(macs / 1e9, 3)}
+
+
 def _describe_parameters(values: dict[str, Any]) -> str:
     size = make_stages(values)[0].crop_size
     counts = [count_parameters(module, image_size=size) for module in (make_generator(values), make_critic(values))]
     rows = [("generator", *counts[0]), ("critic", *counts[1]), ("both", *(sum(column) for column in zip(*counts, strict=True)))]
     header = f"{'Parameters':12}{'trainable':>14}{'with statistics':>18}"
     return "\n".join([header, *(f"{name:12}{trainable:14,}{total:18,}" for name, trainable, total in rows)])
+
+
+def _describe_costs(values: dict[str, Any]) -> str:
+    """At the dense critic's own crop its parameters have the size that is counted above."""
+    crop = make_stages(values)[0].crop_size
+    options = {"sizes": COST_SIZES, "run": True, "init_size": (crop, crop)}
+    return format_costs(generator=measure_costs(make_generator(values), **options), critic=measure_costs(make_critic(values), **options))

@@ -2,16 +2,23 @@
 
 import csv
 import json
+import subprocess
+import sys
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image, ImageFilter
 
-from drsn_jax.data.pairs import Pair, find_pairs
+from drsn_jax.data.pairs import find_pairs
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.evaluate import evaluate, format_table
+from drsn_jax.evaluation.entries import Entry, add_others, paired_entries, read_case
+from drsn_jax.evaluation.evaluate import evaluate
 from drsn_jax.evaluation.metrics import METRICS, score_pair
 from drsn_jax.evaluation.protocols import add_noise, apply_protocol
+from drsn_jax.evaluation.terminal import format_table
 
 CORNERS = {"c": (20, 180), "a": (120, 60), "b": (230, 240)}
 
@@ -41,16 +48,16 @@ def load(path):
     return np.asarray(Image.open(path))
 
 
-def run(folder, output, **changes):
-    arguments = {"restore_fn": sharpen, "model_info": {"path": "unsharp mask"}, "pairs": find_pairs(folder), "output": output}
-    return evaluate(**(arguments | changes))
+def run(folder, output, *, entries=None, **changes):
+    arguments = {"restore_fn": sharpen, "model_info": {"path": "unsharp mask", "sha256": "1234"}, "output": output}
+    return evaluate(paired_entries(find_pairs(folder)) if entries is None else entries, **(arguments | changes))
 
 
 def test_files_to_report(folder, tmp_path):
     output = tmp_path / "report"
     summary = run(folder, output, command="drsn-jax evaluate")
     assert json.loads((output / "metrics.json").read_text()) == summary
-    assert {path.name for path in output.iterdir()} == {"metrics.json", "per_image.csv", "report.md", "panels"}
+    assert {path.name for path in output.iterdir()} == {"metrics.json", "per_image.csv", "report.md", "report.html", "panels"}
     assert {path.name for path in (output / "panels").iterdir()} == {"a.png", "b.png", "c.png"}
     expected = [score_pair(sharpen(load(folder / "blur" / f"{n}.png")), load(folder / "sharp" / f"{n}.png")) for n in CORNERS]
     for metric in METRICS:
@@ -60,8 +67,8 @@ def test_files_to_report(folder, tmp_path):
 
 
 def test_noise_and_protocol_are_applied_in_order_of_names(folder, tmp_path):
-    pairs = find_pairs(folder)[::-1]
-    summary = run(folder, tmp_path / "report", pairs=pairs, protocol="half", noise_variance=0.001)
+    entries = paired_entries(find_pairs(folder)[::-1])
+    summary = run(folder, tmp_path / "report", entries=entries, protocol="half", noise_variance=0.001)
     rows = list(csv.DictReader((tmp_path / "report" / "per_image.csv").open(newline="")))
     assert [row["name"] for row in rows] == ["a", "b", "c"]
     for index, row in enumerate(rows):
@@ -90,27 +97,25 @@ def test_panels_are_spread_over_the_images(folder, tmp_path, max_panels, expecte
 
 
 def test_names_with_folders_give_flat_panels(folder, tmp_path):
-    pairs = [Pair("scene/1", folder / "blur" / "a.png", folder / "sharp" / "a.png")]
-    run(folder, tmp_path / "report", pairs=pairs)
+    run(folder, tmp_path / "report", entries=[Entry("scene/1", folder / "blur" / "a.png", folder / "sharp" / "a.png")])
     assert (tmp_path / "report" / "panels" / "scene__1.png").exists()
 
 
 def test_unequal_pairs_name_both_files_and_sizes_before_anything_is_done(folder, tmp_path):
     Image.fromarray(load(folder / "sharp" / "c.png")[:90]).save(folder / "sharp" / "c.png")
-    restored = []
     with pytest.raises(InputError) as caught:
-        run(folder, tmp_path / "report", restore_fn=restored.append, protocol="resize256")
+        paired_entries(find_pairs(folder))
     for part in (str(folder / "blur" / "c.png"), str(folder / "sharp" / "c.png"), "96x128", "90x128"):
         assert part in str(caught.value)
-    assert not restored
-    assert not (tmp_path / "report").exists()
 
 
 def test_a_finished_report_is_kept_unless_told(folder, tmp_path):
-    run(folder, tmp_path / "report")
+    first = run(folder, tmp_path / "report")
+    other = {"restore_fn": unchanged, "model_info": {"path": "nothing", "sha256": "5678"}}
     with pytest.raises(InputError, match="already holds an evaluation"):
-        run(folder, tmp_path / "report", restore_fn=unchanged)
-    assert run(folder, tmp_path / "report", restore_fn=unchanged, overwrite=True)["gain"]["psnr"] == 0
+        run(folder, tmp_path / "report", **other)
+    assert run(folder, tmp_path / "report", restore_fn=pytest.fail) == first, "the same evaluation is not made twice"
+    assert run(folder, tmp_path / "report", overwrite=True, **other)["gain"]["psnr"] == 0
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["gain"]["psnr"] == 0
 
 
@@ -128,7 +133,7 @@ def test_a_broken_run_leaves_no_metrics(folder, tmp_path):
     [
         ({"protocol": "quarter"}, "full, half, resize256"),
         ({"noise_variance": -1.0}, "variance"),
-        ({"pairs": []}, "pair"),
+        ({"entries": []}, "no images"),
         ({"max_panels": -1}, "panels"),
     ],
 )
@@ -146,7 +151,7 @@ def test_progress_is_shown_on_a_terminal_only(folder, tmp_path, capsys, monkeypa
     run(folder, tmp_path / "terminal")
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "3/3 c" in shown.err
+    assert "] 1/3 0:0" in shown.err
     assert shown.err.endswith("\r\x1b[K"), "the line is cleared at the end"
 
 
@@ -162,3 +167,98 @@ def test_terminal_table(folder, tmp_path):
     assert rows[2].split()[1] == f"{summary['gain']['psnr']:+.2f}"
     assert {len(row) for row in rows[:3]} == {len(header)}, "columns are aligned"
     assert "3 images" in rows[3]
+
+
+STOPPING = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import test_evaluate
+from drsn_jax.data.pairs import find_pairs
+calls = []
+
+def stopping(image):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), 9)
+    return test_evaluate.sharpen(image)
+
+test_evaluate.run(Path(sys.argv[2]), Path(sys.argv[3]), restore_fn=stopping, noise_variance=0.001, max_panels=3)
+"""
+
+
+def test_killed_it_goes_on_and_scores_no_image_twice(folder, tmp_path, capsys):
+    """And the figures are those of a run that was left alone: the noise is seeded by the place in the whole list."""
+    argv = [sys.executable, "-c", STOPPING, str(Path(__file__).parent), str(folder), str(tmp_path / "report")]
+    done = subprocess.run(argv, env=tiny.environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == -9, done.stderr
+    assert not (tmp_path / "report" / "metrics.json").exists()
+    seen = []
+    summary = run(
+        folder, tmp_path / "report", restore_fn=lambda image: seen.append(1) or sharpen(image), noise_variance=0.001, max_panels=3
+    )
+    assert len(seen) == 1
+    assert "2 of 3 were done by an earlier run" in capsys.readouterr().err
+    assert len(summary["panels"]) == 3
+    whole = run(folder, tmp_path / "whole", noise_variance=0.001)
+    for resumed, alone in zip(summary["per_image"], whole["per_image"], strict=True):
+        for version in ("input", "restored"):  # the killed process compiled with fewer optimisations: the last digits differ
+            assert resumed["scores"][version] == pytest.approx(alone["scores"][version], rel=1e-5), resumed["name"]
+    assert not (tmp_path / "report" / "scores.jsonl").exists()
+
+
+def test_memory_holds_one_image_at_a_time(folder, tmp_path, monkeypatch):
+    """Every image that was read is gone before the next but one is."""
+    alive, most = weakref.WeakSet(), []
+
+    class Pixels(np.ndarray):
+        pass
+
+    def read(entry, **arguments):
+        case = read_case(entry, **arguments)
+        marked = [array.copy().view(Pixels) for array in (case.blurred, case.truth)]
+        alive.update(marked)
+        most.append(len(alive))
+        return case._replace(blurred=marked[0], truth=marked[1], reference=marked[1])
+
+    monkeypatch.setattr("drsn_jax.evaluation.evaluate.read_case", read)
+    monkeypatch.setattr(Pixels, "__hash__", lambda self: id(self), raising=False)
+    monkeypatch.setattr(Pixels, "__eq__", lambda self, other: self is other, raising=False)
+    files = folder / "blur" / "a.png", folder / "sharp" / "a.png"
+    run(folder, tmp_path / "report", entries=[Entry(f"{i:02d}", *files) for i in range(12)], max_panels=0)
+    assert len(most) == 12
+    assert max(most) <= 4, most
+
+
+def test_other_methods_stand_in_every_table_and_picture(folder, tmp_path):
+    for name in CORNERS:
+        (tmp_path / "theirs" / "blur").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sharpen(load(folder / "blur" / f"{name}.png"))).save(tmp_path / "theirs" / "blur" / f"{name}.png")
+    entries = add_others(paired_entries(find_pairs(folder)), {"theirs": tmp_path / "theirs"})
+    summary = run(folder, tmp_path / "report", entries=entries, max_panels=1)
+    assert summary["compared"]["theirs"] == summary["restored"], "the same sharpening"
+    assert "theirs" in format_table(summary)
+    with Image.open(tmp_path / "report" / "panels" / "a.png") as panel:
+        assert panel.width > 4 * 128
+
+
+def test_other_methods_must_have_every_image_at_its_size(folder, tmp_path):
+    entries = paired_entries(find_pairs(folder))
+    with pytest.raises(InputError, match="There is no folder"):
+        add_others(entries, {"theirs": tmp_path / "theirs"})
+    (tmp_path / "theirs").mkdir()
+    for name in "ab":
+        Image.fromarray(load(folder / "blur" / f"{name}.png")).save(tmp_path / "theirs" / f"{name}.jpg")
+    with pytest.raises(InputError, match=r"lacks 1 of 3 images \(c\)"):
+        add_others(entries, {"theirs": tmp_path / "theirs"})
+    Image.fromarray(load(folder / "blur" / "c.png")[:-2]).save(tmp_path / "theirs" / "c.png")
+    with pytest.raises(InputError, match="94x128 and the blurred image 96x128"):
+        add_others(entries, {"theirs": tmp_path / "theirs"})
+
+
+def test_a_zoom_box_is_drawn_where_it_was_given_and_must_lie_inside(folder, tmp_path):
+    run(folder, tmp_path / "one", max_panels=1, zoom_box=(10, 20, 30, 40))
+    run(folder, tmp_path / "two", max_panels=1, zoom_box=(50, 60, 30, 40))
+    assert (tmp_path / "one/panels/a.png").read_bytes() != (tmp_path / "two/panels/a.png").read_bytes()
+    with pytest.raises(InputError, match=r"a: The zoom box .* does not lie inside"):
+        run(folder, tmp_path / "three", max_panels=1, zoom_box=(90, 20, 30, 40))

@@ -20,23 +20,24 @@ ALLOWED = {
     "drsn_jax.config": ("config_values", "errors"),
     "drsn_jax.models": ("backend", "models"),
     "drsn_jax.pretrained": ("errors", "models"),
-    "drsn_jax.data": ("errors", "data"),
-    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data"),
+    "drsn_jax.data": ("errors", "files", "data", "progress"),
+    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
     "drsn_jax.restoration.model": ("errors", "experiment", "training.checkpoint"),
     "drsn_jax.training": ("backend", "errors", "files", "models", "training"),  # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training.batches": ("errors", "experiment", "data", "training"),
     "drsn_jax.training.train": ("config", "errors", "files", "experiment", "evaluation", "restoration.tiling", "training"),
     "drsn_jax.experiment": ("errors", "models", "pretrained", "data.synthesis", "training"),
-    "drsn_jax.info": ("config", "errors", "experiment", "training.checkpoint"),
+    "drsn_jax.info": ("config", "costs", "errors", "experiment", "training.checkpoint"),
+    "drsn_jax.costs": (),
     "drsn_jax.files": (),
+    "drsn_jax.progress": (),
     "drsn_jax.cli": ("config_values", "errors", "verbs"),
-    "drsn_jax.verbs": (
-        *("config", "config_values", "errors", "info", "training.train"),
-        *("evaluation", "restoration", "data.pairs"),
-    ),
+    "drsn_jax.verbs": ("commands",),
+    "drsn_jax.commands": ("commands", "config", "config_values", "errors", "info", "training.train", "evaluation", "restoration", "data"),
     "drsn_jax.__main__": ("cli",),
 }
+BUILDERS = ("drsn_jax.data.builders", "drsn_jax.data.beam_pairs")  # tfds builders, registered when their module is imported
 LOOP = ("training.train", "training.batches", "experiment", "info", "cli")  # what nothing below them may import
 
 
@@ -77,7 +78,9 @@ def test_tensorflow_and_clu_are_imported_lazily_and_in_two_places(module):
     for name, at_top in imports(parse(module)):
         if name.split(".")[0] in HEAVY:
             assert module.startswith("drsn_jax.data.") or module == "drsn_jax.training.writer", f"{module} imports {name}"
-            assert not at_top, f"{module} imports {name} as soon as it is imported"
+            assert not at_top or module in BUILDERS, f"{module} imports {name} as soon as it is imported"
+        if name.startswith(BUILDERS):
+            assert not at_top, f"{module} imports {name}, and so tfds, as soon as it is imported"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -99,7 +102,7 @@ def test_sizes_that_are_held_in_review():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 limit = 80 if node.name == "train_and_evaluate" else 40
-                body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+                body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))] or node.body
                 if node.name not in ("make_critic_update", "make_train_step"):  # builders: what counts is the functions inside
                     assert (node.end_lineno or 0) - body[0].lineno < limit, f"{module}: {node.name} is too long"
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drsn_jax.data.frames import CropLoader, fit_frame, fitted_size, plain_format, smallest_size
+from drsn_jax.data.crops import CropLoader
+from drsn_jax.data.frames import fit_frame, fitted_size, plain_format, smallest_size
 from drsn_jax.data.pairs import Pair, check_pairs, find_pairs, image_size, match_folders, read_rgb
 from drsn_jax.errors import InputError
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drsn_jax.data.frames import CropLoader, fit_frame
+from drsn_jax.data.crops import CropLoader
+from drsn_jax.data.frames import fit_frame
 from drsn_jax.data.pairs import Pair, find_pairs, read_rgb
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError

@@ -5,13 +5,13 @@ Pillow and numpy only: whatever `read_rgb` reads can be trained on, evaluated an
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from drsn_jax.errors import InputError
@@ -20,14 +20,29 @@ FRAMES = ("resize", "half_crop", "crop")
 _TURNED = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
 
 
-def read_rgb(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+class ImageFile(Protocol):
+    """What an image is read from: a `Path`, a file of an archive, an image of a prepared data set. `str` of it names it to people.
+
+    One that knows its (height, width) has it as `size`, and is then not opened to be measured.
+    """
+
+    def open(self, mode: Any = "rb", /) -> IO[Any]:
+        """A binary stream of the encoded image."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """The encoded image."""
+        ...
+
+
+def read_rgb(path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     """Decode all of one image file.
 
     Returns uint8 [h w 3], RGB, 0..255, upright (EXIF orientation applied). Grey, palette and CMYK are converted, alpha is
     dropped, 16-bit grey is scaled by 1/257. Raises `InputError` naming the file when it is missing, empty, damaged, cut short,
     not an image, or holds floating-point values.
     """
-    with _opening(Path(path)) as image:
+    with _opening(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F":
@@ -37,10 +52,33 @@ def read_rgb(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
         return np.array(upright.convert("RGB"))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | ImageFile) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header alone; raises `InputError` as `read_rgb` does."""
-    with _opening(Path(path)) as image:
+    if (known := getattr(path, "size", None)) is not None:
+        return known
+    with _opening(path) as image:
         return (image.width, image.height) if _orientation(image) in _TURNED else (image.height, image.width)
+
+
+def contents_of(file: ImageFile) -> bytes:
+    """The encoded image, or nothing where a path cannot be read: `read_rgb` will say why."""
+    if isinstance(file, Path) and not (file.is_file() and os.access(file, os.R_OK)):
+        return b""
+    return file.read_bytes()
+
+
+def check_whole(contents: bytes, *, name: str) -> None:
+    """Raises `InputError` naming `name` where an encoded image is damaged or cut short.
+
+    A PNG carries checksums, which are enough (2 ms a megapixel); anything else is decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(contents)) as image:
+            image.verify() if image.format == "PNG" else image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} {_trouble(None, error, empty=not contents)}") from error
 
 
 def plain_format(contents: bytes) -> str | None:
@@ -80,95 +118,29 @@ def smallest_size(*, frame: str, crop_size: int) -> int:
     return {"resize": 1, "half_crop": 2 * crop_size, "crop": crop_size}[frame]
 
 
-class CropLoader:
-    """Number of a pair and four random draws -> the same window, mirroring and turn of its two images. For many threads at once.
-
-    `files` are (blurred, sharp) paths, `decode` is `read_rgb` or its equal. `flip` mirrors every other sample left to right,
-    `rotate` turns by 0 to 3 quarters. With `cache_limit_bytes`, fitted frames stay in `frames` and nothing is decoded twice: sum of
-    height * width * 6 bytes (GoPro's 2,103 pairs at full size: 11.6 GB); `InputError` at once where that exceeds the limit.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[tuple[Path, Path]],
-        *,
-        frame: str,
-        crop_size: int,
-        flip: bool = False,
-        rotate: bool = False,
-        cache_limit_bytes: int | None = None,
-        decode: Callable[[Path], UInt8[np.ndarray, "h w 3"]] = read_rgb,
-    ):
-        """Nothing is read yet, but for the headers when the memory of a cache has to be counted."""
-        self.files, self.frame, self.crop_size, self.decode = files, frame, crop_size, decode
-        self.flip, self.rotate, self.cache = flip, rotate, cache_limit_bytes is not None
-        self.frames: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        if cache_limit_bytes is not None:
-            self._check_memory(cache_limit_bytes)
-
-    def __call__(self, number: int | np.integer, draws: Float[np.ndarray, " 4"]) -> UInt8[np.ndarray, "2 crop crop 3"]:
-        """Blurred and sharp crop, 0..255; `draws`, each in [0, 1), decide on top, left, mirroring and turn, in this order.
-
-        Raises `InputError` when a file is unreadable, too small, or not of its partner's size.
-        """
-        images = self.frames.get(int(number)) or self._fit(int(number))
-        down, right, mirror, turn = draws.tolist()
-        height, width = (extent - self.crop_size + 1 for extent in images[0].shape[:2])
-        top, left = int(down * height), int(right * width)
-        crops = [image[top : top + self.crop_size, left : left + self.crop_size] for image in images]
-        if self.flip and mirror < 0.5:
-            crops = [crop[:, ::-1] for crop in crops]
-        if self.rotate:
-            crops = [np.rot90(crop, int(4 * turn)) for crop in crops]
-        return np.stack(crops)
-
-    def _fit(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        names = self.files[number]
-        blurred, sharp = (self.decode(path) for path in names)
-        if blurred.shape != sharp.shape:
-            raise InputError(f"{names[0]} and {names[1]} differ in size: {blurred.shape[:2]}, {sharp.shape[:2]}; replace or remove them")
-        blurred, sharp = (fit_frame(image, frame=self.frame, crop_size=self.crop_size) for image in (blurred, sharp))
-        if min(blurred.shape[:2]) < self.crop_size:
-            raise InputError(
-                f"{names[0]} gives a frame of {blurred.shape[0]}x{blurred.shape[1]} (frame={self.frame!r}), "
-                f"smaller than the crop of {self.crop_size}; use a smaller --config.crop_size or remove the pair"
-            )
-        if self.cache:
-            self.frames[number] = (blurred, sharp)
-        return blurred, sharp
-
-    def _check_memory(self, limit: int) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            sizes = pool.map(image_size, [blurred for blurred, _ in self.files])
-            fitted = [fitted_size(size, frame=self.frame, crop_size=self.crop_size) for size in sizes]
-        needed = sum(height * width * 6 for height, width in fitted)
-        if needed > limit:
-            raise InputError(
-                f"Caching {len(fitted)} pairs takes {needed / 1e9:.3g} GB, the limit is {limit / 1e9:.3g} GB; "
-                "turn the cache off, raise its limit or use smaller frames (frame='half_crop' or 'resize')"
-            )
-
-
 @contextmanager
-def _opening(path: Path) -> Iterator[Image.Image]:
+def _opening(file: str | ImageFile) -> Iterator[Image.Image]:
     """Open an image; whatever a decoder raises on damaged data, here or in the caller's block, becomes an `InputError`."""
+    file = Path(file) if isinstance(file, str) else file
+    path = file if isinstance(file, Path) else None
     try:
-        with Image.open(path) as image:
+        with file.open("rb") as stream, Image.open(stream) as image:
             yield image
     except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise InputError(f"{path} {_trouble(path, error)}") from error
+        empty = not path.exists() or path.stat().st_size == 0 if path else not file.read_bytes()
+        raise InputError(f"{file} {_trouble(path, error, empty=empty)}") from error
 
 
-def _trouble(path: Path, error: Exception) -> str:
-    if path.is_dir():
+def _trouble(path: Path | None, error: Exception, *, empty: bool) -> str:
+    if path is not None and path.is_dir():
         return "is a folder; an image file is needed here"
     if isinstance(error, FileNotFoundError):
         return "does not exist; check the path"
     if isinstance(error, PermissionError):
         return "may not be read (permission denied); change its permissions"
-    if path.exists() and path.stat().st_size == 0:
+    if empty:
         return "is empty (0 bytes); replace or remove it"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image, whatever its name says; replace or remove it"
@@ -187,13 +159,8 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
-def _from_16_bits(values: np.ndarray, path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+def _from_16_bits(values: np.ndarray, path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     if values.min() < 0 or values.max() > 65535:  # mode "I" holds 32 bits
         raise InputError(f"{path} holds grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")
     grey = np.rint(values / 257).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
-
-
-def half_of_memory() -> int:
-    """Bytes: what a cache of frames may take unless told otherwise; 4 GiB where the system does not say (Windows)."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 4 * 2**30

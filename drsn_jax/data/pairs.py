@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from drsn_jax.data.frames import image_size, read_rgb
+from drsn_jax.data.frames import ImageFile, image_size, read_rgb
 from drsn_jax.errors import InputError
 
 __all__ = ["Pair", "check_pairs", "find_pairs", "image_size", "match_folders", "read_rgb", "spread"]
@@ -26,8 +26,8 @@ class Pair:
     """One blurred image and the sharp one of the same view; `name` is their common relative path, without suffix."""
 
     name: str
-    blurred: Path
-    sharp: Path
+    blurred: ImageFile
+    sharp: ImageFile
 
 
 def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
@@ -43,8 +43,8 @@ def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
     sharp: dict[str, Path] = {}
     for scene, blurred_folder, sharp_folder in _scenes(root, blur_folder):
         prefix = "" if scene == root else f"{scene.relative_to(root).as_posix()}/"
-        blurred |= {prefix + name: path for name, path in _images(blurred_folder).items()}
-        sharp |= {prefix + name: path for name, path in _images(sharp_folder).items()}
+        blurred |= {prefix + name: path for name, path in list_images(blurred_folder).items()}
+        sharp |= {prefix + name: path for name, path in list_images(sharp_folder).items()}
     return _match(blurred, sharp, f"the blurred images of {root}", f"the sharp images of {root}")
 
 
@@ -59,7 +59,7 @@ def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_
     blurred_folder, sharp_folder = _folder(blurred_folder), _folder(sharp_folder)
     if blurred_folder.resolve() == sharp_folder.resolve():
         return find_pairs(blurred_folder, blur_folder=blur_folder)
-    blurred, sharp = _own_side(_images(blurred_folder), blur_folder), _own_side(_images(sharp_folder), _SHARP)
+    blurred, sharp = _own_side(list_images(blurred_folder), blur_folder), _own_side(list_images(sharp_folder), _SHARP)
     return _match(blurred, sharp, str(blurred_folder), str(sharp_folder))
 
 
@@ -146,7 +146,7 @@ def _subfolders(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))}
 
 
-def _images(folder: Path) -> dict[str, Path]:
+def list_images(folder: Path) -> dict[str, Path]:
     """Relative name without suffix -> path, for all images below a folder; hidden files (macOS's ._ ones too) are passed over."""
     images: dict[str, Path] = {}
     for parent, subfolders, files in os.walk(folder):

@@ -8,16 +8,15 @@ anywhere costs nothing. TensorFlow is imported here, inside functions, and is ke
 import atexit
 import contextlib
 import math
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from drsn_jax.data.frames import FRAMES, CropLoader, half_of_memory, plain_format, read_rgb
+from drsn_jax.data.crops import CropLoader, half_of_memory
+from drsn_jax.data.frames import FRAMES, ImageFile, contents_of, plain_format, read_rgb
 from drsn_jax.data.pairs import Pair
 from drsn_jax.errors import InputError
 
@@ -84,18 +83,18 @@ def import_tensorflow() -> Any:
     return tf
 
 
-def _decode_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_rgb(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     """What `read_rgb` returns and raises, by TensorFlow's faster decoders for plain PNG and JPEG."""
     import tensorflow as tf  # `make_batches` has prepared it
 
-    contents = path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else b""
+    contents = contents_of(file)
     plain = plain_format(contents)
     with contextlib.suppress(tf.errors.InvalidArgumentError):  # damaged, and `read_rgb` says so by name
         if plain == "PNG":
             return tf.io.decode_png(contents, channels=3).numpy()
         if plain == "JPEG":
             return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE").numpy()
-    return read_rgb(path)
+    return read_rgb(file)
 
 
 def _make_sample_fn(

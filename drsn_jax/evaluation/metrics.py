@@ -30,12 +30,14 @@ PSNR_CAP_DB = 100.0
 """What `psnr` gives for identical images, whose PSNR is infinite: a mean over images must stay finite."""
 
 _RANGE = 255.0
-_C1, _C2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
+C1, C2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
+"""SSIM's constants for luminance and contrast, (k L)^2."""
 _RADIUS = 5
 _GAUSSIAN_SIZE, _UNIFORM_SIZE = 2 * _RADIUS + 1, 7
 
 
-def _gaussian_weights() -> list[float]:
+def gaussian_weights() -> list[float]:
+    """The eleven weights of a Gaussian of sigma 1.5, of sum 1."""
     bell = [math.exp(-(k**2) / (2 * 1.5**2)) for k in range(-_RADIUS, _RADIUS + 1)]
     return [value / sum(bell) for value in bell]
 
@@ -44,7 +46,7 @@ def _channel_weights() -> list[list[float]]:
     """The Gaussian along an axis of three values with replicated borders: row = channel out, column = channel in."""
     matrix = [[0.0] * 3 for _ in range(3)]
     for out in range(3):
-        for offset, weight in zip(range(-_RADIUS, _RADIUS + 1), _gaussian_weights(), strict=True):
+        for offset, weight in zip(range(-_RADIUS, _RADIUS + 1), gaussian_weights(), strict=True):
             matrix[out][min(max(out + offset, 0), 2)] += weight
     return matrix
 
@@ -84,8 +86,8 @@ def _ssim(moments: Float[Array, "h w 15"], *, covariance_scale: float = 1.0) -> 
     variances = covariance_scale * ((xx - x * x) + (yy - y * y))
     covariance = covariance_scale * (xy - x * y)
     x, y = x + 128.0, y + 128.0
-    luminance = (2.0 * x * y + _C1) / (x * x + y * y + _C1)
-    return (luminance * (2.0 * covariance + _C2) / (variances + _C2)).mean()
+    luminance = (2.0 * x * y + C1) / (x * x + y * y + C1)
+    return (luminance * (2.0 * covariance + C2) / (variances + C2)).mean()
 
 
 def _mix_channels(moments: Float[Array, "h w 15"]) -> Float[Array, "h w 15"]:
@@ -99,12 +101,23 @@ def _mix_channels(moments: Float[Array, "h w 15"]) -> Float[Array, "h w 15"]:
 
 
 def _gaussian_moments(restored: Image, sharp: Image) -> Float[Array, "h w 15"]:
-    return _moments(restored, sharp, _gaussian_weights(), pad=_RADIUS)
+    return _moments(restored, sharp, gaussian_weights(), pad=_RADIUS)
 
 
 def _crop(moments: Float[Array, "h w 15"]) -> Float[Array, "H W 15"]:
     """Only the positions whose window lies wholly inside the image."""
     return moments[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+
+
+def check_pair(restored: Image, sharp: Image) -> None:
+    """Raises InputError where two images cannot be scored by all of `METRICS`: unequal sizes, below 11x11. TypeError for others."""
+    _check(restored, sharp, window=_GAUSSIAN_SIZE)
+
+
+def to_decibels(error: Float[Array, ""]) -> Float[Array, ""]:
+    """PSNR of a mean squared error of values in 0..255: 10 log10(255^2 / error), `PSNR_CAP_DB` at most."""
+    floor = _RANGE**2 / 10 ** (PSNR_CAP_DB / 10)
+    return jnp.where(error > floor, 10.0 * jnp.log10(_RANGE**2 / jnp.maximum(error, floor)), PSNR_CAP_DB)
 
 
 def psnr(restored: Image, sharp: Image) -> Float[Array, ""]:
@@ -115,9 +128,7 @@ def psnr(restored: Image, sharp: Image) -> Float[Array, ""]:
     """
     _check(restored, sharp)
     difference = jnp.asarray(restored).astype(jnp.float32) - jnp.asarray(sharp).astype(jnp.float32)
-    error = (difference * difference).mean()
-    floor = _RANGE**2 / 10 ** (PSNR_CAP_DB / 10)
-    return jnp.where(error > floor, 10.0 * jnp.log10(_RANGE**2 / jnp.maximum(error, floor)), PSNR_CAP_DB)
+    return to_decibels((difference * difference).mean())
 
 
 def ssim_gaussian(restored: Image, sharp: Image) -> Float[Array, ""]:

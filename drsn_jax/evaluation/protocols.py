@@ -12,10 +12,17 @@ from PIL import Image
 from drsn_jax.errors import InputError
 
 PROTOCOLS = ("full", "half", "resize256")
+"""Of pairs, by the size that is scored."""
+
+BENCHMARKS = ("realblur", "koehler", "noreference")
+"""Protocols of their own, at full size; see `scorers`."""
 
 _IN_WORDS = {
     "full": "whole frames at full resolution, as the files hold them",
     "half": "whole frames at half size (bicubic, antialiased)",
+    "realblur": "whole frames at full resolution; each result is aligned to the sharp image first, as RealBlur's authors do",
+    "koehler": "whole frames at full resolution; each result is scaled and registered to the frames of the trajectory, the best counts",
+    "noreference": "whole frames at full resolution without a sharp image to compare with: the figures are hints, look at the pictures",
     "resize256": "whole frames resized to 256x256 pixels whatever their shape (bicubic, antialiased): reads 1-6 dB above full resolution",
 }
 _RESIZED = 256
@@ -23,8 +30,8 @@ _RESIZED = 256
 
 def check_protocol(protocol: str, *, noise_variance: float = 0.0) -> None:
     """Raise InputError for a protocol that does not exist or a variance that is negative or not finite."""
-    if protocol not in PROTOCOLS:
-        raise InputError(f"There is no evaluation protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}.")
+    if protocol not in (allowed := (*PROTOCOLS, *BENCHMARKS)):
+        raise InputError(f"There is no evaluation protocol {protocol!r}; choose one of {', '.join(allowed)}.")
     if not (math.isfinite(noise_variance) and noise_variance >= 0):
         raise InputError(f"A noise variance of {noise_variance} cannot be; give 0 for none, or a positive number such as 0.001.")
 
@@ -41,11 +48,11 @@ def describe_protocol(protocol: str, *, noise_variance: float = 0.0) -> str:
 def apply_protocol(image: UInt8[np.ndarray, "h w 3"], *, protocol: str) -> UInt8[np.ndarray, "H W 3"]:
     """The image at the size the protocol scores it: uint8 in, uint8 out.
 
-    `full` leaves it alone, `half` halves both sides (rounded down) and `resize256` makes it 256x256, both with Pillow's
+    `full` and the benchmarks leave it alone, `half` halves both sides (rounded down) and `resize256` makes it 256x256, both with Pillow's
     antialiased bicubic filter. Raises InputError for another protocol, or an image with nothing left after halving.
     """
     check_protocol(protocol)
-    if protocol == "full":
+    if protocol not in ("half", "resize256"):
         return image
     height, width = image.shape[:2]
     if protocol == "half" and min(height, width) < 2:

@@ -1,160 +1,146 @@
-"""What an evaluation leaves behind: metrics.json, per_image.csv, report.md and panels/*.png, each written whole or not at all.
+"""What an evaluation leaves behind: metrics.json, per_image.csv, report.md, report.html and panels, each written whole or not at all.
 
-metrics.json is written last: a folder that has one holds a finished evaluation.
+metrics.json is written last: a folder that has one holds a finished evaluation. Before that the folder holds a journal.
 """
 
 import csv
 import io
 import json
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jax
 
 import drsn_jax
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.metrics import HEADLINE_SSIM, METRICS, SSIM_KINDS
+from drsn_jax.evaluation.document import make_document
+from drsn_jax.evaluation.html import as_html
+from drsn_jax.evaluation.journal import JOURNAL_FILE, Journal, open_journal
+from drsn_jax.evaluation.markdown import as_markdown
 from drsn_jax.evaluation.protocols import describe_protocol
+from drsn_jax.evaluation.scorers import Scorer
 from drsn_jax.evaluation.scoring import ImageScore
 from drsn_jax.files import write_atomically
 
-METRICS_FILE = "metrics.json"
-_SCHEMA = 1
-_NOT_FINISHED = b"# Evaluation\n\nNot finished.\n"
+METRICS_FILE, TABLE_FILE = "metrics.json", "per_image.csv"
+_FILES = (METRICS_FILE, TABLE_FILE, "report.md", "report.html", JOURNAL_FILE)
+_SCHEMA = 2
 
 
-def open_report(output: Path, *, overwrite: bool = False) -> None:
-    """Make the folder ready before the long work starts.
+def read_summary(path: Path) -> dict[str, Any]:
+    """The metrics.json at `path` or in that folder. Raises InputError where there is none, or it is of another kind or make."""
+    file = path / METRICS_FILE if path.is_dir() else path
+    try:
+        summary = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"There is no {file}; give the metrics.json, or the folder, of a finished evaluation.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as the metrics.json of an evaluation ({error}).") from error
+    if not isinstance(summary, dict) or summary.get("schema") != _SCHEMA or "per_image" not in summary:
+        raise InputError(
+            f"{file} is not the metrics.json of one evaluation of this version (schema {_SCHEMA}); run `drsn-jax evaluate` again."
+        )
+    return summary
 
-    Raises InputError where it already holds an evaluation and `overwrite` is false, where it is a file, or where it cannot
-    be written. With `overwrite` the old metrics.json and its panels go first, lest a broken run pass for a finished one.
+
+def finished_summary(output: Path, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics.json of this very evaluation, if the folder holds it finished; None if it holds none.
+
+    Raises InputError where it holds an evaluation with other settings.
     """
-    finished, started = output / METRICS_FILE, output / "report.md"
-    if finished.exists() and not overwrite:
-        raise InputError(f"{output} already holds an evaluation ({METRICS_FILE}); choose another folder, or overwrite it with --overwrite.")
-    for file in (started, output / "per_image.csv"):
-        unfinished = started.is_file() and started.read_bytes() == _NOT_FINISHED  # ours, of a run that was broken off
-        if file.exists() and not (overwrite or unfinished):
-            raise InputError(f"{output} already holds a {file.name}; choose another folder, or overwrite it with --overwrite.")
+    if not (output / METRICS_FILE).exists():
+        return None
+    try:
+        stored = json.loads((output / METRICS_FILE).read_text())
+    except (OSError, ValueError):
+        stored = {}
+    if stored.get("settings") == json.loads(json.dumps(settings)):
+        sys.stderr.write(f"{output} holds this evaluation, finished {stored.get('created')}; --overwrite makes it anew.\n")
+        return stored
+    raise InputError(f"{output} already holds an evaluation ({METRICS_FILE}); choose another folder, or overwrite it with --overwrite.")
+
+
+def open_report(output: Path, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
+    """Makes the folder ready before the long work starts; returns the journal, with the scores of an interrupted run if there are any.
+
+    With `overwrite` the files of an older evaluation and its panels go first, lest a broken run pass for a finished one. Raises InputError
+    where files of that name stand there that no journal belongs to, where it is a file, or where it cannot be written.
+    """
+    stray = [name for name in _FILES[1:4] if (output / name).exists()]
+    if stray and not (overwrite or (output / JOURNAL_FILE).exists()):
+        raise InputError(f"{output} already holds a {stray[0]}; choose another folder, or overwrite it with --overwrite.")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if finished.exists():
-            finished.unlink()
-            for panel in (output / "panels").glob("*.png"):
-                panel.unlink()
-        write_atomically(started, _NOT_FINISHED)
+        if overwrite:
+            for path in (*(output / name for name in _FILES), *(output / "panels").glob("*.png")):
+                path.unlink(missing_ok=True)
+        return open_journal(output, settings=settings)
     except OSError as error:
         raise InputError(f"The report cannot be written to {output} ({error.strerror}); choose a folder that can be written.") from error
 
 
-def panel_path(name: str) -> str:
-    """Where the panel of an image lies, relative to the report: a name with folders in it becomes one file name."""
-    return f"panels/{name.replace('/', '__')}.png"
-
-
-def describe_run(*, protocol: str, noise_variance: float, model_info: dict[str, Any], command: str) -> dict[str, Any]:
-    """What a figure has to carry to be repeated: protocol, model, versions, device and command."""
+def describe_machine() -> dict[str, Any]:
+    """Versions, platform and devices: what a figure has to carry beside its protocol."""
     device = jax.devices()[0]
+    packages = ("jax", "flax", "numpy", "pillow")
     return {
         "schema": _SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "protocol": protocol,
-        "noise_variance": noise_variance,
-        "protocol_in_words": describe_protocol(protocol, noise_variance=noise_variance),
-        "headline_ssim": HEADLINE_SSIM,
-        "ssim_kinds": SSIM_KINDS,
-        "model": {"path": None, "step": None, "parameters": None, "sha256": None, **model_info},
         "versions": {
             "drsn_jax": drsn_jax.__version__,
-            **{package: metadata.version(package) for package in ("jax", "flax", "numpy", "pillow")},
+            **{package: metadata.version(package) for package in packages},
             "python": platform.python_version(),
         },
         "platform": platform.platform(),
         "device": {"backend": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+    }
+
+
+def describe_run(*, protocol: str, noise_variance: float, scorer: Scorer, model_info: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """What a figure has to carry to be repeated: protocol, what each metric is, model, versions, device and command."""
+    return {
+        **describe_machine(),
+        "protocol": protocol,
+        "noise_variance": noise_variance,
+        "protocol_in_words": describe_protocol(protocol, noise_variance=noise_variance),
+        "metrics": [asdict(metric) for metric in scorer.metrics],
+        "model": {"path": None, "step": None, "parameters": None, "sha256": None, **model_info},
         "command": command,
     }
 
 
-def write_report(output: Path, *, summary: dict[str, Any], scores: Sequence[ImageScore], panels: Sequence[str]) -> None:
-    """Write per_image.csv, report.md and, last, metrics.json.
+def write_report(output: Path, *, summary: dict[str, Any], scores: Sequence[ImageScore]) -> dict[str, Any]:
+    """Writes per_image.csv, report.md, report.html and, last, metrics.json; returns what the latter holds.
 
-    `summary` is what `describe_run` and `scoring.summarise` hold together; `panels` are the names of images that have one.
+    `summary` is what `describe_run` and `scoring.summarise` hold together; the scores are added to it.
     """
-    write_atomically(output / "per_image.csv", _as_csv(scores).encode())
-    write_atomically(output / "report.md", _as_markdown(summary, scores, panels).encode())
+    summary = summary | {"per_image": [asdict(score) for score in scores]}
     text = json.dumps(summary, indent=2, allow_nan=False, default=str) + "\n"
+    summary = json.loads(text)
+    document = make_document(summary)
+    write_atomically(output / TABLE_FILE, _as_csv(scores).encode())
+    write_atomically(output / "report.md", as_markdown(document).encode())
+    write_atomically(output / "report.html", as_html(document, folder=output).encode())
     write_atomically(output / METRICS_FILE, text.encode())
+    (output / JOURNAL_FILE).unlink(missing_ok=True)
+    return summary
 
 
 def _as_csv(scores: Sequence[ImageScore]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = [f"{stage}_{metric}" for stage in ("input", "restored") for metric in METRICS]
-    writer.writerow(["name", "height", "width", *columns, "gain_db", "worse", "seconds", "first_of_size"])
+    columns = [(version, metric) for version, values in scores[0].scores.items() for metric in values]
+    names = [f"{version}_{metric}" for version, metric in columns]
+    writer.writerow(["name", "height", "width", *names, "gain_db", "worse", "seconds", "first_of_size"])
     for score in scores:
-        values = [f"{stage[metric]:.6f}" for stage in (score.input, score.restored) for metric in METRICS]
-        ending = [f"{score.gain_db:.6f}", int(score.worse), f"{score.seconds:.4f}", int(score.first_of_size)]
+        values = [f"{score.scores[version][metric]:.6f}" for version, metric in columns]
+        gain = "" if score.gain_db is None else f"{score.gain_db:.6f}"
+        ending = [gain, int(score.worse), f"{score.seconds:.4f}", int(score.first_of_size)]
         writer.writerow([score.name, score.height, score.width, *values, *ending])
     return buffer.getvalue()
-
-
-def format_value(metric: str, value: float, *, signed: bool = False) -> str:
-    """Two digits for dB, four for SSIM."""
-    return f"{value:{'+' if signed else ''}.{2 if metric == 'psnr' else 4}f}"
-
-
-def column_title(metric: str) -> str:
-    """`PSNR (dB)`, `SSIM (gaussian)`: never SSIM without its kind."""
-    return "PSNR (dB)" if metric == "psnr" else f"SSIM ({metric.removeprefix('ssim_')})"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _as_markdown(summary: dict[str, Any], scores: Sequence[ImageScore], panels: Sequence[str]) -> str:
-    lines = ["# Evaluation", "", f"Protocol: `{summary['protocol']}`: {summary['protocol_in_words']}.", ""]
-    lines += [_row(["", *map(column_title, METRICS)]), _row(["---", *["---:"] * len(METRICS)])]
-    for stage in ("input", "restored", "gain"):
-        cells = [format_value(metric, summary[stage][metric], signed=stage == "gain") for metric in METRICS]
-        lines.append(_row([stage, *cells]))
-    lines += ["", describe_counts(summary), ""]
-    lines += [f"The headline SSIM is `{summary['headline_ssim']}`. The kinds are not comparable with one another:", ""]
-    lines += [f"- `{kind}`: {words}" for kind, words in summary["ssim_kinds"].items()]
-    lines += ["", "## Model and machine", "", *_facts(summary), "", "## Images", "", *_image_table(scores, panels)]
-    return "\n".join(lines) + "\n"
-
-
-def describe_counts(summary: dict[str, Any]) -> str:
-    """One sentence: how many images, how many made worse, the time for one."""
-    count = summary["images"]
-    timing = ", compilation included" if summary["seconds_include_compilation"] else ""
-    return (
-        f"{count} image{'' if count == 1 else 's'}, {summary['worse']} made worse by more than {summary['worse_by_db']} dB; "
-        f"{summary['seconds_per_image']:.3g} s an image (median{timing})."
-    )
-
-
-def _facts(summary: dict[str, Any]) -> list[str]:
-    facts = {f"model {key}": value for key, value in summary["model"].items() if value is not None}
-    facts |= summary["versions"] | {"platform": summary["platform"]}
-    device = summary["device"]
-    facts |= {"device": f"{device['count']} x {device['kind']} ({device['backend']})", "command": summary["command"] or None}
-    return [f"- {key}: `{value}`" for key, value in facts.items() if value is not None]
-
-
-def _image_table(scores: Sequence[ImageScore], panels: Sequence[str]) -> list[str]:
-    title = ["image", "size", "PSNR in", "PSNR out", "gain", *(f"{column_title(kind)} out" for kind in SSIM_KINDS), "seconds"]
-    rows = [_row(title), _row(["---", "---", *["---:"] * (len(title) - 2)])]
-    for score in scores:
-        name = f"[{score.name}]({quote(panel_path(score.name))})" if score.name in panels else score.name
-        psnr = [format_value("psnr", score.input["psnr"]), format_value("psnr", score.restored["psnr"])]
-        gain = format_value("psnr", score.gain_db, signed=True) + (" (worse)" if score.worse else "")
-        ssims = [format_value(kind, score.restored[kind]) for kind in SSIM_KINDS]
-        rows.append(_row([name, f"{score.width}x{score.height}", *psnr, gain, *ssims, f"{score.seconds:.3g}"]))
-    return rows

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from drsn_jax.data.photos import Sample
 from drsn_jax.evaluation.panels import make_panel, stack_panels
 from drsn_jax.evaluation.protocols import add_noise, apply_protocol
-from drsn_jax.evaluation.scoring import score_images, summarise
+from drsn_jax.evaluation.scoring import Case, ImageScore, score_images, summarise
 
 Image = UInt8[np.ndarray, "h w 3"]
-Sample = tuple[str, Image, Image]  # name, blurred, sharp
 
 
 class Validation(NamedTuple):
@@ -62,20 +62,20 @@ def validate(
     """
     summaries, rows = {}, {}
 
-    def draw(score, blurred: Image, restored: Image, sharp: Image) -> None:
+    def draw(score: ImageScore, case: Case, restored: Image) -> None:
         if len(rows) < num_panels or score.name in rows:
             labels = [f"blurred {score.input['psnr']:.2f} dB", f"restored {score.restored['psnr']:.2f} dB", "sharp"]
-            rows.setdefault(score.name, []).append(make_panel([blurred, restored, sharp], labels=labels, zoom_box="auto"))
+            rows.setdefault(score.name, []).append(make_panel([case.blurred, restored, case.truth], labels=labels, zoom_box="auto"))
 
     for variance in noise_variances:
-        samples = (
-            (
+        cases = (
+            Case(
                 name,
-                add_noise(apply_protocol(blurred, protocol=protocol), variance=variance, index=i),
-                apply_protocol(sharp, protocol=protocol),
+                blurred=add_noise(apply_protocol(blurred, protocol=protocol), variance=variance, index=i),
+                truth=apply_protocol(sharp, protocol=protocol),
             )
             for i, (name, blurred, sharp) in enumerate(samples_fn())
         )
-        summaries[float(variance)] = summarise(score_images(samples, restore_fn=restore_fn, on_image=draw))
+        summaries[float(variance)] = summarise(score_images(cases, restore_fn=restore_fn, on_image=draw))
     panels = [panel for group in rows.values() for panel in group]
     return Validation(summaries, stack_panels(panels) if panels else None)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from drsn_jax.data import pairs as pair_files
-from drsn_jax.data import photos, resident
+from drsn_jax.data import photos, resident, stored
 from drsn_jax.data.frames import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
@@ -44,7 +44,8 @@ def _parts(config: Mapping[str, Any]) -> int:
 def _find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
     if not config[key]:
         raise InputError(f"data={config['data']} needs pairs to train on: give --config.{key}=DIR, or --config.data=photos or demo.")
-    return pair_files.find_pairs(Path(config[key]), blur_folder=config["blur_folder"])
+    split = "train" if key == "train_dir" else "validation"
+    return stored.find_pairs_or_prepared(config[key], blur_folder=config["blur_folder"], default_split=split)
 
 
 def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:

@@ -1,0 +1,31 @@
+"""Options that several verbs share."""
+
+import argparse
+from pathlib import Path
+
+
+def path(text: str) -> Path:
+    """A path as the user typed it: the shell leaves the ~ of --workdir=~/runs as it is."""
+    return Path(text).expanduser()
+
+
+def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """--config, with the overrides that `cli` collects."""
+    parser.add_argument(
+        "--config", default=default, required=default is None, help="a configuration by name (see `drsn-jax info`), or FILE.py"
+    )
+    parser.epilog = "Any key of the configuration is changed by --config.KEY=VALUE; `drsn-jax info --config=NAME` lists them."
+
+
+def declare_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """--model."""
+    text = "a --workdir of a training (its best checkpoint by validation PSNR, else its newest), or one checkpoint"
+    parser.add_argument("--model", type=path, required=required, metavar="WORKDIR_OR_CHECKPOINT", help=text)
+
+
+def declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:
+    """--tile and --overlap."""
+    parser.add_argument(
+        "--tile", type=int, default=default, help=f"larger images are restored in tiles of so many pixels (default {default})"
+    )
+    parser.add_argument("--overlap", type=int, default=64, help="pixels by which tiles overlap (default 64)")

@@ -1,0 +1,17 @@
+"""Recognising images by their path in a download, whatever folder was put around it."""
+
+import re
+from collections.abc import Iterator
+
+from drsn_jax.data.pairs import IMAGE_SUFFIXES
+from drsn_jax.data.tree import Tree
+
+SUFFIX = "(?i:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")"
+
+
+def find(tree: Tree, pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """(name, match) of every image whose path ends in `pattern`, from the start of a folder's or file's name; no suffix in there."""
+    expression = re.compile(rf"(?:^|.*/){pattern}{SUFFIX}$")
+    for name in tree.files:
+        if match := expression.match(name):
+            yield name, match

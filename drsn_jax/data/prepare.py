@@ -1,0 +1,174 @@
+"""Preparing a benchmark: survey what was downloaded, show it, then store it as a TensorFlow Datasets data set, whole or not at all."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import logging as absl_logging
+
+from drsn_jax.data.benchmarks import FOLDERS, survey_source
+from drsn_jax.data.prepared_sets import default_data_dir, version_folder
+from drsn_jax.data.stored import import_tfds
+from drsn_jax.data.survey import Survey, check_complete
+from drsn_jax.data.survey_table import format_survey
+from drsn_jax.errors import InputError
+from drsn_jax.progress import Progress, draw_bar
+
+_REPLACED, _NEW = "incomplete.replaced", "incomplete.new"  # of an --overwrite, beside the version that is replaced
+
+
+class Prepared(NamedTuple):
+    """What is stored now: its NAME[/CONFIG], its folder, its metadata; `written` False where it was there already."""
+
+    title: str
+    folder: Path
+    metadata: Mapping[str, Any]
+    written: bool
+
+
+def prepare_dataset(
+    dataset: str,
+    *,
+    source: str | Path,
+    variant: str = "",
+    data_dir: Path | None = None,
+    allow_incomplete: bool = False,
+    check_only: bool = False,
+    overwrite: bool = False,
+    say_fn: Callable[[str], object] | None = None,
+    **options: Any,
+) -> Prepared | None:
+    """Stores what the folder or .zip file `source` holds of a data set of `benchmarks.CONFIGS`; None with `check_only`.
+
+    `data_dir` is tfds' own by default; `variant` is one of `CONFIGS`, or the name of somebody's own pairs; `options` are those of
+    the data set's survey. The table of the survey goes through `say_fn` (stdout by default) before anything is written. What is
+    there already with the same examples stays as it is; with `overwrite` the new set takes the old one's place once it is whole.
+    Raises `InputError`: something is missing, damaged or of a wrong size (`allow_incomplete` stores the rest, and says so in the
+    metadata), other examples are there already, no room, no tfds.
+    """
+    say: Callable[[str], object] = say_fn or sys.stdout.write
+    survey = survey_source(dataset, source, variant=variant, **options)
+    say(format_survey(survey))
+    check_complete(survey, allow_incomplete=allow_incomplete)
+    if check_only:
+        return None
+    tfds, data_dir = import_tfds(), Path(data_dir or default_data_dir()).expanduser()
+    place = data_dir / survey.title
+    with _only_one(place, title=survey.title):
+        if removed := _clear(place):
+            say(f"Removed what {removed} interrupted preparation{'s' if removed > 1 else ''} had left in {place}\n")
+        there = version_folder(data_dir, survey.title)
+        if there and not overwrite:
+            metadata = _check_same(there, survey)
+            say(f"{survey.title} is there already: {there}\n")
+            return Prepared(survey.title, there, metadata, written=False)
+        _check_room(survey, data_dir)
+        folder = _build(tfds, dataset, variant, survey, data_dir=data_dir, skip_damaged=allow_incomplete, replace=there is not None)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    say(_summary(survey.title, folder, metadata))
+    return Prepared(survey.title, folder, metadata, written=True)
+
+
+def _build(tfds: Any, dataset: str, variant: str, survey: Survey, *, data_dir: Path, skip_damaged: bool, replace: bool) -> Path:
+    from drsn_jax.data import builders
+
+    place = data_dir / survey.title
+    chosen = tfds.core.BuilderConfig(name=variant) if dataset == FOLDERS else variant or None
+    totals, progress = {split: len(examples) for split, examples in survey.splits.items()}, Progress()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.closing(progress), _quiet(tfds):
+        builder = builders.BUILDERS[dataset](data_dir=place / _NEW if replace else data_dir, config=chosen)
+        builder.survey, builder.skip_damaged = survey, skip_damaged
+        builder.on_example = lambda split, done: progress(f"{split} {draw_bar(done, totals[split])}")
+        builder.download_and_prepare(download_dir=scratch, download_config=tfds.download.DownloadConfig(compute_stats="skip"))
+    whole = Path(builder.data_dir)
+    if not replace:
+        return whole
+    final = place / whole.name
+    if final.exists():
+        os.replace(final, place / _REPLACED)
+    os.replace(whole, final)
+    _clear(place)
+    return final
+
+
+@contextlib.contextmanager
+def _quiet(tfds: Any) -> Iterator[None]:
+    """tfds says on stdout that it is downloading, warns of configurations that are not its own, and draws bars into logs."""
+    before = absl_logging.get_verbosity()
+    tfds.disable_progress_bar()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        absl_logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def _only_one(place: Path, *, title: str) -> Iterator[None]:
+    """Holds a lock for as long as the block runs, which ends with the process however that ends; `InputError` where it is held."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".preparing").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except OSError as error:
+            raise InputError(f"{title} is being prepared in {place} by another process; wait for it") from error
+        try:
+            yield
+        finally:
+            (place / ".preparing").unlink()
+            with contextlib.suppress(OSError):  # not empty: prepared
+                place.rmdir()
+
+
+def _clear(place: Path) -> int:
+    """Removes what interrupted preparations left, but for an old version that was about to be replaced. Returns how many."""
+    stale = [path for path in place.glob("incomplete.*") if path.is_dir()]
+    for path in stale:
+        if path.name == _REPLACED and version_folder(place, ".") is None:
+            os.replace(path, place / "1.0.0")
+        else:
+            shutil.rmtree(path)
+    return len(stale)
+
+
+def _check_same(there: Path, survey: Survey) -> dict[str, Any]:
+    metadata = json.loads((there / "metadata.json").read_text())
+    stored = {split: (kept["names"], kept["damaged"]) for split, kept in metadata["splits"].items()}
+    for split, examples in survey.splits.items():
+        names, damaged = stored.get(split, ([], []))
+        if len(examples) != len(names) + len(damaged) or not set(names) <= {example.name for example in examples}:
+            raise InputError(
+                f"{there} holds other examples than this ({split}: {len(names):,}, here {len(examples):,}); "
+                "replace it with --overwrite, or choose another --data-dir"
+            )
+    return metadata
+
+
+def _check_room(survey: Survey, data_dir: Path) -> None:
+    free = shutil.disk_usage(data_dir).free
+    if free < survey.num_bytes:
+        raise InputError(
+            f"{survey.title} takes {survey.num_bytes / 1e9:.1f} GB, {data_dir} has {free / 1e9:.1f} GB left; "
+            "make room there or choose another --data-dir"
+        )
+
+
+def _summary(title: str, folder: Path, metadata: Mapping[str, Any]) -> str:
+    splits = ", ".join(f"{title}:{split} ({len(stored['names']):,})" for split, stored in metadata["splits"].items())
+    damaged = [problem for stored in metadata["splits"].values() for problem in stored["damaged"]]
+    lines = [f"Prepared {folder}", f"Use it as {splits}"]
+    if damaged:
+        lines.insert(1, f"Left out, damaged: {len(damaged):,} ({damaged[0]})")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,122 @@
+"""What a detector finds in blurred and restored images, against what it finds in the sharp ones (Jiang & Liu, 5.2, Figure 6)."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+SHARP = "sharp"
+MATCH_IOU = 0.5
+"""Boxes of one class that overlap by this much are the same object, as PASCAL VOC and COCO's AP50 have it."""
+
+
+class Detection(NamedTuple):
+    """One object: its box in pixels of the image (left, top, right, bottom), its class, and the detector's confidence in [0, 1]."""
+
+    box: tuple[float, float, float, float]
+    label: int
+    name: str
+    confidence: float
+
+
+def box_iou(first: Float[np.ndarray, "n 4"], second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
+    """Intersection over union of every box (left, top, right, bottom) with every other, in [0, 1]; 0 where both are empty."""
+    first, second = first[:, None, :], second[None, :, :]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    shared = np.maximum(sides, 0).prod(axis=-1)
+    areas = ((box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (first, second))
+    union = sum(areas) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def suppress_overlaps(
+    boxes: Float[np.ndarray, "n 4"], labels: Int[np.ndarray, " n"], confidences: Float[np.ndarray, " n"], *, iou: float
+) -> Int[np.ndarray, " kept"]:
+    """Non-maximum suppression by class: the indices that stay, by falling confidence.
+
+    A box goes where one of its class with more confidence stays and overlaps it by more than `iou`.
+    """
+    waiting = np.argsort(-confidences, kind="stable")
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        overlaps = box_iou(boxes[best][None], boxes[waiting])[0] > iou
+        waiting = waiting[~(overlaps & (labels[waiting] == labels[best]))]
+    return np.array(kept, np.intp)
+
+
+def match_detections(sharp: Sequence[Detection], other: Sequence[Detection]) -> list[tuple[int, int]]:
+    """Pairs of indices (in sharp, in other) of the same object: one class, IoU of `MATCH_IOU` at least, each used once.
+
+    Greedy: the detections of `other`, by falling confidence, each take the free one of the sharp image that they overlap most.
+    """
+    overlaps = box_iou(_boxes(sharp), _boxes(other))
+    overlaps = np.where(_labels(sharp)[:, None] == _labels(other)[None, :], overlaps, 0.0)
+    pairs = []
+    for index in np.argsort([-detection.confidence for detection in other], kind="stable"):
+        if len(sharp) and overlaps[:, index].max() >= MATCH_IOU:
+            found = int(overlaps[:, index].argmax())
+            overlaps[found] = 0.0
+            pairs.append((found, int(index)))
+    return pairs
+
+
+def compare_detections(sharp: Sequence[Detection], other: Sequence[Detection]) -> dict[str, Any]:
+    """One image's detections against those in its sharp version, ready for JSON.
+
+    `count` and `objects` (by name) of what was found; `sharp_count` and `matched`, the objects of the sharp image that were found
+    again; `recall` = matched / sharp_count; `share_matched` = matched / count, which is a precision if the sharp image's detections are
+    taken for the truth; `mean_confidence` of all and `mean_confidence_matched` of the matched. None where nothing can be divided.
+    """
+    return _compare([(sharp, other)])
+
+
+def summarise_detections(images: Sequence[Mapping[str, Sequence[Detection]]]) -> dict[str, Any]:
+    """All images together, ready for JSON: under `versions`, for each, what `compare_detections` says, over the objects of all images.
+
+    Each image maps its versions (blurred, restored, compared methods, sharp) to their detections. Recall is matched / found in the
+    sharp images, summed before dividing, so that every object weighs the same. `note` says in words where there is no recall.
+    Raises ValueError where images have other versions than the first, or none is called sharp.
+    """
+    versions = list(images[0]) if images else []
+    if (images and SHARP not in versions) or any(set(image) != set(versions) for image in images):
+        raise ValueError(f"Every image needs the same versions, one of them {SHARP!r}; got {[sorted(image) for image in images]}.")
+    with_objects = sum(bool(image[SHARP]) for image in images)
+    return {
+        "images": len(images),
+        "images_with_objects": with_objects,
+        "match_iou": MATCH_IOU,
+        "note": None if with_objects else "The detector found no object in any sharp image, so there is no recall.",
+        "versions": {version: _compare([(image[SHARP], image[version]) for image in images]) for version in versions},
+    }
+
+
+def _compare(images: Sequence[tuple[Sequence[Detection], Sequence[Detection]]]) -> dict[str, Any]:
+    found = [detection for _, other in images for detection in other]
+    matched = [other[index] for sharp, other in images for _, index in match_detections(sharp, other)]
+    sharp_count = sum(len(sharp) for sharp, _ in images)
+    return {
+        "count": len(found),
+        "objects": dict(Counter(detection.name for detection in found).most_common()),
+        "sharp_count": sharp_count,
+        "matched": len(matched),
+        "recall": _ratio(len(matched), sharp_count),
+        "share_matched": _ratio(len(matched), len(found)),
+        "mean_confidence": _ratio(sum(detection.confidence for detection in found), len(found)),
+        "mean_confidence_matched": _ratio(sum(detection.confidence for detection in matched), len(matched)),
+    }
+
+
+def _ratio(part: int | float, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _boxes(detections: Sequence[Detection]) -> Float[np.ndarray, "n 4"]:
+    return np.array([detection.box for detection in detections], np.float64).reshape(-1, 4)
+
+
+def _labels(detections: Sequence[Detection]) -> Int[np.ndarray, " n"]:
+    return np.array([detection.label for detection in detections], np.int64)

@@ -1,0 +1,132 @@
+"""The same evaluation under growing noise: what shrinkage is for (Jiang & Liu, 5.5), as a table and a curve."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drsn_jax.errors import InputError
+from drsn_jax.evaluation.document import Bullets, Document, Pictures, Table, describe_data, describe_model, make_facts
+from drsn_jax.evaluation.html import as_html
+from drsn_jax.evaluation.markdown import as_markdown
+from drsn_jax.evaluation.protocols import check_protocol
+from drsn_jax.evaluation.report import METRICS_FILE, describe_machine
+from drsn_jax.evaluation.scorers import Metric
+from drsn_jax.files import write_atomically
+
+NOISE_VARIANCES = (0.0, 0.0005, 0.001, 0.005, 0.01)
+"""The standard sweep (SPEC section 3), on the image scale [0, 1]."""
+_CURVE = "curve.png"
+
+
+def sweep_noise(
+    evaluate_fn: Callable[[float, Path], Mapping[str, Any]], *, variances: Sequence[float], output: Path, command: str = ""
+) -> dict[str, Any]:
+    """Runs `evaluate_fn(variance, folder)` for each variance, each in a folder of its own below `output`; returns the sweep's metrics.json.
+
+    `evaluate_fn` returns the summary of an evaluation and goes on where it was interrupted (see `evaluate`). Writes metrics.json,
+    sweep.csv, report.md, report.html and curve.png. Raises InputError for a negative variance or one given twice, and where matplotlib is
+    missing, before anything is restored.
+    """
+    for variance in variances:
+        check_protocol("full", noise_variance=variance)
+    if len(set(variances)) != len(variances):
+        raise InputError(f"The noise variances {', '.join(f'{v:g}' for v in variances)} hold one twice; give each once.")
+    import_matplotlib()
+    folders = [f"noise_{variance:g}" for variance in variances]
+    runs = [dict(evaluate_fn(variance, output / folder)) for variance, folder in zip(variances, folders, strict=True)]
+    metrics = [Metric(**metric) for metric in runs[0]["metrics"]]
+    kept = ("noise_variance", "input", "restored", "gain", "compared", "worse", "images")
+    rows = [{key: run[key] for key in kept} | {"folder": folder} for run, folder in zip(runs, folders, strict=True)]
+    shared = {key: runs[0].get(key) for key in ("protocol", "model", "metrics", "data", "blurred", "sharp", "images", "tile", "overlap")}
+    summary = {**describe_machine(), "kind": "noise sweep", **shared, "command": command, "runs": rows}
+    draw_curve(rows, metric=metrics[0], path=output / _CURVE)
+    document = _make_document(summary, metrics)
+    write_atomically(output / "sweep.csv", _as_csv(rows, metrics).encode())
+    write_atomically(output / "report.md", as_markdown(document).encode())
+    write_atomically(output / "report.html", as_html(document, folder=output).encode())
+    write_atomically(output / METRICS_FILE, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    return summary
+
+
+def import_matplotlib() -> Any:
+    """matplotlib's Figure class, which needs no screen; InputError where the package is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(f"The curve of a noise sweep is drawn by matplotlib ({error}); pip install 'drsn-jax[plot]'.") from error
+    return Figure
+
+
+def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: Path) -> None:
+    """Draws `metric` over the noise's standard deviation in grey levels (0 to 255), a line for each version, as a PNG file.
+
+    The axis is the standard deviation because the variances of the sweep span a factor of twenty, and 0 has no logarithm.
+    """
+    figure = import_matplotlib()(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    levels = [255 * row["noise_variance"] ** 0.5 for row in rows]
+    for version in ("restored", "input", *rows[0]["compared"]):
+        values = [(row if version in row else row["compared"])[version][metric.name] for row in rows]
+        axes.plot(levels, values, marker="o", label=version, linestyle="--" if version == "input" else "-")
+    axes.set_xticks(levels, [f"{level:.1f}\n({row['noise_variance']:g})" for level, row in zip(levels, rows, strict=True)], fontsize=8)
+    axes.set_xlabel("standard deviation of the noise in grey levels (variance on the image scale [0, 1])")
+    axes.set_ylabel(metric.title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomically(path, buffer.getvalue())
+
+
+def format_sweep(summary: Mapping[str, Any]) -> str:
+    """A table for the terminal."""
+    table = _sweep_table(summary["runs"], [Metric(**metric) for metric in summary["metrics"]][:2])
+    widths = [max(len(row[i]) for row in (table.header, *table.rows)) for i in range(len(table.header))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (table.header, *table.rows))
+
+
+def _sweep_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> Table:
+    methods = list(rows[0]["compared"])
+    header = ["noise variance"]
+    for metric in metrics:
+        header += [f"{metric.title} in", "out", "gain", *methods]
+    body = []
+    for row in rows:
+        cells = [f"{row['noise_variance']:g}"]
+        for metric in metrics:
+            cells += [metric.format(row[version][metric.name], signed=version == "gain") for version in ("input", "restored", "gain")]
+            cells += [metric.format(row["compared"][method][metric.name]) for method in methods]
+        body.append(cells)
+    return Table("", header, body)
+
+
+def _make_document(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Document:
+    rows = summary["runs"]
+    links = [(f"variance {row['noise_variance']:g}", f"{row['folder']}/report.html") for row in rows]
+    return Document(
+        "Noise sweep",
+        [
+            f"Protocol `{summary['protocol']}` with Gaussian noise, seeded by the file's place, added to the blurred image.",
+            f"Data: {describe_data(summary)}. Model: {describe_model(summary['model'])}.",
+            _sweep_table(rows, metrics[:2]),
+            Pictures("Curve", [_CURVE]),
+            Bullets("", [(metric.title, metric.words) for metric in metrics[:2]]),
+            Bullets("Reports of each variance", links, code=True),
+            Bullets("Model and machine", make_facts(summary), code=True),
+        ],
+    )
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    methods = list(rows[0]["compared"])
+    columns = [(version, metric.name) for version in ("input", "restored", *methods) for metric in metrics]
+    writer.writerow(["noise_variance", *(f"{version}_{name}" for version, name in columns)])
+    for row in rows:
+        values = [(row["compared"] if version in methods else row)[version][name] for version, name in columns]
+        writer.writerow([f"{row['noise_variance']:g}", *(f"{value:.6f}" for value in values)])
+    return buffer.getvalue()

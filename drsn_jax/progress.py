@@ -1,0 +1,64 @@
+"""How far a long command is, for whoever watches it: one line on stderr, silent where that is no terminal."""
+
+import sys
+import time
+
+
+def draw_bar(done: int, total: int, *, width: int = 20) -> str:
+    """`[########............] 12/30`."""
+    filled = width * done // max(total, 1)
+    return f"[{'#' * filled}{'.' * (width - filled)}] {done:,}/{total:,}"
+
+
+class Progress:
+    """One line, written over again at most ten times a second."""
+
+    def __init__(self):
+        """Nothing is shown yet."""
+        self._shows, self._last = sys.stderr.isatty(), 0.0
+
+    def __call__(self, text: str) -> None:
+        """Shows `text` in place of the line before it."""
+        if self._shows and time.monotonic() - self._last > 0.1:
+            self._last = time.monotonic()
+            self._write(f"\r\x1b[K{text}")
+
+    def close(self) -> None:
+        """Clears the line."""
+        if self._shows:
+            self._write("\r\x1b[K")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+class Countdown:
+    """Counts towards a total and says how long is left at the mean pace; `done` were done before and do not count for the pace."""
+
+    def __init__(self, total: int, *, done: int = 0):
+        """Nothing is shown yet."""
+        self._total, self._done, self._before = total, done, done
+        self._progress, self._start = Progress(), time.monotonic()
+
+    def __enter__(self) -> "Countdown":
+        if self._before:
+            sys.stderr.write(f"{self._before} of {self._total} were done by an earlier run; going on.\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
+
+    def advance(self, text: str) -> None:
+        """One more is done."""
+        self._done += 1
+        pace = (time.monotonic() - self._start) / (self._done - self._before)
+        left = _duration(pace * (self._total - self._done))
+        self._progress(f"{draw_bar(self._done, self._total)} {left} left, {text}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
