@@ -34,7 +34,7 @@ ALLOWED = {
     "drsn_jax.progress": (),
     "drsn_jax.cli": ("config_values", "errors", "verbs"),
     "drsn_jax.verbs": ("commands",),
-    "drsn_jax.commands": ("commands", "config", "config_values", "errors", "info", "training.train", "evaluation", "restoration", "data"),
+    "drsn_jax.commands": ("commands", "config", "errors", "info", "training.train", "evaluation", "restoration", "data", "progress"),
     "drsn_jax.__main__": ("cli",),
 }
 BUILDERS = ("drsn_jax.data.builders", "drsn_jax.data.beam_pairs")  # tfds builders, registered when their module is imported

@@ -54,7 +54,7 @@ def test_one_table_and_one_curve_of_all_variances(entries, tmp_path):
     rows = list(csv.DictReader((output / "sweep.csv").open(newline="")))
     assert [float(row["input_psnr"]) for row in rows] == pytest.approx(inputs, abs=1e-5)
     page = (output / "report.html").read_text()
-    for text in ("noise_0.005/report.html", "data:image/jpeg", f"{gains[2]:+.2f}", "Noise sweep", "drsn-jax evaluate --noise-sweep"):
+    for text in ('href="noise_0.005/report.html"', "data:image/jpeg", f"{gains[2]:+.2f}", "Noise sweep", "drsn-jax evaluate --noise-sweep"):
         assert text in page
     lines = format_sweep(summary).splitlines()
     assert len(lines) == 4

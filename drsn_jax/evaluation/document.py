@@ -23,11 +23,12 @@ class Table(NamedTuple):
 
 
 class Bullets(NamedTuple):
-    """Names with what they stand for; `code`: values to be shown letter by letter."""
+    """Names with what they stand for; `code`: values to be shown letter by letter; `links`: files, relative to the report."""
 
     title: str
     items: list[tuple[str, str]]
     code: bool = False
+    links: bool = False
 
 
 class Pictures(NamedTuple):

@@ -5,6 +5,7 @@ import io
 import re
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -57,10 +58,8 @@ def _block(block: Table | Bullets | Pictures | str, folder: Path) -> str:
     if isinstance(block, Table):
         return _heading(block.title) + _table(block)
     if isinstance(block, Bullets):
-        items = (
-            f"<li>{_text(name)}: {f'<code>{escape(value)}</code>' if block.code else _text(value)}</li>" for name, value in block.items
-        )
-        return f"{_heading(block.title)}<ul>{''.join(items)}</ul>"
+        items = "".join(f"<li>{_text(name)}: {_value(value, block)}</li>" for name, value in block.items)
+        return f"{_heading(block.title)}<ul>{items}</ul>"
     if isinstance(block, Pictures):
         return _heading(block.title) + "\n".join(_figure(path, folder) for path in block.paths)
     return f"<p>{_text(block)}</p>"
@@ -68,6 +67,12 @@ def _block(block: Table | Bullets | Pictures | str, folder: Path) -> str:
 
 def _heading(title: str) -> str:
     return f"<h2>{escape(title)}</h2>" if title else ""
+
+
+def _value(value: str, block: Bullets) -> str:
+    if block.links:
+        return f'<a href="{quote(value)}">{escape(value)}</a>'
+    return f"<code>{escape(value)}</code>" if block.code else _text(value)
 
 
 def _text(text: str) -> str:
@@ -100,7 +105,8 @@ def _figure(path: str, folder: Path) -> str:
     image.save(buffer, "jpeg", quality=90)
     data = base64.b64encode(buffer.getvalue()).decode()
     name = escape(path)
+    size = f'width="{image.width}" height="{image.height}"'
     return (
-        f'<figure><a href="{name}"><img alt="{name}" width="{image.width}" height="{image.height}" src="data:image/jpeg;base64,{data}"></a>'
+        f'<figure><a href="{quote(path)}"><img alt="{name}" {size} src="data:image/jpeg;base64,{data}"></a>'
         f"<figcaption>{name}</figcaption></figure>"
     )

@@ -14,12 +14,18 @@ def as_markdown(document: Document) -> str:
             lines += [*_table(block), ""]
         elif isinstance(block, Bullets):
             lines += [f"## {block.title}", ""] if block.title else []
-            lines += [*(f"- {name}: `{value}`" if block.code else f"- {name}: {value}" for name, value in block.items), ""]
+            lines += [*(f"- {name}: {_value(value, block)}" for name, value in block.items), ""]
         elif isinstance(block, Pictures):
             lines += [f"## {block.title}", "", *(f"![{path}]({quote(path)})\n" for path in block.paths)]
         else:
             lines += [block, ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _value(value: str, block: Bullets) -> str:
+    if block.links:
+        return f"[{value}]({quote(value)})"
+    return f"`{value}`" if block.code else value
 
 
 def _table(table: Table) -> list[str]:

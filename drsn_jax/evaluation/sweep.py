@@ -114,7 +114,7 @@ def _make_document(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Doc
             _sweep_table(rows, metrics[:2]),
             Pictures("Curve", [_CURVE]),
             Bullets("", [(metric.title, metric.words) for metric in metrics[:2]]),
-            Bullets("Reports of each variance", links, code=True),
+            Bullets("Reports of each variance", links, links=True),
             Bullets("Model and machine", make_facts(summary), code=True),
         ],
     )
