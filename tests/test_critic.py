@@ -6,38 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import draw_variables, images, quick_compiles  # noqa: F401
 from scipy import signal
 
 from drsn_jax.models.critic import DENSE_WIDTHS, PATCH_WIDTHS, Critic
 from drsn_jax.models.generator import Generator
 
 TINY = {"dense": (4, 4, 6, 6, 8), "patch": (4, 6, 6, 8)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compiles():
-    """Tiny networks run fast enough as they are: half the time of compiling them is spent on optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def images(batch=2, height=32, width=32, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32))
-
-
-def draw_variables(module, *arguments, seed=0):
-    """Variables as `init` would make them (kernels of variance 2 / (fan in + fan out), biases 0), without compiling it."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            fan = np.prod(leaf.shape[:-2]) * sum(leaf.shape[-2:])
-            return jnp.asarray(rng.normal(0, np.sqrt(2 / fan), leaf.shape).astype(np.float32))
-        return jnp.full(leaf.shape, float(path[-1].key in ("scale", "var")), leaf.dtype)
-
-    shapes = jax.eval_shape(module.init, jax.random.key(0), *arguments)
-    return jax.tree_util.tree_map_with_path(draw, {name: shapes[name] for name in ("params", "batch_stats") if name in shapes})
 
 
 def count(module, size=256):
@@ -95,7 +70,7 @@ def test_one_score_an_image_in_its_range(head, norm):
 def test_patch_scores_are_averaged_after_the_sigmoid():
     """Every patch gives its own probability, as PatchGAN's loss over a map of sigmoids does."""
     options = {"head": "patch", "widths": TINY["patch"], "norm": "none"}
-    x = images()
+    x = images(2)
     critic = Critic(**options)
     variables = draw_variables(critic, x)
     variables = {"params": jax.tree.map(lambda p: 4 * p, variables["params"])}
@@ -133,7 +108,7 @@ def test_patch_takes_any_size_and_dense_one():
 )
 def test_biases_only_where_they_act(head, norm, without):
     init = Critic(head=head, widths=TINY[head], norm=norm).init
-    params = jax.eval_shape(init, jax.random.key(0), images())["params"]
+    params = jax.eval_shape(init, jax.random.key(0), images(2))["params"]
     convolutions = {name: p for name, p in params.items() if name.startswith("conv")}
     assert len(convolutions) == len(TINY[head]) + 1
     assert {name for name, p in convolutions.items() if "bias" not in p} == without
@@ -181,7 +156,7 @@ def test_training_mode_scores_by_this_batch_and_inference_by_the_moving_statisti
 @pytest.mark.parametrize("head", ["dense", "patch"])
 def test_bfloat16_scores_are_float32_and_close(head):
     options = {"head": head, "widths": TINY[head], "norm": "none", "critic_output": "linear", "dense_features": 16}
-    x = images()
+    x = images(2)
     variables = draw_variables(Critic(**options), x)
     fast = Critic(**options, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(fast.init, jax.random.key(0), x))} == {jnp.dtype("float32")}

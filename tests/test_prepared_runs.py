@@ -86,3 +86,19 @@ def test_training_on_a_set_that_is_not_prepared_says_so(tmp_path, capsys, monkey
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
     assert main(tiny.train_arguments(tmp_path / "run", data="resident", train_dir="gopro:train", batch_size=8)) == 2
     assert "drsn-jax prepare gopro" in capsys.readouterr().err
+
+
+def test_lais_nonuniform_images_are_shown_beside_sharp_ones_but_not_compared(photograph, tmp_path, tmp_path_factory, monkeypatch):
+    """Its truth is not, pixel for pixel, what the camera saw (SPEC section 3)."""
+    pytest.importorskip("pywt", reason="the noise estimate needs PyWavelets (pip install 'drsn-jax[noreference]')")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+    for folder, name in (("nonuniform", "natural_01_gyro_01"), ("ground_truth", "natural_01")):
+        (tmp_path / "lai" / folder).mkdir(parents=True)
+        Image.fromarray(photograph[100:148, 100:164]).save(tmp_path / "lai" / folder / f"{name}.png")
+    assert main(["prepare", "lai", "--part=nonuniform", f"--source={tmp_path / 'lai'}", "--allow-incomplete"]) == 0
+    model = tiny.trained(tmp_path_factory, photograph)
+    assert main(["evaluate", f"--model={model}", "--data=lai/nonuniform", f"--output={tmp_path / 'out'}"]) == 0
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (summary["protocol"], set(summary["input"])) == ("noreference", {"blur_effect", "noise_sigma"})
+    with Image.open(tmp_path / "out" / summary["panels"][0]) as panel:
+        assert panel.width > 3 * 64

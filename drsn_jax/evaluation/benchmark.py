@@ -60,6 +60,8 @@ def open_benchmark(
 
 
 def _own_protocol(prepared: PreparedSplit) -> str:
+    if prepared.name.startswith("lai/nonuniform"):
+        return "noreference"  # its sharp images are shown: they are not, pixel for pixel, what the camera saw (SPEC section 3)
     if prepared.kind == "pairs":
         return "realblur" if prepared.name.startswith("realblur") else "full"
     return "koehler" if prepared.kind == "koehler" else "noreference"
@@ -72,8 +74,9 @@ def _prepared_entries(prepared: PreparedSplit, protocol: str) -> tuple[list[foun
         single = all(len(frames) == 1 for frames in truths.values())
         return found.koehler_entries({one.name: one.image for one in prepared.blurred}, truths), single
     if protocol == "noreference":
-        files = [(pair.name, pair.blurred) for pair in prepared.pairs] + [(one.name, one.image) for one in prepared.blurred]
-        return found.unpaired_entries(dict(files)), False
+        if prepared.pairs:
+            return found.paired_entries(prepared.pairs), False
+        return found.unpaired_entries({one.name: one.image for one in prepared.blurred}), False
     if protocol == "koehler" or prepared.kind != "pairs":
         fitting = f"{_own_protocol(prepared)}{'' if prepared.kind == 'pairs' else ' or noreference'}"
         raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or leave --protocol away.")
