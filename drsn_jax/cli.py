@@ -1,4 +1,4 @@
-"""drsn-jax VERB: train, evaluate, restore, info. Exit codes: 0 done, 2 the user's mistake, 1 our failure.
+"""drsn-jax VERB: prepare, train, evaluate, compare, restore, info. Exit codes: 0 done, 2 the user's mistake, 1 our failure.
 
 The verbs themselves are in `drsn_jax.verbs`.
 """
@@ -16,7 +16,14 @@ from drsn_jax.config_values import nearest
 from drsn_jax.errors import InputError, TrainingDivergedError
 from drsn_jax.verbs import VERBS
 
-FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # anything else of the kind is ours
+FULL_OR_FORBIDDEN = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)  # anything else of the kind is ours
 
 
 class _Parser(argparse.ArgumentParser):

@@ -42,6 +42,7 @@ NOT_NEGATIVE += ("weight_decay", "clip_norm", "eval_every_steps", "checkpoint_ev
 NOT_NEGATIVE += ("prefetch", "blur_variation", "blur_saturation", "blur_cross")
 FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
 RANGES = ("noise_variance", "blur_length", "blur_inertia")  # pairs: 0 <= low <= high
+MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
@@ -70,6 +71,9 @@ def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> N
     if config["seed"] > MAX_SEED:
         raise InputError(f"seed={config['seed']} is too large; use 0 to {MAX_SEED} (--config.seed=0).")
     _check_tuples(config, defaults)
+    for key, most in MOST.items():
+        if (config[key][1] if key in RANGES else config[key]) > most:
+            raise InputError(f"{key}={shown(config[key])} is too large; use {most} or less (--config.{key}={shown(defaults[key])}).")
 
 
 def _check_tuples(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How far a long command is, for whoever watches it: one line on stderr, silent where that is no terminal."""
+"""How far a long command is, for whoever watches it: one line on stderr."""
 
 import sys
 import time
@@ -10,18 +10,22 @@ def draw_bar(done: int, total: int, *, width: int = 20) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}] {done:,}/{total:,}"
 
 
+_EVERY_SECONDS = 60.0  # where stderr is a file: one line a minute
+
+
 class Progress:
-    """One line, written over again at most ten times a second."""
+    """One line, written over again at most ten times a second; where stderr is no terminal, a new line a minute."""
 
     def __init__(self):
         """Nothing is shown yet."""
-        self._shows, self._last = sys.stderr.isatty(), 0.0
+        self._shows = sys.stderr.isatty()
+        self._last = 0.0 if self._shows else time.monotonic()
 
     def __call__(self, text: str) -> None:
         """Shows `text` in place of the line before it."""
-        if self._shows and time.monotonic() - self._last > 0.1:
+        if time.monotonic() - self._last > (0.1 if self._shows else _EVERY_SECONDS):
             self._last = time.monotonic()
-            self._write(f"\r\x1b[K{text}")
+            self._write(f"\r\x1b[K{text}" if self._shows else f"{text}\n")
 
     def close(self) -> None:
         """Clears the line."""

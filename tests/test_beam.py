@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import shutil
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from drsn_jax.data.frames import read_rgb
 from drsn_jax.data.pairs import check_pairs, find_pairs
 from drsn_jax.data.stored import find_pairs_or_prepared, open_prepared
 from drsn_jax.errors import InputError
+from drsn_jax.locks import lock_folder
 
 pytest.importorskip("apache_beam", reason="needs Apache Beam: pip install 'drsn-jax[beam]'")
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs tensorflow_datasets: pip install 'drsn-jax[data]'")
@@ -103,6 +106,45 @@ def test_a_set_that_is_there_is_kept_refused_or_replaced(tmp_path, photos, capsy
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("killed", ["between the two", "before the new one"])
+def test_a_run_that_was_killed_while_it_replaced_a_set(tmp_path, photos, killed):
+    command = ["photos", f"--source={photos}", "--blur-length=1,6", "--crop=32", BEAM, f"--data-dir={tmp_path / 'data'}"]
+    prepare(*command)
+    folder = tmp_path / "data" / "blurred_photos" / "1.0.0"
+    aside, left = folder.with_name("1.0.0.replaced"), folder.with_name("incomplete.ABC123_1.0.0")
+    stored = open_prepared("blurred_photos", data_dir=tmp_path / "data").sha256
+    folder.rename(aside)
+    (aside / "old").touch()
+    if killed == "between the two":
+        shutil.copytree(aside, folder, ignore=lambda place, names: ["old"])
+    else:
+        left.mkdir()
+    prepare(*command)
+    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
+    assert (folder / "old").exists() == (killed == "before the new one"), "which one is kept"
+    assert open_prepared("blurred_photos", data_dir=tmp_path / "data").sha256 == stored
+    with pytest.raises(InputError, match="seed=0; now it is seed=1"):
+        prepare(*command, "--seed=1")
+    prepare(*command, "--seed=1", "--overwrite")
+    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
+    assert open_prepared("blurred_photos", data_dir=tmp_path / "data").sha256 != stored
+
+
+def test_one_process_at_a_time_and_nothing_in_the_temporary_folder(tmp_path, photos, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    command = ["photos", f"--source={photos}", "--blur-length=1,6", "--crop=32", BEAM]
+    held = lock_folder(tmp_path / "data" / "blurred_photos", doing="testing")
+    with held, pytest.raises(InputError, match="another process is preparing blurred_photos"):
+        prepare(*command, f"--data-dir={tmp_path / 'data'}")
+    prepare(*command, f"--data-dir={tmp_path / 'data'}")
+    open_prepared("blurred_photos", data_dir=tmp_path / "data").pairs[0].sharp.read_bytes()
+    assert [path.name for path in (tmp_path / "temporary").iterdir()] == []
+    (tmp_path / "afile").touch()
+    with pytest.raises(InputError, match="afile is a file"):
+        prepare(*command, f"--data-dir={tmp_path / 'afile' / 'x'}")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -129,7 +171,8 @@ def test_a_missing_beam_is_named(tmp_path, photos, monkeypatch):
 
 
 def test_options_and_blocks():
-    from drsn_jax.data.beam_pairs import blocks, parse_options
+    from drsn_jax.data.beam_pairs import blocks
+    from drsn_jax.data.beam_runners import parse_options
 
     assert parse_options(["--project=p,--region=r", "--experiments=a,b"]) == ["--project=p", "--region=r", "--experiments=a,b"]
     lines = [{"scene": "ab"[i > 4], "number": i} for i in range(12)]

@@ -13,9 +13,11 @@ from PIL import Image
 from drsn_jax.cli import main
 from drsn_jax.data.pairs import find_pairs, list_images
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.benchmark import open_benchmark
-from drsn_jax.evaluation.entries import find_koehler_truths, koehler_entries, paired_entries, smallest_side
+from drsn_jax.evaluation.benchmark import open_folder_benchmark
+from drsn_jax.evaluation.entries import paired_entries, scored_sizes
+from drsn_jax.evaluation.koehler_entries import find_koehler_truths, koehler_entries
 
+NOTE = "A trajectory of the benchmark has about 199 frames; here an image was compared with 5 to 5."
 SIDE = 192  # five scales need 176
 
 
@@ -56,30 +58,35 @@ def test_koehler_by_trajectory(model, koehler, tmp_path, capsys):
     blurred, truth = koehler
     summary = evaluate(model, tmp_path / "out", f"--blurred={blurred}", f"--sharp={truth}", "--protocol=koehler", "--panels=1")
     assert [image["name"] for image in summary["per_image"]] == ["Blurry1_1", "Blurry1_3", "Blurry2_1", "Blurry2_2"]
-    assert set(summary["input"]) == {"psnr", "ms_ssim", "psnr_unaligned"}
+    assert set(summary["input"]) == {"psnr", "ms_ssim", "psnr_unaligned", "frames"}
+    assert summary["input"]["frames"] == 5
+    assert summary["notes"] == ["The benchmark has 48 images; these are 4 of them.", NOTE]
     values = {image["name"]: image["scores"]["input"]["psnr"] for image in summary["per_image"]}
     assert values["Blurry1_1"] > values["Blurry1_3"], "the longer trajectory is blurred more"
     assert "Köhler" in summary["metrics"][0]["words"]
     assert "approximation" not in summary["metrics"][0]["words"]
     assert "by trajectory: restored" in (tmp_path / "out" / "report.md").read_text()
-    assert "koehler protocol" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "koehler protocol" in out
+    assert NOTE in out
+    assert NOTE in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_skipped_frame_is_never_read(koehler):
-    truths, single = find_koehler_truths(koehler[1])
-    assert not single
-    assert [number for number, _ in truths[1, 3]] == [1, 2, 3, 4, 5]
-    assert koehler_entries(list_images(koehler[0]), truths)[0].sharp.name == "GroundTruth1_1_3.png", "a panel shows the middle of the path"
+    entries = {entry.name: entry for entry in koehler_entries(list_images(koehler[0]), find_koehler_truths(koehler[1]))}
+    assert [number for number, _ in entries["Blurry1_3"].truths] == [1, 2, 3, 4, 5]
+    assert entries["Blurry1_1"].sharp.name == "GroundTruth1_1_3.png", "a panel shows the middle of the path"
 
 
-def test_one_truth_a_scene_is_called_an_approximation(model, koehler, tmp_path):
+def test_one_truth_a_scene_is_called_an_approximation(model, koehler, tmp_path, capsys):
     blurred, truth = koehler
     (tmp_path / "gt").mkdir()
     for scene in (1, 2):
         Image.open(truth / f"Image{scene}/Kernel1/GroundTruth{scene}_1_3.png").save(tmp_path / "gt" / f"GroundTruth{scene}.png")
     summary = evaluate(model, tmp_path / "out", f"--blurred={blurred}", f"--sharp={tmp_path / 'gt'}", "--protocol=koehler", "--panels=0")
-    assert "single-GT approximation" in summary["metrics"][0]["words"]
-    assert summary["images"] == 4
+    assert (summary["protocol"], summary["images"]) == ("koehler_single", 4)
+    assert "single-GT approximation" in summary["protocol_in_words"]
+    assert "koehler_single protocol" in capsys.readouterr().out
     (tmp_path / "gt" / "GroundTruth1.png").rename(truth / "GroundTruth1.png")
     with pytest.raises(InputError, match="both kinds"):
         find_koehler_truths(truth)
@@ -94,7 +101,7 @@ def test_koehlers_noise_sweep(model, koehler, tmp_path, capsys):
     psnrs = [run["input"]["psnr"] for run in summary["runs"]]
     assert len(psnrs) == 5
     assert psnrs == sorted(psnrs, reverse=True)
-    assert len(capsys.readouterr().out.splitlines()) == 7
+    assert len(capsys.readouterr().out.splitlines()) == 10
 
 
 def test_realblur_counts_what_both_images_show(model, gopro, tmp_path):
@@ -146,15 +153,16 @@ def test_five_scales_are_left_out_where_the_smallest_image_has_no_room(koehler, 
     for name in ("blur", "sharp"):
         shutil.copytree(koehler[1] / "Image1" / "Kernel1", tmp_path / "pairs" / name)
     truth = tmp_path / "pairs"
-    places = {"data": None, "data_dir": None, "blurred": truth, "sharp": truth, "blur_folder": "blur", "compared": {}, "lpips": False}
-    names = {protocol: [m.name for m in open_benchmark(protocol=protocol, **places).scorer.metrics] for protocol in ("full", "half")}
+    options = {"blur_folder": "blur", "lpips": False}
+    benchmarks = {protocol: open_folder_benchmark(truth, truth, protocol=protocol, **options) for protocol in ("full", "half")}
+    names = {protocol: [metric.name for metric in benchmark.scorer.metrics] for protocol, benchmark in benchmarks.items()}
     assert "ms_ssim" in names["full"]
     assert "ms_ssim" not in names["half"]
 
 
-def test_the_smallest_side_follows_the_protocol(gopro):
+def test_the_scored_size_follows_the_protocol(gopro):
     entries = paired_entries(find_pairs(gopro))
-    assert [smallest_side(entries, protocol=p) for p in ("full", "half", "resize256")] == [48, 24, 256]
+    assert [set(scored_sizes(entries, protocol=p)) for p in ("full", "half", "resize256")] == [{(48, 64)}, {(24, 32)}, {(256, 256)}]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +180,8 @@ def test_the_smallest_side_follows_the_protocol(gopro):
         (["--detector=there.onnx"], "there.onnx"),
         (["--data=gopro:test"], "either --data"),
         (["--protocol=quarter"], "choose one of full, half"),
+        (["--data-dir=sets"], "--data-dir does nothing beside --blurred"),
+        (["--noise-variance=0.01", "--compare", "theirs=."], "noise_0.01"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, message, model, gopro, tmp_path, capsys):
@@ -188,15 +198,19 @@ def test_the_data_must_be_given_once(model, gopro, tmp_path, capsys):
     for arguments, message in (
         ([], "Give the images"),
         ([f"--blurred={gopro}", "--protocol=full"], "compares with sharp images"),
-        (["--data=gopro:test", f"--sharp={gopro}"], "leave it away"),
+        (["--data=gopro:test", f"--sharp={gopro}"], "--sharp does nothing beside --data"),
+        (["--data=gopro:test", "--blur-folder=blur"], "--blur-folder does nothing beside --data"),
         ([f"--blurred={tmp_path / 'nowhere'}"], "There is no folder"),
     ):
         assert main([*verb, *arguments]) == 2
         assert message in capsys.readouterr().err
 
 
-def test_a_sweep_of_pairs_has_one_row_a_variance(model, gopro, tmp_path):
+def test_a_sweep_of_pairs_has_one_row_a_variance_and_other_methods_at_each(model, gopro, tmp_path):
     pytest.importorskip("matplotlib", reason="the curve is drawn by matplotlib (pip install 'drsn-jax[plot]')")
-    evaluate(model, tmp_path / "out", f"--blurred={gopro}", f"--sharp={gopro}", "--noise-sweep", "--panels=1")
+    others = (f"--write-inputs={tmp_path / 'inputs'}", "--compare", f"nothing={tmp_path / 'inputs'}")
+    (tmp_path / "inputs").mkdir()
+    summary = evaluate(model, tmp_path / "out", f"--blurred={gopro}", f"--sharp={gopro}", "--noise-sweep", "--panels=1", *others)
+    assert all(run["compared"]["nothing"] == run["input"] for run in summary["runs"])
     rows = list(csv.DictReader((tmp_path / "out" / "sweep.csv").open(newline="")))
     assert [row["noise_variance"] for row in rows] == ["0", "0.0005", "0.001", "0.005", "0.01"]

@@ -100,7 +100,7 @@ def test_only_like_is_compared_with_like(psnrs, change, message):
 def test_unknown_versions_and_single_images_are_told(psnrs):
     summary = make_summary(psnrs)
     with pytest.raises(InputError, match="choose one of input, restored"):
-        compare_summaries(summary, copy.deepcopy(summary), version="theirs")
+        compare_summaries(summary, copy.deepcopy(summary), versions=("theirs", "restored"))
     with pytest.raises(InputError, match="two images at least"):
         compare_summaries(make_summary([27.0]), make_summary([28.0]))
     with pytest.raises(InputError, match="two scenes at least"):
@@ -115,7 +115,10 @@ def test_the_verb(psnrs, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "60 images, paired bootstrap by scene, 95% intervals" in out
     assert "B is better, beyond the noise" in out
+    report = str(tmp_path / "b")
+    assert main(["compare", report, report, "--version=input,restored"]) == 0, "within one report"
+    assert "(input), B = " in capsys.readouterr().out
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--resamples=3"]) == 2
-    assert "100 or more" in capsys.readouterr().err
+    assert "100 to 1,000,000" in capsys.readouterr().err

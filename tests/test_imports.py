@@ -20,8 +20,8 @@ ALLOWED = {
     "drsn_jax.config": ("config_values", "errors"),
     "drsn_jax.models": ("backend", "models"),
     "drsn_jax.pretrained": ("errors", "models"),
-    "drsn_jax.data": ("errors", "files", "data", "progress"),
-    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "progress"),
+    "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
+    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
     "drsn_jax.restoration.model": ("errors", "experiment", "training.checkpoint"),
     "drsn_jax.training": ("backend", "errors", "files", "models", "training"),  # the step, the state, losses, sharding, checkpoints, log
@@ -31,6 +31,7 @@ ALLOWED = {
     "drsn_jax.info": ("config", "costs", "errors", "experiment", "training.checkpoint"),
     "drsn_jax.costs": (),
     "drsn_jax.files": (),
+    "drsn_jax.locks": ("errors",),
     "drsn_jax.progress": (),
     "drsn_jax.cli": ("config_values", "errors", "verbs"),
     "drsn_jax.verbs": ("commands",),

@@ -19,6 +19,7 @@ from drsn_jax.data.frames import read_rgb
 from drsn_jax.data.making import make_pairs
 from drsn_jax.data.pairs import check_pairs, find_pairs
 from drsn_jax.errors import InputError
+from drsn_jax.locks import lock_folder
 
 # Stops for good after so many images, having said so by a file.
 HANGING = """
@@ -239,16 +240,14 @@ MISTAKES = {
     "--gamma=0": "gamma=0",
     "--response=missing.csv": "missing.csv cannot be read",
     "--workers=0": "use 1 or more",
-    "--seed=-1": None,
+    "--seed=-1": "out of range",
+    "--seed=4294967296": "out of range",
 }
 
 
 @pytest.mark.parametrize("option", MISTAKES)
 def test_mistakes_with_videos(tmp_path, clip, option):
     command = ["video", f"--source={clip[0]}", f"--output={tmp_path / 'out'}", option]
-    if MISTAKES[option] is None:
-        assert prepare(*command) == 0  # any number is a seed
-        return
     with pytest.raises(InputError, match=MISTAKES[option]) as raised:
         prepare(*command)
     assert "\n" not in str(raised.value)
@@ -272,6 +271,8 @@ def test_where_to_write_has_to_be_clear(tmp_path, clip, photos):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         prepare("photos", f"--source={photos}", f"--output={tmp_path / 'file'}")
+    with pytest.raises(InputError, match="is a file"):
+        prepare("photos", f"--source={photos}", f"--output={tmp_path / 'file' / 'x'}")
     with pytest.raises(InputError, match="exclude each other"):
         prepare("video", "--source", clip[0], f"--output={tmp_path / 'out'}", "--gamma=2", "--response=x")
 
@@ -338,7 +339,13 @@ def test_without_blur_and_noise_the_two_images_are_equal(tmp_path, photos):
         (["--seed=-1"], "out of range"),
         (["--blur-length=9,3"], "no range"),
         (["--blur-length=a,b"], "LOW,HIGH"),
-        (["--blur-cross=-1"], "negative"),
+        (["--blur-cross=-1"], "out of range"),
+        (["--blur-cross=nan"], "out of range"),
+        (["--blur-variation=1e9"], "out of range"),
+        (["--blur-saturation=inf"], "out of range"),
+        (["--blur-length=0,1e9"], "no range; use 0 <= low <= high <= 500"),
+        (["--blur-length=nan"], "no range"),
+        (["--noise-variance=0,inf"], "no range"),
         (["--noise-variance=-1,0"], "no range"),
         (["--source=/nowhere/at/all"], "is no folder"),
     ],
@@ -408,3 +415,62 @@ def test_pairs_are_made_as_they_are_written_not_all_before(tmp_path):
     made = make_pairs(output=tmp_path / "out", settings={}, plan_fn=lambda report: plan, examples_fn=examples, workers=2)
     assert made == (40, 40)
     assert max(waiting) <= 6
+
+
+@pytest.mark.parametrize("kind", ["video", "photos"])
+def test_one_process_at_a_time_writes_into_a_folder(tmp_path, clip, photos, kind):
+    command = [kind, f"--source={clip[0] if kind == 'video' else photos}", f"--output={tmp_path / 'out'}"]
+    with lock_folder(tmp_path / "out", doing="testing"):
+        with pytest.raises(InputError, match="another process is making pairs there"):
+            prepare(*command, "--overwrite")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert prepare(*command) == 0
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_where_nothing_was_made_other_settings_need_no_overwrite(tmp_path, photos):
+    whole = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    for path, image in whole.items():
+        path.write_bytes(image[: len(image) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        prepare(*photo_command(photos, tmp_path / "out"))
+    for path, image in whole.items():
+        path.write_bytes(image)
+    assert prepare(*photo_command(photos, tmp_path / "out", "--crop=32")) == 0
+    assert prepare(*photo_command(photos, tmp_path / "new", "--crop=32")) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")
+    for path in (tmp_path / "out").rglob("sharp/*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match="crop=32; now it is crop="):  # half of each is there
+        prepare(*photo_command(photos, tmp_path / "out"))
+
+
+def test_an_image_alone_is_no_video(tmp_path, clip):
+    single = write_frames(tmp_path / "single", clip[1][:1])
+    with pytest.raises(InputError, match="single has a single frame") as raised:
+        prepare("video", f"--source={single}", f"--output={tmp_path / 'out'}")
+    assert "--frames" not in str(raised.value)
+    few = write_frames(tmp_path / "few", clip[1][:4])
+    with pytest.raises(InputError, match="--frames=2-4"):
+        prepare("video", f"--source={few}", f"--output={tmp_path / 'out'}")
+    assert prepare("video", f"--source={few}", f"--output={tmp_path / 'out'}", "--frames=2-4") == 0
+
+
+def test_plans_are_compared_in_linear_time(tmp_path):
+    compared = []
+
+    class Line(dict):
+        __hash__ = None
+
+        def __eq__(self, other):
+            compared.append(self["name"])
+            return dict.__eq__(self, other)
+
+    def make(count):
+        plan = [Line(name=str(i), blurred=f"blur/{i}.png", sharp=f"sharp/{i}.png") for i in range(count)]
+        return make_pairs(output=tmp_path, settings={}, plan_fn=lambda report: plan, examples_fn=lambda missing: [], extend=True)
+
+    make(100)
+    compared.clear()
+    make(101)
+    assert len(compared) <= 300, "each with every other"

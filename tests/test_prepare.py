@@ -275,7 +275,7 @@ def test_killed_in_the_middle_is_never_taken_for_whole(tmp_path, source, data_di
     end = time.monotonic() + 60
     while not (tmp_path / "there").exists() and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
-    _refused(cli(*arguments), "is being prepared", "by another process")
+    _refused(cli(*arguments), "another process is preparing gopro/linear there")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert _left(data_dir), "the test killed too late"
@@ -355,3 +355,112 @@ print([name for name in ("tensorflow", "jax") if name in sys.modules])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def _pairs(tmp_path, names="ab"):
+    """A folder of pairs, and the verb that prepares it."""
+    source = downloads.write_folder(
+        tmp_path / "mine", downloads.images(*(f"{side}/{name}.png" for side in ("blur", "sharp") for name in names))
+    )
+    return source, ["prepare", "pairs", "--name=mine", f"--source={source}"]
+
+
+def _flip(path):
+    """One byte changes, where it makes no difference to whether the file is whole: the metadata of a PNG keep their length."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    for comment in "ab":
+        info = PngInfo()
+        info.add_text("comment", comment)
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, pnginfo=info)
+        yield path.stat().st_size
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_other_pixels_under_the_same_names_are_noticed(tmp_path, data_dir, cli, archive):
+    source, arguments = _pairs(tmp_path)
+    change = _flip(source / "sharp/b.png")
+
+    def offer():
+        if archive:
+            files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*.png")}
+            arguments[-1] = f"--source={downloads.write_zip(tmp_path / 'mine.zip', files)}"
+        return cli(*arguments)
+
+    size = next(change)
+    assert offer()[0] == 0
+    assert "is there already" in offer()[1]
+    before = open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes()
+    assert next(change) == size, "the sizes alone would tell"
+    _refused(offer(), "holds other examples than this (train: b differs)", "--overwrite")
+    (source / "sharp/b.png").write_bytes(downloads.image("new") + b"\0")
+    _refused(offer(), "(train: b has another size)", "--overwrite")
+    assert open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes() == before
+
+
+def test_the_same_files_in_an_archive_and_in_a_folder_are_the_same(tmp_path, data_dir, cli):
+    source, arguments = _pairs(tmp_path)
+    assert cli(*arguments)[0] == 0
+    files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*.png")}
+    assert "is there already" in cli(*arguments[:-1], f"--source={downloads.write_zip(tmp_path / 'x.zip', files)}")[1]
+
+
+def test_a_split_that_the_source_has_no_more_is_noticed(tmp_path, data_dir, cli):
+    files = downloads.images(*(f"{split}/{side}/a.png" for split in ("train", "test") for side in ("blur", "sharp")))
+    source = downloads.write_folder(tmp_path / "mine", files)
+    arguments = ["prepare", "pairs", "--name=mine", f"--source={source}"]
+    assert cli(*arguments)[0] == 0
+    for side in ("blur", "sharp"):
+        (source / f"test/{side}/a.png").unlink()
+    _refused(cli(*arguments), "holds other examples than this (test: 1, here 0)", "--overwrite")
+
+
+def test_a_damaged_image_that_was_mended_is_noticed(tmp_path, data_dir, cli):
+    source, arguments = _pairs(tmp_path)
+    whole = (source / "sharp/b.png").read_bytes()
+    (source / "sharp/b.png").write_bytes(whole[:-40] + b"\0" * 40)
+    assert cli(*arguments, "--allow-incomplete")[0] == 0
+    assert "is there already" in cli(*arguments, "--allow-incomplete")[1]
+    (source / "sharp/b.png").write_bytes(whole)
+    _refused(cli(*arguments, "--allow-incomplete"), "(train: b differs)", "--overwrite")
+
+
+@pytest.mark.parametrize("contents", ["{", "{}", '{"splits": {"train": {"names": ["a", "b"]}}}'])
+def test_what_is_there_but_says_nothing_of_its_files_is_replaced_only_when_asked(tmp_path, data_dir, cli, contents):
+    _, arguments = _pairs(tmp_path)
+    cli(*arguments)
+    (data_dir / "deblurring_pairs/mine/1.0.0/metadata.json").write_text(contents)
+    _refused(cli(*arguments), "--overwrite")
+    assert cli(*arguments, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize("below", [".", "x", "x/y"])
+def test_a_file_where_the_data_sets_are_to_be_kept(tmp_path, cli, below):
+    _, arguments = _pairs(tmp_path)
+    (tmp_path / "afile").write_text("mine")
+    _refused(cli(*arguments, f"--data-dir={tmp_path / 'afile' / below}"), "afile is a file, a folder is needed")
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
+def test_a_failure_leaves_no_folder(tmp_path, data_dir, cli):
+    source, arguments = _pairs(tmp_path)
+    (source / "sharp/b.png").write_bytes((source / "sharp/b.png").read_bytes()[:-40])
+    _refused(cli(*arguments), "damaged")
+    assert not data_dir.exists()
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, data_dir, cli, monkeypatch):
+    import tempfile
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    _, arguments = _pairs(tmp_path)
+    assert cli(*arguments)[0] == 0
+    assert cli(*arguments, "--overwrite")[0] == 0
+    assert cli(*arguments)[0] == 0
+    for pair in open_prepared("deblurring_pairs").pairs:
+        pair.sharp.read_bytes()
+    assert list((tmp_path / "temporary").iterdir()) == []

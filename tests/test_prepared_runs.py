@@ -59,9 +59,27 @@ def test_koehler_by_name_is_scored_by_its_own_protocol(photograph, tmp_path, tmp
     model = tiny.trained(tmp_path_factory, photograph)
     assert main(["evaluate", f"--model={model}", "--data=koehler", f"--output={tmp_path / 'out'}", "--panels=0"]) == 0
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert (summary["protocol"], summary["images"]) == ("koehler", 2)
-    assert "single-GT approximation" in summary["metrics"][0]["words"]
+    assert (summary["protocol"], summary["images"]) == ("koehler_single", 2)
     assert summary["input"]["psnr"] > summary["input"]["psnr_unaligned"], "three rows of shift are registered"
+
+
+def test_koehlers_skipped_frame_counts_in_no_way_of_reading(photograph, tmp_path, tmp_path_factory, monkeypatch):
+    """Frame 30 of scene 1, trajectory 3 is the blurred image itself here: it would score 100 dB."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+    blurred, truth = photograph[100:292, 100:292], photograph[140:332, 60:252]
+    files = {"BlurryImages/Blurry1_3": blurred, **{f"Image1/Kernel3/GroundTruth1_3_{k}": truth for k in (1, 2)}}
+    files["Image1/Kernel3/GroundTruth1_3_30"] = blurred
+    for name, image in files.items():
+        (tmp_path / "koehler" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "koehler" / f"{name}.png")
+    assert main(["prepare", "koehler", f"--source={tmp_path / 'koehler'}", "--allow-incomplete"]) == 0
+    model = tiny.trained(tmp_path_factory, photograph)
+    folders = [f"--blurred={tmp_path / 'koehler' / 'BlurryImages'}", f"--sharp={tmp_path / 'koehler' / 'Image1'}", "--protocol=koehler"]
+    for name, arguments in (("sets", ["--data=koehler"]), ("folders", folders)):
+        assert main(["evaluate", f"--model={model}", f"--output={tmp_path / 'out' / name}", "--panels=0", *arguments]) == 0
+    stored, plain = (json.loads((tmp_path / "out" / name / "metrics.json").read_text()) for name in ("sets", "folders"))
+    assert stored["input"] == plain["input"]
+    assert (stored["input"]["frames"], stored["input"]["psnr"] < 30) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,18 @@ def test_silent_where_it_is_no_terminal(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_file_gets_a_line_a_minute(capsys, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with Countdown(500) as countdown:
+        for _ in range(300):
+            clock[0] += 1
+            countdown.advance("a")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4
+    assert all("/500" in line and "\x1b" not in line for line in lines)
+
+
 def test_time_left_is_at_the_pace_of_this_run_alone(capsys, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)

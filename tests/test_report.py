@@ -143,7 +143,7 @@ def test_koehlers_report_has_a_table_by_trajectory(tmp_path):
         ImageScore(name, 8, 8, {v: {m.name: value + d for m in scorer.metrics} for v, d in (("input", 0), ("restored", 1))}, 1.0, False)
         for name, value in psnrs.items()
     ]
-    run = describe_run(protocol="koehler", noise_variance=0.0, scorer=scorer, model_info=MODEL, command="")
+    run = describe_run(protocol="koehler_single", noise_variance=0.0, scorer=scorer, model_info=MODEL, command="")
     write_report(tmp_path, summary={**run, **summarise(scores, metrics=scorer.metrics), "panels": []}, scores=scores)
     text = (tmp_path / "report.md").read_text()
     assert "### PSNR (dB) by trajectory: input\n\n|  | 1 | 12 | mean |" in text
@@ -151,25 +151,25 @@ def test_koehlers_report_has_a_table_by_trajectory(tmp_path):
     assert "| scene 2 | 26.00 |  | 26.00 |" in text
     assert "| mean | 23.00 | 30.00 | 25.33 |" in text
     assert "| scene 1 | 21.00 | 31.00 | 26.00 |" in text, "and one of the restored images"
-    assert "single-GT approximation" in text
+    assert "single-GT approximation" in text.split("| mean |")[0], "before any figure"
 
 
 def test_a_finished_evaluation_is_returned_to_those_who_ask_for_the_same(report, capsys):
     assert finished_summary(report, settings=SETTINGS)["gain"]["psnr"] == 0.75
     assert "--overwrite" in capsys.readouterr().err
-    with pytest.raises(InputError, match="already holds an evaluation"):
+    with pytest.raises(InputError, match=r"already holds an evaluation .*protocol: half, now full"):
         finished_summary(report, settings=SETTINGS | {"protocol": "full"})
     assert finished_summary(report / "elsewhere", settings=SETTINGS) is None
 
 
 def test_overwriting_clears_what_would_mislead(report):
-    (report / "panels" / "old.png").write_bytes(b"old")
+    (report / "panels" / "mine.png").write_bytes(b"mine")
     (report / "notes.txt").write_text("the user's own")
     with open_report(report, settings=SETTINGS, overwrite=True) as journal:
         assert journal.scores == {}
     assert not (report / "metrics.json").exists()
     assert not (report / "report.html").exists()
-    assert not (report / "panels" / "old.png").exists()
+    assert [path.name for path in (report / "panels").iterdir()] == ["mine.png"], "the panels that the report lists are gone"
     assert (report / "notes.txt").exists()
 
 
@@ -237,6 +237,13 @@ def test_an_unfinished_evaluation_with_other_settings_is_kept(tmp_path):
 
 def test_a_damaged_journal_is_told(tmp_path):
     path = journal_of(tmp_path, *SCORES)
-    path.write_text(path.read_text().replace('"name"', '"noun"'))
-    with pytest.raises(InputError, match="damaged"):
-        open_report(tmp_path, settings=SETTINGS)
+    for damage in (path.read_text().replace('"name"', '"noun"'), "[1]\n"):
+        path.write_text(damage)
+        with pytest.raises(InputError, match="damaged"):
+            open_report(tmp_path, settings=SETTINGS)
+
+
+def test_a_foreign_metrics_file_is_told(tmp_path):
+    (tmp_path / "metrics.json").write_text("[1]")
+    with pytest.raises(InputError, match="already holds an evaluation"):
+        finished_summary(tmp_path, settings=SETTINGS)

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import downloads
@@ -268,3 +269,45 @@ def test_metadata_that_was_damaged_or_is_somebody_elses(gopro, data_dir):
     assert "is damaged" in _refused(open_prepared, "gopro:test")
     metadata.write_text("{}")
     assert "was not written by `drsn-jax prepare`" in _refused(open_prepared, "gopro:test")
+
+
+def test_a_missing_package_is_named_and_not_taken_for_damage(gopro, monkeypatch):
+    pairs = open_prepared("gopro:test").pairs
+    monkeypatch.setitem(sys.modules, "array_record.python.array_record_data_source", None)
+    for message in (_refused(pairs[0].sharp.read_bytes), _refused(open_prepared, "gopro:test")):
+        assert "pip install 'drsn-jax[data]'" in message
+        assert "--overwrite" not in message
+
+
+def test_koehlers_sharp_frames_are_no_blurred_images(tmp_path):
+    _prepare(tmp_path, "koehler", downloads.koehler_files())
+    assert "koehler has no split 'truth' of blurred images; use koehler" in _refused(open_prepared, "koehler:truth")
+    assert open_prepared("koehler:blurred") == open_prepared("koehler")
+
+
+def _hash(tmp_path, dataset, files, spec, place, **kwargs):
+    source = downloads.write_folder(tmp_path / place / "source", files)
+    prepare_dataset(dataset, source=source, say_fn=len, data_dir=tmp_path / place / "tfds", **kwargs)
+    return open_prepared(spec, data_dir=tmp_path / place / "tfds").sha256
+
+
+def test_the_hash_of_a_split_is_that_of_its_files(tmp_path):
+    files = downloads.gopro_files()
+    hashes = [_hash(tmp_path, "gopro", files, "gopro:test", place, variant="linear") for place in ("one", "two")]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == 64
+    assert hashes[0] != open_prepared("gopro:train", data_dir=tmp_path / "one/tfds").sha256
+    other = files | {"test/T/sharp/000001.png": downloads.image("other")}
+    assert _hash(tmp_path, "gopro", other, "gopro:test", "three", variant="linear") != hashes[0]
+    assert (
+        open_prepared("gopro:train", data_dir=tmp_path / "three/tfds").sha256
+        == open_prepared("gopro:train", data_dir=tmp_path / "one/tfds").sha256
+    )
+
+
+@pytest.mark.parametrize("changed", ["BlurryImages/Blurry1_1.png", "Image1/Kernel1/GroundTruth1_1_1.png"])
+def test_koehlers_hash_is_that_of_both_splits(tmp_path, changed):
+    files = downloads.koehler_files()
+    whole = _hash(tmp_path, "koehler", files, "koehler", "one")
+    assert len(whole) == 64
+    assert _hash(tmp_path, "koehler", files | {changed: downloads.image("other")}, "koehler", "two") != whole

@@ -30,13 +30,13 @@ def entries(photograph, tmp_path):
     return made
 
 
-def sweep(entries, output, *, restore_fn=smooth, variances=(0.0, 0.001, 0.005)):
-    def run(variance, folder):
-        return evaluate(
-            entries, restore_fn=restore_fn, model_info={"path": "blur", "sha256": "1"}, output=folder, noise_variance=variance, max_panels=1
-        )
+def sweep(entries, output, *, restore_fn=smooth, variances=(0.0, 0.001, 0.005), overwrite=False):
+    arguments = {"restore_fn": restore_fn, "model_info": {"path": "blur", "sha256": "1"}, "max_panels": 1, "overwrite": overwrite}
 
-    return sweep_noise(run, variances=variances, output=output, command="drsn-jax evaluate --noise-sweep")
+    def run(variance, folder):
+        return evaluate(entries, output=folder, noise_variance=variance, **arguments)
+
+    return sweep_noise(run, variances=variances, output=output, overwrite=overwrite, command="drsn-jax evaluate --noise-sweep")
 
 
 def test_one_table_and_one_curve_of_all_variances(entries, tmp_path):
@@ -57,8 +57,8 @@ def test_one_table_and_one_curve_of_all_variances(entries, tmp_path):
     for text in ('href="noise_0.005/report.html"', "data:image/jpeg", f"{gains[2]:+.2f}", "Noise sweep", "drsn-jax evaluate --noise-sweep"):
         assert text in page
     lines = format_sweep(summary).splitlines()
-    assert len(lines) == 4
-    assert lines[3].split()[:2] == ["0.005", f"{inputs[2]:.2f}"]
+    assert len(lines) == 5
+    assert lines[4].split()[:2] == ["0.005", f"{inputs[2]:.2f}"]
 
 
 def test_the_curve_shows_all_versions(entries, tmp_path):
@@ -90,6 +90,32 @@ def test_impossible_sweeps_are_told_before_anything_is_restored(variances, messa
     with pytest.raises(InputError, match=message):
         sweep(entries, tmp_path / "sweep", restore_fn=pytest.fail, variances=variances)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_does_not_write_over_an_evaluation(entries, tmp_path):
+    arguments = {"restore_fn": smooth, "model_info": {"path": "blur", "sha256": "1"}, "max_panels": 1}
+    evaluate(entries, output=tmp_path / "out", **arguments)
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    with pytest.raises(InputError, match=r"already holds a metrics.json of something else"):
+        sweep(entries, tmp_path / "out", restore_fn=pytest.fail)
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    sweep(entries, tmp_path / "sweep")
+    with pytest.raises(InputError, match="already holds an evaluation"):
+        evaluate(entries, output=tmp_path / "sweep", **arguments)
+    sweep(entries, tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "per_image.csv").exists(), "nothing of the old evaluation is left"
+
+
+def test_a_sweep_that_is_made_anew_and_breaks_off_does_not_pass_for_the_old_one(entries, tmp_path):
+    sweep(entries, tmp_path / "sweep")
+    with pytest.raises(RuntimeError, match="power cut"):
+        sweep(entries, tmp_path / "sweep", restore_fn=cut, overwrite=True)
+    for name in ("metrics.json", "report.html", "curve.png", "sweep.csv"):
+        assert not (tmp_path / "sweep" / name).exists()
+
+
+def cut(image):
+    raise RuntimeError("power cut")
 
 
 def test_the_standard_variances():

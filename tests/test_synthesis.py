@@ -1,5 +1,6 @@
 """Blur made on the device: kernels, their convolution in linear light against scipy, noise against its statistics."""
 
+import math
 from functools import partial
 
 import jax
@@ -10,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from drsn_jax import config_values
+from drsn_jax.config import load_config
 from drsn_jax.data.synthesis import BlurRecipe, blur_linear, camera_noise, path_to_kernel, shake_kernels, shake_path, synthesise
 from drsn_jax.errors import InputError
+from drsn_jax.experiment import make_recipe
 
 CLEAN = BlurRecipe(length=(0.0, 8.0), variation=0.0, saturation=0.0, noise_variance=(0.0, 0.0))
 blur = jax.jit(synthesise, static_argnums=2)
@@ -236,9 +240,25 @@ def test_same_key_same_images():
 
 @pytest.mark.parametrize(
     "change",
-    [{"length": (5.0, 4.0)}, {"length": (-1.0, 4.0)}, {"noise_variance": (0.1, 0.0)}, {"variation": -0.1}, {"saturation": -1.0}],
+    [{"length": (5.0, 4.0)}, {"length": (-1.0, 4.0)}, {"noise_variance": (0.1, 0.0)}, {"variation": -0.1}, {"saturation": -1.0}]
+    + [{name: value} for name in ("cross", "variation", "saturation") for value in (math.nan, math.inf, 1e9)]
+    + [{name: (0.0, value)} for name in ("length", "inertia", "noise_variance") for value in (math.nan, math.inf, 1e9)],
 )
 def test_ranges_that_are_none(change):
     (name,) = change
     with pytest.raises(InputError, match=name):
         BlurRecipe()._replace(**change).check()
+
+
+@pytest.mark.parametrize("key", config_values.MOST)
+def test_a_configuration_is_held_to_the_same_limits(key):
+    """The largest value passes both, anything above it neither."""
+    defaults, most = load_config("default"), config_values.MOST[key]
+    for value, fits in ((most, True), (most * 1.001, False)):
+        config = defaults | {key: (0.0, value) if key in config_values.RANGES else float(value)}
+        for check in (partial(config_values.check_values, defaults=defaults), make_recipe):
+            if fits:
+                check(config)
+            else:
+                with pytest.raises(InputError):
+                    check(config)

@@ -12,7 +12,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=path, metavar="A", help="metrics.json of an evaluation, or its folder")
     parser.add_argument("second", type=path, metavar="B", help="the other one, of the same images")
     parser.add_argument(
-        "--version", default="restored", metavar="NAME", help="what is compared: restored (default), or a compared method's name"
+        "--version",
+        default="restored",
+        metavar="A[,B]",
+        help="what is compared of each: restored (default), or a method's name; `compare R R --version=theirs,restored`: in one report",
     )
     parser.add_argument("--by", choices=("image", "scene"), default="image", help="what is resampled: images, or whole scenes (folders)")
     parser.add_argument("--resamples", type=int, default=10_000, help="how many times (default 10,000)")
@@ -24,13 +27,14 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.evaluation.bootstrap import compare_summaries, format_differences
     from drsn_jax.evaluation.report import read_summary
 
-    if arguments.resamples < 100:
-        raise InputError(f"--resamples={arguments.resamples} is too few for an interval; use 100 or more.")
+    if not 100 <= arguments.resamples <= 1_000_000:
+        raise InputError(f"--resamples={arguments.resamples} cannot be; use 100 to 1,000,000.")
     if arguments.seed < 0:
         raise InputError(f"--seed={arguments.seed} cannot be; use 0 or more.")
     first, second = read_summary(arguments.first), read_summary(arguments.second)
-    options = {"by": arguments.by, "resamples": arguments.resamples, "seed": arguments.seed, "version": arguments.version}
+    versions = (arguments.version.partition(",")[0], arguments.version.rpartition(",")[2])
+    options = {"by": arguments.by, "resamples": arguments.resamples, "seed": arguments.seed, "versions": versions}
     differences = compare_summaries(first, second, **options)
-    names = (str(arguments.first), str(arguments.second))
+    names = (f"{arguments.first} ({versions[0]})", f"{arguments.second} ({versions[1]})")
     sys.stdout.write(format_differences(differences, names=names, images=first["images"], by=arguments.by) + "\n")
     return 0

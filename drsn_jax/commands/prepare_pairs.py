@@ -157,7 +157,7 @@ def _make_with_beam(arguments: argparse.Namespace, making: _Making) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # before TensorFlow is imported, as it greets on stderr otherwise
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
-        from drsn_jax.data import beam_pairs
+        from drsn_jax.data import beam_pairs, beam_runners
     except ImportError as error:
         raise InputError(f"--beam-runner stores with tensorflow_datasets ({error}); pip install 'drsn-jax[data,beam]'") from error
     from drsn_jax.progress import Progress
@@ -166,7 +166,7 @@ def _make_with_beam(arguments: argparse.Namespace, making: _Making) -> int:
         getattr(beam_pairs, making.builder),
         data_dir=arguments.data_dir if "://" in arguments.data_dir else str(path(arguments.data_dir)),
         runner=arguments.beam_runner,
-        options=beam_pairs.parse_options(arguments.beam_options),
+        options=beam_runners.parse_options(arguments.beam_options),
         settings=making.settings,
         plan_fn=lambda: beam_pairs.blocks(making.plan_fn(Progress()), size=making.block),
         examples_fn=making.examples_fn,

@@ -20,15 +20,18 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 
+from drsn_jax.data.beam_runners import open_beam
 from drsn_jax.data.making import Example, Line, refuse_other_settings
 from drsn_jax.errors import InputError
+from drsn_jax.locks import lock_folder
 
 BLOCK = 16  # windows of a source that one worker makes at a time: a video is decoded from the key frame before the first of them
 
@@ -52,9 +55,11 @@ class _MadeByBeam(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format=file_format or "array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        from drsn_jax.data.builders import LocalInfo  # with it come the benchmarks, which nobody needs before
+
         image = partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
         features = {"blurred": image(), "sharp": image(), "name": tfds.features.Text(), "scene": tfds.features.Text()}
-        return tfds.core.DatasetInfo(
+        return LocalInfo(
             builder=self,
             description=str(self.__doc__),
             features=tfds.features.FeaturesDict(features),
@@ -111,29 +116,42 @@ def prepare_with_beam(
 
     `examples_fn` must be picklable, `plan_fn` returns its elements; `options` are Beam's, each as --name=value. The data set appears
     once it is complete; a run that was cut off is made anew. Raises `InputError` for a missing Beam, an unknown runner, a bad
-    option, and a data set made with other settings, which `overwrite` replaces.
+    option, a data set made with other settings, which `overwrite` replaces, and one that another process is preparing.
     """
-    beam_options, beam_runner = _open_beam(runner, options)
-    settings = json.loads(json.dumps(dict(settings)))
-    folder = epath.Path(builder_class(data_dir=data_dir).data_path)
-    aside = folder.parent / f"{folder.name}.replaced"
-    if folder.exists() and not overwrite:
-        stored = json.loads((folder / "metadata.json").read_text()) if (folder / "metadata.json").exists() else {}
-        refuse_other_settings(str(folder), stored, settings)
-        return str(folder), builder_class(data_dir=data_dir).info.splits["train"].num_examples
-    elements = plan_fn()
-    if folder.exists():
-        folder.rename(aside)  # kept until the new one is complete
-    try:
-        builder = builder_class(data_dir=data_dir, elements=elements, examples_fn=examples_fn, settings=settings)
-        _build(builder, tfds.download.DownloadConfig(beam_runner=beam_runner, beam_options=beam_options))
-    except BaseException:
-        if aside.exists() and not folder.exists():
-            aside.rename(folder)
-        raise
-    if aside.exists():
+    beam = dict(zip(("beam_options", "beam_runner"), open_beam(runner, options), strict=True))
+    settings, place = json.loads(json.dumps(dict(settings))), epath.Path(data_dir) / builder_class.name
+    remote = "://" in data_dir  # there are no locks there
+    with nullcontext() if remote else lock_folder(Path(place), doing=f"preparing {builder_class.name}"):
+        folder = epath.Path(builder_class(data_dir=data_dir).data_path)
+        aside = folder.parent / f"{folder.name}.replaced"
+        for left in () if remote else place.glob("incomplete.*"):  # of a run that was killed
+            left.rmtree()
+        _settle(folder, aside)
+        if folder.exists() and not overwrite:
+            stored = json.loads((folder / "metadata.json").read_text()) if (folder / "metadata.json").exists() else {}
+            refuse_other_settings(str(folder), stored, settings)
+            return str(folder), builder_class(data_dir=data_dir).info.splits["train"].num_examples
+        elements = plan_fn()
+        if folder.exists():
+            folder.rename(aside)  # kept until the new one is complete
+        try:
+            builder = builder_class(data_dir=data_dir, elements=elements, examples_fn=examples_fn, settings=settings)
+            _build(builder, tfds.download.DownloadConfig(**beam))
+        finally:
+            _settle(folder, aside)
+        return str(folder), builder.info.splits["train"].num_examples
+
+
+def _settle(folder: epath.Path, aside: epath.Path) -> None:
+    """Of a set and the one that it was to replace, keeps the new one if it is whole, else the old one."""
+    if not aside.exists():
+        return
+    if (folder / "dataset_info.json").exists() and (folder / "metadata.json").exists():
         aside.rmtree()
-    return str(folder), builder.info.splits["train"].num_examples
+        return
+    if folder.exists():
+        folder.rmtree()
+    aside.rename(folder)
 
 
 def _build(builder: _MadeByBeam, how: Any) -> None:
@@ -153,38 +171,3 @@ def _build(builder: _MadeByBeam, how: Any) -> None:
         raise
     finally:
         beam_log.setLevel(logging.NOTSET)
-
-
-def parse_options(texts: Sequence[str]) -> list[str]:
-    """The options in texts as '--project=p,--region=r'; a comma inside a value is left alone. Raises `InputError` for others."""
-    options = [option.strip() for text in texts for option in re.split(r",(?=--)", text) if option.strip()]
-    if wrong := [option for option in options if not option.startswith("--")]:
-        raise InputError(f"--beam-options={wrong[0]} is no option of Beam; write each as --name=value, separated by commas")
-    return options
-
-
-def _open_beam(runner: str, options: Sequence[str]) -> tuple[Any, Any]:
-    """Beam's options and the runner itself; refuses what would fetch a program from the network unasked."""
-    needed = {"SparkRunner": "--spark_job_server_jar", "FlinkRunner": "--flink_job_server_jar", "PrismRunner": "--prism_location"}.get(
-        runner
-    )
-    if needed and not any(option.startswith(f"{needed}=") for option in options):
-        raise InputError(
-            f"{runner} would download its job server; give one that you have (--beam-options={needed}=FILE),"
-            " or one that runs (--beam-runner=PortableRunner --beam-options=--job_endpoint=HOST:8099)"
-        )
-    logging.disable(logging.WARNING)  # Beam warns about Google's packages, which nobody has asked for
-    try:
-        from apache_beam.options.pipeline_options import PipelineOptions
-        from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-        from apache_beam.runners.runner import create_runner
-
-        # FnApiRunner is what DirectRunner comes to for a batch; DirectRunner may first try to download Prism.
-        return PipelineOptions(list(options)), FnApiRunner() if runner == "DirectRunner" else create_runner(runner)
-    except ImportError as error:
-        raise InputError(f"--beam-runner={runner} needs Apache Beam with that runner ({error}); pip install 'drsn-jax[beam]'") from error
-    except (ValueError, AttributeError) as error:
-        message = " ".join(str(error).split())
-        raise InputError(f"--beam-runner={runner} cannot be used: {message}; use DirectRunner on this machine") from error
-    finally:
-        logging.disable(logging.NOTSET)

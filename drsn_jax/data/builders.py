@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from drsn_jax import __version__
 from drsn_jax.data.benchmarks import CONFIGS, FOLDERS, survey_source
 from drsn_jax.data.benchmarks.facts import FACTS
+from drsn_jax.data.contents import cut_into_shards, describe, file_checks
 from drsn_jax.data.frames import check_whole
 from drsn_jax.data.survey import Example, Survey, check_complete
 from drsn_jax.errors import InputError
@@ -23,6 +23,13 @@ from drsn_jax.errors import InputError
 SHARD_BYTES = 512 * 2**20
 PLACE = ("scene", "trajectory", "frame")  # Köhler's
 Examples = Iterator[tuple[int, dict[str, Any]]]
+
+
+class LocalInfo(tfds.core.DatasetInfo):
+    """Of data sets that are made here alone."""
+
+    def initialize_from_bucket(self) -> None:
+        """Nothing: tfds would ask a server of Google's for what it knows of the set, and leave a temporary folder behind."""
 
 
 # Not a `GeneratorBasedBuilder`: that one collects all records of a split in memory or, from 1 GB on, through TensorFlow into
@@ -52,7 +59,7 @@ class _Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
             features["image"] = image
         else:
             features |= {"blurred": image, "sharp": image}
-        return tfds.core.DatasetInfo(
+        return LocalInfo(
             builder=self,
             description=facts.description,
             features=tfds.features.FeaturesDict(features),
@@ -70,7 +77,7 @@ class _Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
         shards = {}
         for split, examples in survey.splits.items():
             if examples:
-                metadata["splits"][split] = {"names": [], "sizes": [], "sha256": "", "damaged": []}
+                metadata["splits"][split] = {"names": [], "sizes": [], "sha256": "", "damaged": [], "checks": {}}
                 if survey.kind == "koehler":
                     metadata["splits"][split]["places"] = []
                 digest = hashlib.sha256()
@@ -94,11 +101,13 @@ class _Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
                 if not self.skip_damaged:
                     raise
                 stored["damaged"].append(str(error))
+                stored["checks"][example.name] = file_checks(example)
                 self.info.metadata["complete"] = False  # type: ignore[index]
                 continue
             hashes = [hashlib.sha256(contents[side]).hexdigest() for side in sorted(contents)]
             digest.update("\n".join([example.name, *hashes, ""]).encode())
             stored["names"].append(example.name)
+            stored["checks"][example.name] = file_checks(example, contents)
             stored["sizes"].append(next(iter(example.sizes.values())))
             stored["sha256"] = digest.hexdigest()
             place = dict(zip(PLACE, example.place, strict=True)) if "places" in stored else {}
@@ -107,37 +116,6 @@ class _Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
             yield len(stored["names"]), {"name": example.name, **place, **contents}
             if self.on_example:
                 self.on_example(split, len(stored["names"]))
-
-
-def describe(survey: Survey) -> dict[str, Any]:
-    """The metadata of a set but for what is known only once its files have been read. No path of this machine is in there."""
-    parts = {}
-    for name, part in survey.parts.items():
-        counts = zip(("scenes", "examples"), part.found[:2], part.expected[:2], strict=True)
-        parts[name] = {key: {"found": found, "expected": expected} for key, found, expected in counts}
-    return {
-        "kind": survey.kind,
-        "title": survey.title,
-        "source": survey.source,
-        "complete": not survey.problems,
-        "problems": survey.problems,
-        "parts": parts,
-        "drsn_jax": __version__,
-        "splits": {},
-        **survey.facts,
-    }
-
-
-def cut_into_shards(examples: Sequence[Example], *, limit: int) -> list[list[Example]]:
-    """The examples in order, cut so that no shard's files are more than `limit` bytes, but for one example that is so alone."""
-    shards, num_bytes = [[]], 0
-    for example in examples:
-        if shards[-1] and num_bytes + example.num_bytes > limit:
-            shards.append([])
-            num_bytes = 0
-        shards[-1].append(example)
-        num_bytes += example.num_bytes
-    return shards
 
 
 def _configs(name: str, **descriptions: str) -> list[tfds.core.BuilderConfig]:

@@ -4,6 +4,7 @@ The folder holds `settings.json` (what was asked for) and `pairs.jsonl` (one lin
 the plan). A pair is done when both its images are there; each is written under another name and renamed, the sharp one last.
 """
 
+import contextlib
 import io
 import json
 from collections import deque
@@ -18,6 +19,7 @@ from PIL import Image
 
 from drsn_jax.errors import InputError
 from drsn_jax.files import write_atomically
+from drsn_jax.locks import lock_folder
 from drsn_jax.progress import Progress, draw_bar
 
 SETTINGS, PAIRS = "settings.json", "pairs.jsonl"
@@ -46,12 +48,13 @@ def make_pairs(
 
     `settings` (values that JSON holds) must decide on every byte: a folder made with others is refused. `plan_fn` runs once for a folder,
     or each time with `extend`: then the plan may change, but for the pairs that are there. `examples_fn` yields examples, of uint8
-    0..255, for the lines that it is given. `workers` threads encode. Raises `InputError` for a folder with other settings (naming them;
-    with `overwrite` the pairs it lists are removed) or with anything else in it, and whatever the two functions raise, before anything
-    is written or removed if `plan_fn` does.
+    0..255, for the lines that it is given. `workers` threads encode. Raises `InputError` for a folder with pairs made with other
+    settings (naming them; with `overwrite` they are removed), with anything else in it, or that another process writes to, and
+    whatever the two functions raise, before anything is written or removed if `plan_fn` does.
     """
     settings, progress = json.loads(json.dumps(dict(settings))), Progress()
-    try:
+    with lock_folder(output, doing="making pairs"), contextlib.closing(progress):
+        overwrite = overwrite or _is_void(output, settings)
         plan = None if overwrite else _resume(output, settings)
         if plan is not None and extend:
             plan = _extended(output, plan, list(plan_fn(progress)))
@@ -71,8 +74,6 @@ def make_pairs(
             )
         for left in output.rglob(".*.tmp"):  # of a run that was killed in the middle of a file
             left.unlink(missing_ok=True)
-    finally:
-        progress.close()
     return Made(len(plan), len(missing))
 
 
@@ -104,6 +105,17 @@ def refuse_other_settings(where: str, stored: Mapping[str, Any], settings: Mappi
         raise InputError(f"{where} holds pairs made with {had}; now it is {has}: give another folder, the same settings, or --overwrite")
 
 
+def _is_void(output: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the folder holds the plan of other settings, of which no image was made: nothing is lost if that goes."""
+    if not (output / PAIRS).is_file() or not (output / SETTINGS).is_file() or _read_json(output / SETTINGS) == settings:
+        return False
+    return not any(_has_image(output, line) for line in _read_plan(output))
+
+
+def _has_image(output: Path, line: Line) -> bool:
+    return any((output / line[side]).exists() for side in ("blurred", "sharp"))
+
+
 def _resume(output: Path, settings: Mapping[str, Any]) -> list[Line] | None:
     """The plan that the folder holds, made with the same settings; None where there is none yet."""
     if not (output / PAIRS).is_file() or not (output / SETTINGS).is_file():
@@ -114,7 +126,8 @@ def _resume(output: Path, settings: Mapping[str, Any]) -> list[Line] | None:
 
 def _extended(output: Path, stored: list[Line], plan: list[Line]) -> list[Line]:
     """The new plan, written, unless a pair that is there is not part of it."""
-    gone = [line for line in stored if line not in plan and any((output / line[side]).exists() for side in ("blurred", "sharp"))]
+    named = {line["name"]: line for line in plan}
+    gone = [line for line in stored if named.get(line["name"]) != line and _has_image(output, line)]
     if gone:
         raise InputError(
             f"{output} holds pairs whose source is gone or has changed ({len(gone)}, the first is {gone[0]['name']}); "

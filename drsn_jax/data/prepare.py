@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 from absl import logging as absl_logging
 
 from drsn_jax.data.benchmarks import FOLDERS, survey_source
+from drsn_jax.data.contents import check_same
 from drsn_jax.data.prepared_sets import default_data_dir, version_folder
 from drsn_jax.data.stored import import_tfds
 from drsn_jax.data.survey import Survey, check_complete
 from drsn_jax.data.survey_table import format_survey
 from drsn_jax.errors import InputError
+from drsn_jax.locks import lock_folder
 from drsn_jax.progress import Progress, draw_bar
 
 _REPLACED, _NEW = "incomplete.replaced", "incomplete.new"  # of an --overwrite, beside the version that is replaced
@@ -49,7 +51,8 @@ def prepare_dataset(
 
     `data_dir` is tfds' own by default; `variant` is one of `CONFIGS`, or the name of somebody's own pairs; `options` are those of
     the data set's survey. The table of the survey goes through `say_fn` (stdout by default) before anything is written. What is
-    there already with the same examples stays as it is; with `overwrite` the new set takes the old one's place once it is whole.
+    there already with the same files (see `contents.check_same`) stays as it is; with `overwrite` the new set takes the old one's
+    place once it is whole.
     Raises `InputError`: something is missing, damaged or of a wrong size (`allow_incomplete` stores the rest, and says so in the
     metadata), other examples are there already, no room, no tfds.
     """
@@ -61,7 +64,7 @@ def prepare_dataset(
         return None
     tfds, data_dir = import_tfds(), Path(data_dir or default_data_dir()).expanduser()
     place = data_dir / survey.title
-    with _only_one(place, title=survey.title):
+    with lock_folder(place, doing=f"preparing {survey.title}"):
         if removed := _clear(place):
             say(f"Removed what {removed} interrupted preparation{'s' if removed > 1 else ''} had left in {place}\n")
         there = version_folder(data_dir, survey.title)
@@ -111,27 +114,6 @@ def _quiet(tfds: Any) -> Iterator[None]:
         absl_logging.set_verbosity(before)
 
 
-@contextlib.contextmanager
-def _only_one(place: Path, *, title: str) -> Iterator[None]:
-    """Holds a lock for as long as the block runs, which ends with the process however that ends; `InputError` where it is held."""
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / ".preparing").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except OSError as error:
-            raise InputError(f"{title} is being prepared in {place} by another process; wait for it") from error
-        try:
-            yield
-        finally:
-            (place / ".preparing").unlink()
-            with contextlib.suppress(OSError):  # not empty: prepared
-                place.rmdir()
-
-
 def _clear(place: Path) -> int:
     """Removes what interrupted preparations left, but for an old version that was about to be replaced. Returns how many."""
     stale = [path for path in place.glob("incomplete.*") if path.is_dir()]
@@ -144,15 +126,13 @@ def _clear(place: Path) -> int:
 
 
 def _check_same(there: Path, survey: Survey) -> dict[str, Any]:
-    metadata = json.loads((there / "metadata.json").read_text())
-    stored = {split: (kept["names"], kept["damaged"]) for split, kept in metadata["splits"].items()}
-    for split, examples in survey.splits.items():
-        names, damaged = stored.get(split, ([], []))
-        if len(examples) != len(names) + len(damaged) or not set(names) <= {example.name for example in examples}:
-            raise InputError(
-                f"{there} holds other examples than this ({split}: {len(names):,}, here {len(examples):,}); "
-                "replace it with --overwrite, or choose another --data-dir"
-            )
+    """The metadata of what is stored, where it is the same."""
+    try:
+        metadata = json.loads((there / "metadata.json").read_text())
+        with contextlib.closing(Progress()) as progress:
+            check_same(there, metadata, survey, report=lambda done, total: progress(f"comparing {draw_bar(done, total)}"))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{there} is damaged ({error}); replace it with --overwrite, or choose another --data-dir") from error
     return metadata
 
 

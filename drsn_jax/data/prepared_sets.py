@@ -1,6 +1,7 @@
 """Which data sets are prepared, and finding one by what the user writes: NAME[/CONFIG][:SPLIT], such as gopro/linear:test."""
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class PreparedSet(NamedTuple):
-    """One prepared data set: `title` is NAME[/CONFIG], `metadata` what `builders.describe` and the preparation put there."""
+    """One prepared data set: `title` is NAME[/CONFIG], `metadata` what `contents.describe` and the preparation put there."""
 
     title: str
     folder: Path
@@ -98,6 +99,23 @@ def choose_split(prepared: PreparedSet, split: str | None, *, default: str | Non
         return chosen
     given = f"has no split {chosen!r}" if chosen else "has several splits"
     raise InputError(f"{prepared.title} {given}; use one of {', '.join(f'{prepared.title}:{name}' for name in splits)}")
+
+
+def content_hash(prepared: PreparedSet, *splits: str) -> str:
+    """A SHA-256, in hexadecimal, of the names and files of a split, or of several in alphabetical order.
+
+    Of a set made by Beam, whose files nobody has hashed: of what tfds and the settings say of all of it.
+    """
+    digest = hashlib.sha256()
+    hashes = [prepared.metadata["splits"][split].get("sha256") for split in sorted(splits)]
+    if len(hashes) == 1 and hashes[0]:
+        return hashes[0]
+    for name, stored in zip(sorted(splits), hashes, strict=True):
+        digest.update(f"{name} {stored}\n".encode())
+    if not all(hashes):
+        for name in ("dataset_info.json", "metadata.json"):
+            digest.update((prepared.folder / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _command(name: str, variant: str | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from drsn_jax.data.pairs import Pair, find_pairs
-from drsn_jax.data.prepared_sets import PreparedSet, choose_split, find_prepared, is_prepared_spec
+from drsn_jax.data.prepared_sets import PreparedSet, choose_split, content_hash, find_prepared, is_prepared_spec
 from drsn_jax.errors import InputError
 
 
@@ -57,6 +57,8 @@ class StoredImage:
         """The encoded image. Raises `InputError` naming it where it cannot be read."""
         try:
             return self.records.read(self.number)[self.feature]
+        except InputError:  # a package that is missing
+            raise
         except (OSError, ValueError, RuntimeError, IndexError, KeyError) as error:
             raise InputError(
                 f"{self} cannot be read from {self.records.folder} ({' '.join(str(error).split())[:200]}); "
@@ -85,6 +87,7 @@ class PreparedSplit:
     """A split of a prepared data set: `pairs` where `kind` is 'pairs', `blurred` images where it is 'blurred' or 'koehler'.
 
     `name` is NAME[/CONFIG]:SPLIT, without the split for Köhler's benchmark, of which both are needed at once.
+    `sha256` tells its images from any others, see `content_hash`.
     """
 
     name: str
@@ -93,6 +96,7 @@ class PreparedSplit:
     pairs: list[Pair] = field(default_factory=list)
     blurred: list[Blurred] = field(default_factory=list)
     frames: Mapping[tuple[int, int], list[tuple[int, StoredImage]]] = field(default_factory=dict, repr=False)
+    sha256: str = ""
 
     def truths(self, scene: int, trajectory: int) -> list[tuple[int, StoredImage]]:
         """(number, sharp frame) along a trajectory of Köhler's, by number; the scene's only one where the set has no more.
@@ -112,17 +116,18 @@ def open_prepared(spec: str, *, data_dir: Path | None = None, default_split: str
     Raises `InputError` for whatever is not there, saying what is.
     """
     prepared, split = find_prepared(spec, data_dir=data_dir)
+    import_tfds()  # here, rather than at the first image, it is said that it is missing
     kind = prepared.metadata["kind"]
     if kind == "koehler":
         return _open_koehler(prepared, split)
     split = choose_split(prepared, split, default=default_split)
-    name = f"{prepared.title}:{split}"
+    name, sha256 = f"{prepared.title}:{split}", content_hash(prepared, split)
     if kind == "blurred":
         blurred = [Blurred(image_name, 0, 0, image) for image_name, image in _images(prepared, split, "image")]
-        return PreparedSplit(name, kind, prepared.metadata, blurred=blurred)
+        return PreparedSplit(name, kind, prepared.metadata, blurred=blurred, sha256=sha256)
     sides = _images(prepared, split, "blurred", "sharp")
     pairs = [Pair(pair_name, blurred, sharp) for pair_name, blurred, sharp in sides]
-    return PreparedSplit(name, kind, prepared.metadata, pairs=pairs)
+    return PreparedSplit(name, kind, prepared.metadata, pairs=pairs, sha256=sha256)
 
 
 def find_pairs_or_prepared(
@@ -158,7 +163,11 @@ def import_tfds() -> Any:
 
 
 def _open_koehler(prepared: PreparedSet, split: str | None) -> PreparedSplit:
-    choose_split(prepared, split, default="blurred")  # complains about a split that is not there
+    if split not in (None, "blurred"):
+        raise InputError(
+            f"{prepared.title} has no split {split!r} of blurred images; use {prepared.title}, which is them and their sharp frames"
+        )
+    choose_split(prepared, "blurred")  # complains where it is not there
     places = {name: stored["places"] for name, stored in prepared.metadata["splits"].items()}
     frames: dict[tuple[int, int], list[tuple[int, StoredImage]]] = {}
     if "truth" in places:
@@ -166,7 +175,9 @@ def _open_koehler(prepared: PreparedSet, split: str | None) -> PreparedSplit:
             frames.setdefault((scene, trajectory), []).append((frame, image))
     images = zip(_images(prepared, "blurred", "image"), places["blurred"], strict=True)
     blurred = [Blurred(name, scene, trajectory, image) for (name, image), (scene, trajectory, _) in images]
-    return PreparedSplit(prepared.title, "koehler", prepared.metadata, blurred=blurred, frames=frames)
+    return PreparedSplit(
+        prepared.title, "koehler", prepared.metadata, blurred=blurred, frames=frames, sha256=content_hash(prepared, *places)
+    )
 
 
 def _images(prepared: PreparedSet, split: str, *features: str) -> list[tuple[Any, ...]]:

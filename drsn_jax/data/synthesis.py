@@ -45,16 +45,16 @@ class BlurRecipe(NamedTuple):
         return math.ceil(self.length[1] * (0.6 + self.variation / math.sqrt(2))) + 1
 
     def check(self) -> None:
-        """Raises InputError for ranges that are not, and for negative values."""
-        for name in ("length", "noise_variance"):
+        """Raises InputError for ranges that are not, and for values that are negative, not finite, or so large that no image would fit into
+        memory (which grows with the squares of length and variation). `drsn_jax.config_values` has the same limits.
+        """
+        for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1)):
             low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise InputError(f"blur {name}=({low}, {high}) is no range; use 0 <= low <= high.")
-        if not 0 <= self.inertia[0] <= self.inertia[1] <= 1:
-            raise InputError(f"blur inertia={self.inertia} is no range; use 0 <= low <= high <= 1.")
-        for name in ("cross", "variation", "saturation"):
-            if getattr(self, name) < 0:
-                raise InputError(f"blur {name}={getattr(self, name)} is negative; use 0 (none) or more.")
+            if not 0 <= low <= high <= most:
+                raise InputError(f"blur {name}=({low:g}, {high:g}) is no range; use 0 <= low <= high <= {most:g}.")
+        for name, most in (("cross", 1000), ("variation", 2), ("saturation", 100)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(f"blur {name}={getattr(self, name):g} is out of range; use 0 (none) to {most}.")
 
 
 def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[Array, "points 3"]:

@@ -46,6 +46,10 @@ class TreeFile:
         except _DAMAGE as error:
             raise InputError(f"{self} is damaged ({' '.join(str(error).split())}); download it again") from error
 
+    def crc32(self) -> int:
+        """The CRC-32 of its contents; an archive's directory says it. Raises `InputError` naming the file where it cannot be read."""
+        return zlib.crc32(self.read_bytes()) if self.archive is None else self.archive.getinfo(self.where).CRC
+
     def __str__(self) -> str:
         return self.label
 

@@ -39,6 +39,8 @@ class VideoPairs(NamedTuple):
             raise InputError(f"--min-motion={self.min_motion} is no length; use 0 (keep still stretches too) or more pixels")
         if not self.cut_threshold > 1:
             raise InputError(f"--cut-threshold={self.cut_threshold} would take any motion for a cut; use more than 1, as 3")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed={self.seed} is out of range; use 0 to {2**32 - 1}")
         for first, last in self.exclude:
             if not 1 <= first <= last:
                 raise InputError(f"--exclude={first}-{last} is no range of frames; the first frame is 1, and both ends are left out")
@@ -112,10 +114,10 @@ def _to_line(source: Source, window: Window) -> Line:
 
 def _trouble(source: Source, making: VideoPairs, choice: Choice, total: int) -> str:
     low = making.frames[0]
+    if total < 2:
+        return f"{source.path} has a single frame, nothing to average; give a video, or a folder of its frames"
     if total < low:
-        return (
-            f"{source.path} has {total} frames, fewer than the {low} to average; give a longer video, or fewer (--frames=2-{max(total, 2)})"
-        )
+        return f"{source.path} has {total} frames, fewer than the {low} to average; give a longer video, or fewer (--frames=2-{total})"
     if choice.static:
         return (
             f"{source.path} does not move: the most motion in {low} to {making.frames[1]} frames is {choice.most_static:.2f} pixels,"

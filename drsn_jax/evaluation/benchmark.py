@@ -1,62 +1,81 @@
 """From a prepared data set or folders to what is evaluated and how it is scored: each benchmark by its own protocol."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from drsn_jax.data.pairs import list_images, match_folders
 from drsn_jax.data.stored import PreparedSplit, open_prepared
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation import entries as found
-from drsn_jax.evaluation.protocols import BENCHMARKS, PROTOCOLS, check_protocol
+from drsn_jax.evaluation.entries import Entry, existing_folder, paired_entries, scored_sizes, unpaired_entries
+from drsn_jax.evaluation.koehler_entries import find_koehler_truths, has_single_truths, koehler_entries, koehler_notes
+from drsn_jax.evaluation.protocols import PROTOCOLS, check_protocol
 from drsn_jax.evaluation.scorers import Scorer, make_koehler_scorer, make_noreference_scorer, make_paired_scorer, make_realblur_scorer
 
 
 class Benchmark(NamedTuple):
-    """Images, how they are scored, and what a report says of them (folders or data set)."""
+    """Images, how they are scored, and what a report says of them: where they come from, and what a reader has to know."""
 
-    entries: list[found.Entry]
+    entries: list[Entry]
     scorer: Scorer
     protocol: str
     description: dict[str, Any]
+    notes: list[str]
 
 
-def open_benchmark(
-    *,
-    data: str | None,
-    data_dir: Path | None,
-    blurred: Path | None,
-    sharp: Path | None,
-    protocol: str | None,
-    blur_folder: str,
-    compared: Mapping[str, Path],
-    lpips: bool,
-) -> Benchmark:
-    """Opens a prepared data set (`data`), or folders of blurred and sharp images.
+def open_prepared_benchmark(data: str, *, data_dir: Path | None, protocol: str | None, lpips: bool, trained_on: str) -> Benchmark:
+    """Opens a prepared data set, NAME[/CONFIG][:SPLIT].
 
-    Without a `protocol` a prepared RealBlur or Köhler is scored by its own, images without sharp ones by scores that need none, everything
-    else in full. Raises InputError for data that is not there or does not fit the protocol.
+    Without a `protocol` RealBlur and Köhler are scored by their own, images without sharp ones, or with approximate ones (Lai's non-uniform
+    part), by scores that need none, everything else in full. `trained_on` is the model's blur folder, to be told where GoPro's other is
+    scored. Raises InputError for data that is not there or does not fit the protocol.
     """
-    if (data is None) == (blurred is None):
-        raise InputError(
-            "Give the images to evaluate on, either --data=NAME:SPLIT (see `drsn-jax prepare`) or --blurred=DIR with --sharp=DIR."
-        )
+    _check_named(protocol)
+    prepared = open_prepared(data, data_dir=data_dir)
+    own = _own_protocol(prepared)
+    protocol = protocol or own
+    notes = []
+    if prepared.name.startswith("gopro/") and (prepared.name.startswith("gopro/gamma") != (trained_on == "blur_gamma")):
+        notes.append(f"The model's configuration says blur_folder={trained_on}, the images are of {prepared.name.split(':')[0]}.")
+    if protocol in ("koehler", "koehler_single") and prepared.kind == "koehler":
+        truths = {(one.scene, one.trajectory): prepared.truths(one.scene, one.trajectory) for one in prepared.blurred}
+        entries = koehler_entries({one.name: one.image for one in prepared.blurred}, truths)
+    elif prepared.kind == "pairs" and not protocol.startswith("koehler"):
+        entries = paired_entries(prepared.pairs)
+    elif protocol == "noreference":
+        entries = unpaired_entries({one.name: one.image for one in prepared.blurred})
+    else:
+        fitting = own if prepared.kind == "pairs" else f"{own} or noreference"
+        raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or leave --protocol away.")
+    return _make_benchmark(entries, protocol, {"data": prepared.name, "data_sha256": prepared.sha256}, notes, lpips=lpips)
+
+
+def open_folder_benchmark(blurred: Path, sharp: Path | None, *, protocol: str | None, blur_folder: str, lpips: bool) -> Benchmark:
+    """Opens a folder of blurred images, and one of sharp images or of Köhler's truths.
+
+    Without a `protocol` pairs are scored in full, images without sharp ones by scores that need none. Raises InputError for folders that do
+    not fit the protocol.
+    """
+    _check_named(protocol)
+    protocol = protocol or ("full" if sharp else "noreference")
+    description = {"blurred": str(blurred), "sharp": str(sharp) if sharp else None}
+    if protocol == "noreference":
+        if sharp is not None:
+            raise InputError("The protocol noreference takes no sharp images; leave --sharp away, or choose the protocol full.")
+        entries = unpaired_entries(_find_images(blurred))
+    elif sharp is None:
+        raise InputError(f"The protocol {protocol} compares with sharp images; give their folder, --sharp=DIR.")
+    elif protocol.startswith("koehler"):
+        entries = koehler_entries(_find_images(blurred), find_koehler_truths(sharp))
+    else:
+        entries = paired_entries(match_folders(blurred, sharp, blur_folder=blur_folder))
+        if any(blur_folder in Path(entry.blurred).relative_to(blurred).parts[:-1] for entry in entries):
+            description["blur_folder"] = blur_folder  # it has chosen something
+    return _make_benchmark(entries, protocol, description, [], lpips=lpips)
+
+
+def _check_named(protocol: str | None) -> None:
     if protocol is not None:
         check_protocol(protocol)
-    if data is not None:
-        if sharp is not None:
-            raise InputError(f"--sharp does nothing beside --data={data}, which knows its sharp images; leave it away.")
-        prepared = open_prepared(data, data_dir=data_dir)
-        protocol = protocol or _own_protocol(prepared)
-        entries, single = _prepared_entries(prepared, protocol)
-        description = {"data": prepared.name}
-    else:
-        assert blurred is not None
-        protocol = protocol or ("full" if sharp else "noreference")
-        entries, single = _folder_entries(blurred, sharp, protocol, blur_folder)
-        description = {"blurred": str(blurred), "sharp": str(sharp) if sharp else None, "blur_folder": blur_folder}
-    entries = found.add_others(entries, compared) if compared else entries
-    return Benchmark(entries, _make_scorer(protocol, entries, single_truth=single, lpips=lpips), protocol, description)
 
 
 def _own_protocol(prepared: PreparedSplit) -> str:
@@ -67,50 +86,25 @@ def _own_protocol(prepared: PreparedSplit) -> str:
     return "koehler" if prepared.kind == "koehler" else "noreference"
 
 
-def _prepared_entries(prepared: PreparedSplit, protocol: str) -> tuple[list[found.Entry], bool]:
-    """Entries, and whether Köhler's truths are but one a scene."""
-    if protocol == "koehler" and prepared.kind == "koehler":
-        truths = {(one.scene, one.trajectory): prepared.truths(one.scene, one.trajectory) for one in prepared.blurred}
-        single = all(len(frames) == 1 for frames in truths.values())
-        return found.koehler_entries({one.name: one.image for one in prepared.blurred}, truths), single
-    if protocol == "noreference":
-        if prepared.pairs:
-            return found.paired_entries(prepared.pairs), False
-        return found.unpaired_entries({one.name: one.image for one in prepared.blurred}), False
-    if protocol == "koehler" or prepared.kind != "pairs":
-        fitting = f"{_own_protocol(prepared)}{'' if prepared.kind == 'pairs' else ' or noreference'}"
-        raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or leave --protocol away.")
-    return found.paired_entries(prepared.pairs), False
+def _find_images(folder: Path) -> dict[str, Path]:
+    images = list_images(existing_folder(folder))
+    if not images:
+        raise InputError(f"{folder} holds no images; give a folder of blurred images.")
+    return images
 
 
-def _folder_entries(blurred: Path, sharp: Path | None, protocol: str, blur_folder: str) -> tuple[list[found.Entry], bool]:
-    """Entries, and whether Köhler's truths are but one a scene."""
-    if protocol == "noreference":
-        if sharp is not None:
-            raise InputError("The protocol noreference takes no sharp images; leave --sharp away, or choose the protocol full.")
-        images = list_images(found.existing_folder(blurred))
-        if not images:
-            raise InputError(f"{blurred} holds no images; give a folder of blurred images.")
-        return found.unpaired_entries(images), False
-    if sharp is None:
-        raise InputError(f"The protocol {protocol} compares with sharp images; give their folder, --sharp=DIR.")
-    if protocol == "koehler":
-        truths, single = found.find_koehler_truths(sharp)
-        images = list_images(found.existing_folder(blurred))
-        if not images:
-            raise InputError(f"{blurred} holds no images; give the folder of Blurry1_1.png ... Blurry4_12.png.")
-        return found.koehler_entries(images, truths), single
-    return found.paired_entries(match_folders(blurred, sharp, blur_folder=blur_folder)), False
-
-
-def _make_scorer(protocol: str, entries: list[found.Entry], *, single_truth: bool, lpips: bool) -> Scorer:
+def _make_benchmark(entries: list[Entry], protocol: str, description: dict[str, Any], notes: list[str], *, lpips: bool) -> Benchmark:
+    """With one truth a scene Köhler's protocol is called by another name: the figures are not the benchmark's."""
     if lpips and protocol not in PROTOCOLS:
         raise InputError(f"LPIPS is for pairs under {', '.join(PROTOCOLS)}; leave --lpips away with the protocol {protocol}.")
+    if protocol.startswith("koehler"):
+        if (single := has_single_truths(entries)) is False and protocol == "koehler_single":
+            raise InputError("The protocol koehler_single is for one truth a scene; these are trajectories: use --protocol=koehler.")
+        protocol, notes = ("koehler_single" if single else "koehler"), [*notes, *koehler_notes(entries)]
+        return Benchmark(entries, make_koehler_scorer(single_truth=single), protocol, description, notes)
     if protocol == "realblur":
-        return make_realblur_scorer()
-    if protocol == "koehler":
-        return make_koehler_scorer(single_truth=single_truth)
+        return Benchmark(entries, make_realblur_scorer(), protocol, description, notes)
     if protocol == "noreference":
-        return make_noreference_scorer()
-    assert protocol not in BENCHMARKS
-    return make_paired_scorer(smallest_side=found.smallest_side(entries, protocol=protocol), lpips=lpips)
+        return Benchmark(entries, make_noreference_scorer(), protocol, description, notes)
+    side = min(min(size) for size in scored_sizes(entries, protocol=protocol))
+    return Benchmark(entries, make_paired_scorer(smallest_side=side, lpips=lpips), protocol, description, notes)

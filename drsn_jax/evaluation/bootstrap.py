@@ -59,22 +59,22 @@ def compare_summaries(
     first: Mapping[str, Any],
     second: Mapping[str, Any],
     *,
-    version: str = "restored",
+    versions: tuple[str, str] = ("restored", "restored"),
     by: str = "image",
     resamples: int = 10_000,
     seed: int = 0,
 ) -> list[Difference]:
     """The differences of two metrics.json (see `report.read_summary`) on each metric that both have.
 
-    `version` is `restored` or a compared method's name; `by` is `image` or `scene`, the folder in the image's name. Raises InputError where
-    the two are not of the same images under the same protocol and noise.
+    `versions` are what is compared of each: `restored`, `input` or a compared method's name; `by` is `image` or `scene`, the folder in the
+    image's name. Raises InputError where the two are not of the same images under the same protocol and noise.
     """
     _check_same(first, second)
     scores = []
-    for summary in (first, second):
+    for summary, version in zip((first, second), versions, strict=True):
         if version not in summary["per_image"][0]["scores"]:
             there = ", ".join(summary["per_image"][0]["scores"])
-            raise InputError(f"There is no version {version!r} in both evaluations; choose one of {there}.")
+            raise InputError(f"There is no version {version!r} in that evaluation; choose one of {there}.")
         scores.append({image["name"]: image["scores"][version] for image in summary["per_image"]})
     names = sorted(scores[0])
     groups = [name.rpartition("/")[0] for name in names] if by == "scene" else None

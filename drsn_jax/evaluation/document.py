@@ -53,9 +53,10 @@ def make_document(summary: Mapping[str, Any]) -> Document:
         f"Data: {describe_data(summary)}. Model: {describe_model(summary['model'])}.",
         make_headline(summary, metrics),
         describe_counts(summary),
-        Bullets("", [(metric.title, f"{metric.words}; {_better(metric)}") for metric in metrics]),
+        *summary.get("notes", ()),
+        Bullets("", [(metric.title, f"{metric.words}{_better(metric)}") for metric in metrics]),
     ]
-    if summary["protocol"] == "koehler":
+    if summary["protocol"].startswith("koehler"):
         blocks += [_trajectories(summary, version, metrics[0]) for version in ("input", "restored", *summary["compared"])]
     if "detection" in summary:
         blocks += _detection(summary["detection"], summary["detector"])
@@ -66,7 +67,7 @@ def make_document(summary: Mapping[str, Any]) -> Document:
 
 
 def _better(metric: Metric) -> str:
-    return "higher is better" if metric.higher_is_better else "lower is better"
+    return "" if metric.higher_is_better is None else f"; {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def describe_data(summary: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Restore blurred files one at a time, score them and write a report; an interrupted evaluation goes on where it was."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +9,16 @@ from jaxtyping import UInt8
 
 from drsn_jax.data.pairs import spread
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.entries import Entry, read_case
+from drsn_jax.evaluation.entries import Entry, fingerprint, read_case, scored_sizes
 from drsn_jax.evaluation.inspection import summarise_findings
 from drsn_jax.evaluation.journal import Journal
-from drsn_jax.evaluation.panels import Box
+from drsn_jax.evaluation.panels import Box, check_box
 from drsn_jax.evaluation.pictures import Illustrator
 from drsn_jax.evaluation.protocols import check_protocol
 from drsn_jax.evaluation.report import describe_run, finished_summary, open_report, write_report
 from drsn_jax.evaluation.scorers import PAIRED, Scorer
 from drsn_jax.evaluation.scoring import Case, ImageScore, score_images, summarise
+from drsn_jax.locks import lock_folder
 from drsn_jax.progress import Countdown
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -38,13 +38,14 @@ def evaluate(
     zoom_box: Literal["auto"] | Box = "auto",
     overwrite: bool = False,
     command: str = "",
+    notes: Sequence[str] = (),
     **details: Any,
 ) -> dict[str, Any]:
     """Score `restore_fn` (uint8 [h w 3] to the same) on `entries`; write the report to `output` and return its metrics.json.
 
     The entries' order seeds the noise. Panels are drawn of `max_panels` images spread evenly over them. `model_info` (path, step,
-    parameters, sha256), `command` and `details` (tile, overlap, folders) go into metrics.json as they are. Called again with the same
-    arguments it goes on after the last image that an interrupted call had scored, and returns the summary of a finished one. Raises
+    parameters, sha256), `command`, `notes` and `details` (tile, overlap, folders) go into metrics.json as they are. Called again with the
+    same arguments it goes on after the last image that an interrupted call had scored, and returns the summary of a finished one. Raises
     InputError for an unknown protocol, a negative variance, no entries, files that cannot be scored, and a folder that holds another
     evaluation (unless `overwrite`) or cannot be written. One image at a time is held in memory.
     """
@@ -53,14 +54,12 @@ def evaluate(
         raise InputError(f"{max_panels} panels cannot be drawn; give 0 for none, or a positive number.")
     if not entries:
         raise InputError("There are no images to score; give a folder with at least one.")
-    metrics = [metric.name for metric in scorer.metrics]
-    settings = {"protocol": protocol, "noise_variance": noise_variance, "metrics": metrics, "panels": max_panels, "zoom_box": zoom_box}
-    settings |= {"model": model_info.get("sha256"), "images": _hash_names(entries), "compared": list(entries[0].others), **details}
+    settings = {"protocol": protocol, "noise_variance": noise_variance, "panels": max_panels, "zoom_box": zoom_box, **details}
+    settings |= {"metrics": [metric.name for metric in scorer.metrics], "model": model_info.get("sha256"), "files": fingerprint(entries)}
     if not overwrite and (summary := finished_summary(output, settings=settings)):
         return summary
-    panels = spread([entry.name for entry in entries], max_panels)
-    illustrator = Illustrator(output, names=panels, metric=scorer.metrics[0], zoom_box=zoom_box)
-    with open_report(output, settings=settings, overwrite=overwrite) as journal:
+    illustrator = _open_illustrator(entries, output, scorer=scorer, protocol=protocol, max_panels=max_panels, zoom_box=zoom_box)
+    with lock_folder(output, doing="evaluating"), open_report(output, settings=settings, overwrite=overwrite) as journal:
         cases = _read(entries, journal, protocol=protocol, noise_variance=noise_variance)
         scores = score_images(cases, restore_fn=restore_fn, scorer=scorer, inspect_fn=inspect_fn, on_image=illustrator)
         _keep(scores, journal, total=len(entries))
@@ -71,6 +70,7 @@ def evaluate(
         **details,
         **summarise(ordered, metrics=scorer.metrics),
         **summarise_findings(ordered),
+        "notes": list(notes),
         "settings": settings,
         "panels": illustrator.files(),
     }
@@ -92,5 +92,12 @@ def _read(entries: Sequence[Entry], journal: Journal, *, protocol: str, noise_va
             yield read_case(entry, protocol=protocol, noise_variance=noise_variance, index=index)
 
 
-def _hash_names(entries: Sequence[Entry]) -> str:
-    return hashlib.sha256("\n".join(entry.name for entry in entries).encode()).hexdigest()
+def _open_illustrator(
+    entries: Sequence[Entry], output: Path, *, scorer: Scorer, protocol: str, max_panels: int, zoom_box: Literal["auto"] | Box
+) -> Illustrator:
+    """The panels to draw; a box that does not lie inside one of them is told now, not when its turn comes."""
+    shown = spread(entries, max_panels)
+    if zoom_box != "auto":
+        for size in scored_sizes(shown, protocol=protocol):
+            check_box(zoom_box, size)
+    return Illustrator(output, names=[entry.name for entry in shown], metric=scorer.metrics[0], zoom_box=zoom_box)

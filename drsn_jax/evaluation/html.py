@@ -36,7 +36,8 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   const down = header.getAttribute("aria-sort") !== "descending";
   for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const key = row => { const cell = row.cells[column].textContent, value = parseFloat(cell); return isNaN(value) ? cell : value; };
+  const words = header.className === "text";
+  const key = row => { const cell = row.cells[column].textContent, value = parseFloat(cell); return words || isNaN(value) ? cell : value; };
   const text = (a, b) => String(a).localeCompare(String(b), "en", { numeric: true });
   const order = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : text(a, b);
   [...body.rows].sort((a, b) => (down ? -1 : 1) * order(key(a), key(b))).forEach(row => body.append(row));

@@ -49,14 +49,21 @@ def open_journal(output: Path, *, settings: Mapping[str, Any]) -> Journal:
         path.write_bytes(_line(plain))
         return Journal(path, {})
     if stored != plain:
-        key = next(key for key in sorted(stored.keys() | plain.keys()) if stored.get(key) != plain.get(key))
-        before, now = (str(values.get(key))[:80] for values in (stored, plain))
         raise InputError(
-            f"{output} holds an unfinished evaluation with other settings ({key}: {before}, now {now}); repeat those to go on with it,"
+            f"{output} holds an unfinished evaluation with other settings ({name_difference(stored, plain)}); repeat those to go on,"
             " choose another folder, or start anew with --overwrite."
         )
     os.truncate(path, length)
     return Journal(path, scores)
+
+
+def name_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The first setting that differs, with both values."""
+    key = next(key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key))
+    if key == "files":
+        return "the files have changed since, or are others"
+    before, now = (str(values.get(key))[:80] for values in (stored, given))
+    return f"{key}: {before}, now {now}"
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, ImageScore], int]:
@@ -67,6 +74,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, ImageScore], int
     whole = contents[: contents.rfind(b"\n") + 1]
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
+        if lines and not isinstance(lines[0], dict):
+            raise TypeError("no settings in its first line")
         scores = [ImageScore(**line) for line in lines[1:]]
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, or start anew with --overwrite.") from error

@@ -10,6 +10,7 @@ fine texture, and noise that is smoothed or JPEG-compressed, or clipped at black
 # Others were tried: brisque 0.2.0 fails on numpy 2.4, scikit-video (NIQE) has had no release since 2017, pyiqa downloads its weights.
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,6 +33,15 @@ def score_noreference(image: UInt8[np.ndarray, "_ _ 3"]) -> dict[str, float]:
     side = NOREFERENCE_MINIMUM_SIDE
     if min(height, width) < side:
         raise InputError(f"The image is {width}x{height} pixels; no-reference scores need {side}x{side} at least: leave it out.")
+    blur_effect, estimate_sigma = import_scores()
+    floats = image.astype(np.float64) / 255
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # the median of nothing, where a channel has no detail at all
+        noise = np.nan_to_num(np.asarray(estimate_sigma(floats, channel_axis=-1)), nan=0.0).mean()
+    return {"blur_effect": float(np.asarray(blur_effect(floats, h_size=11, channel_axis=-1))), "noise_sigma": float(noise)}
+
+
+def import_scores() -> tuple[Callable, Callable]:
+    """scikit-image's blur_effect and estimate_sigma; InputError where it, or PyWavelets, is not installed."""
     try:
         import pywt  # noqa: F401  (scikit-image asks for it only once it computes)
         from skimage.measure import blur_effect
@@ -39,7 +49,4 @@ def score_noreference(image: UInt8[np.ndarray, "_ _ 3"]) -> dict[str, float]:
     except ImportError as error:
         message = f"No-reference scores need scikit-image and PyWavelets ({error}); pip install 'drsn-jax[noreference]'."
         raise InputError(message) from error
-    floats = image.astype(np.float64) / 255
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # the median of nothing, where a channel has no detail at all
-        noise = np.nan_to_num(np.asarray(estimate_sigma(floats, channel_axis=-1)), nan=0.0).mean()
-    return {"blur_effect": float(np.asarray(blur_effect(floats, h_size=11, channel_axis=-1))), "noise_sigma": float(noise)}
+    return blur_effect, estimate_sigma

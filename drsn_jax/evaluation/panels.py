@@ -36,7 +36,7 @@ def make_panel(images: Sequence[Pixels], *, labels: Sequence[str], zoom_box: Lit
         raise ValueError(f"The images of a panel must have one shape; got {sorted(shapes)}.")
     box = find_changed_box(images[0], images[1]) if zoom_box == "auto" else zoom_box
     if box is not None:
-        _check_box(box, images[0])
+        check_box(box, (images[0].shape[0], images[0].shape[1]))
     columns = [_draw_column(image, label, box) for image, label in zip(images, labels, strict=True)]
     gap = np.full((columns[0].shape[0], _line(images[0]) * 2, 3), 255, np.uint8)
     parts = [part for column in columns for part in (column, gap)]
@@ -80,8 +80,9 @@ def _window_sums(values: Float[np.ndarray, "h w"], height: int, width: int) -> F
     return table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
 
 
-def _check_box(box: Box, image: Pixels) -> None:
-    (top, left, height, width), (rows, columns) = box, image.shape[:2]
+def check_box(box: Box, size: tuple[int, int]) -> None:
+    """Raises InputError for a box that does not lie inside an image of `size` (height, width)."""
+    (top, left, height, width), (rows, columns) = box, size
     if top < 0 or left < 0 or height < 1 or width < 1 or top + height > rows or left + width > columns:
         raise InputError(
             f"The zoom box (top {top}, left {left}, height {height}, width {width}) does not lie inside the image of "

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from drsn_jax.errors import InputError
 from drsn_jax.evaluation.boxes import make_detection_panel
 from drsn_jax.evaluation.inspection import read_detections
 from drsn_jax.evaluation.panels import Box, make_panel, save_png
@@ -15,6 +14,9 @@ from drsn_jax.evaluation.scorers import Metric
 from drsn_jax.evaluation.scoring import Case, ImageScore
 
 Image = UInt8[np.ndarray, "h w 3"]
+
+
+PANEL_KINDS = ("", ".detections")
 
 
 def panel_path(name: str, *, kind: str = "") -> str:
@@ -31,7 +33,7 @@ class Illustrator:
         self._zoom_box: Literal["auto"] | Box = zoom_box
 
     def __call__(self, score: ImageScore, case: Case, restored: Image) -> None:
-        """Draws, if this image is one of those named. Raises InputError for a zoom box that does not lie inside the image."""
+        """Draws, if this image is one of those named."""
         if score.name not in self._names:
             return
         images = {"blurred": case.blurred, "restored": restored, **case.others}
@@ -41,10 +43,7 @@ class Illustrator:
         if case.reference is not None:
             images["sharp"] = case.reference
             labels.append("sharp")
-        try:
-            panel = make_panel(list(images.values()), labels=labels, zoom_box=self._zoom_box)
-        except InputError as error:
-            raise InputError(f"{score.name}: {error}") from None
+        panel = make_panel(list(images.values()), labels=labels, zoom_box=self._zoom_box)
         save_png(panel, self._output / panel_path(score.name))
         if found := score.findings.get("detections"):
             self._draw_detections(score.name, images, found)
@@ -57,5 +56,5 @@ class Illustrator:
 
     def files(self) -> list[str]:
         """The panels that are there, relative to the report; those of an earlier, interrupted run too."""
-        paths = [panel_path(name, kind=kind) for name in self._names for kind in ("", ".detections")]
+        paths = [panel_path(name, kind=kind) for name in self._names for kind in PANEL_KINDS]
         return [path for path in paths if (self._output / path).exists()]

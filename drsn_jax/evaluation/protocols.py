@@ -14,7 +14,7 @@ from drsn_jax.errors import InputError
 PROTOCOLS = ("full", "half", "resize256")
 """Of pairs, by the size that is scored."""
 
-BENCHMARKS = ("realblur", "koehler", "noreference")
+BENCHMARKS = ("realblur", "koehler", "koehler_single", "noreference")
 """Protocols of their own, at full size; see `scorers`."""
 
 _IN_WORDS = {
@@ -22,6 +22,8 @@ _IN_WORDS = {
     "half": "whole frames at half size (bicubic, antialiased)",
     "realblur": "whole frames at full resolution; each result is aligned to the sharp image first, as RealBlur's authors do",
     "koehler": "whole frames at full resolution; each result is scaled and registered to the frames of the trajectory, the best counts",
+    "koehler_single": "Köhler's protocol against the one truth of each scene, a single-GT approximation of the benchmark: whole frames at"
+    " full resolution; each result is scaled and registered to that truth",
     "noreference": "whole frames at full resolution without a sharp image to compare with: the figures are hints, look at the pictures",
     "resize256": "whole frames resized to 256x256 pixels whatever their shape (bicubic, antialiased): reads 1-6 dB above full resolution",
 }
@@ -41,8 +43,17 @@ def describe_protocol(protocol: str, *, noise_variance: float = 0.0) -> str:
     check_protocol(protocol, noise_variance=noise_variance)
     noise = "no noise added"
     if noise_variance:
-        noise = f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image"
+        noise = f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn by"
+        " numpy.random.default_rng(place of the file in the sorted order, from 0).normal, then clipped and rounded to 8 bits"
     return f"{_IN_WORDS[protocol]}; {noise}"
+
+
+def scored_size(size: tuple[int, int], *, protocol: str) -> tuple[int, int]:
+    """(height, width) at which an image of `size` is scored. Raises InputError for another protocol, or where nothing is left."""
+    check_protocol(protocol)
+    if protocol == "half" and min(size) < 2:
+        raise InputError(f"An image of {size[1]}x{size[0]} pixels cannot be halved; use the protocol full for it.")
+    return {"half": (size[0] // 2, size[1] // 2), "resize256": (_RESIZED, _RESIZED)}.get(protocol, size)
 
 
 def apply_protocol(image: UInt8[np.ndarray, "h w 3"], *, protocol: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -51,14 +62,10 @@ def apply_protocol(image: UInt8[np.ndarray, "h w 3"], *, protocol: str) -> UInt8
     `full` and the benchmarks leave it alone, `half` halves both sides (rounded down) and `resize256` makes it 256x256, both with Pillow's
     antialiased bicubic filter. Raises InputError for another protocol, or an image with nothing left after halving.
     """
-    check_protocol(protocol)
+    height, width = scored_size((image.shape[0], image.shape[1]), protocol=protocol)
     if protocol not in ("half", "resize256"):
         return image
-    height, width = image.shape[:2]
-    if protocol == "half" and min(height, width) < 2:
-        raise InputError(f"An image of {width}x{height} pixels cannot be halved; use the protocol full for it.")
-    size = (_RESIZED, _RESIZED) if protocol == "resize256" else (width // 2, height // 2)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def add_noise(image: UInt8[np.ndarray, "h w 3"], *, variance: float, index: int) -> UInt8[np.ndarray, "h w 3"]:

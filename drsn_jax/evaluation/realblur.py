@@ -43,7 +43,7 @@ def score_realblur(restored: Image, sharp: Image) -> RealBlurScore:
     scripts stop there with an error). Raises InputError where sizes differ or are too small, or where OpenCV is not installed.
     """
     check_pair(restored, sharp)
-    cv2 = _import_opencv()
+    cv2 = import_opencv()
     x, z = (np.asarray(image).astype(np.float32) / np.float32(255) for image in (sharp, restored))
     z = z * np.float32(np.vdot(x.astype(np.float64), z) / max(np.vdot(z.astype(np.float64), z), 1e-12))
     homography = _find_homography(cv2, x, z)
@@ -55,7 +55,8 @@ def score_realblur(restored: Image, sharp: Image) -> RealBlurScore:
     return RealBlurScore(float(psnr), float(ssim), aligned)
 
 
-def _import_opencv() -> ModuleType:
+def import_opencv() -> ModuleType:
+    """The module cv2; InputError where OpenCV is not installed."""
     try:
         import cv2
     except ImportError as error:

@@ -3,6 +3,7 @@
 metrics.json is written last: a folder that has one holds a finished evaluation. Before that the folder holds a journal.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -21,8 +22,9 @@ import drsn_jax
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.document import make_document
 from drsn_jax.evaluation.html import as_html
-from drsn_jax.evaluation.journal import JOURNAL_FILE, Journal, open_journal
+from drsn_jax.evaluation.journal import JOURNAL_FILE, Journal, name_difference, open_journal
 from drsn_jax.evaluation.markdown import as_markdown
+from drsn_jax.evaluation.pictures import PANEL_KINDS, panel_path
 from drsn_jax.evaluation.protocols import describe_protocol
 from drsn_jax.evaluation.scorers import Scorer
 from drsn_jax.evaluation.scoring import ImageScore
@@ -60,10 +62,14 @@ def finished_summary(output: Path, *, settings: Mapping[str, Any]) -> dict[str, 
         stored = json.loads((output / METRICS_FILE).read_text())
     except (OSError, ValueError):
         stored = {}
-    if stored.get("settings") == json.loads(json.dumps(settings)):
+    before, given = stored.get("settings") if isinstance(stored, dict) else None, json.loads(json.dumps(settings))
+    if isinstance(before, dict) and before == given:
         sys.stderr.write(f"{output} holds this evaluation, finished {stored.get('created')}; --overwrite makes it anew.\n")
         return stored
-    raise InputError(f"{output} already holds an evaluation ({METRICS_FILE}); choose another folder, or overwrite it with --overwrite.")
+    difference = f": {name_difference(before, given)}" if isinstance(before, dict) else ""
+    raise InputError(
+        f"{output} already holds an evaluation ({METRICS_FILE}{difference}); choose another folder, or overwrite it with --overwrite."
+    )
 
 
 def open_report(output: Path, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
@@ -78,11 +84,22 @@ def open_report(output: Path, *, settings: Mapping[str, Any], overwrite: bool = 
     try:
         output.mkdir(parents=True, exist_ok=True)
         if overwrite:
-            for path in (*(output / name for name in _FILES), *(output / "panels").glob("*.png")):
-                path.unlink(missing_ok=True)
+            clear_report(output)
         return open_journal(output, settings=settings)
     except OSError as error:
         raise InputError(f"The report cannot be written to {output} ({error.strerror}); choose a folder that can be written.") from error
+
+
+def clear_report(output: Path) -> None:
+    """Removes the files of an evaluation, and of its panels those that it lists; whatever else lies there stays."""
+    panels: list[str] = []
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        panels += json.loads((output / METRICS_FILE).read_text())["panels"]
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        lines = [json.loads(line) for line in (output / JOURNAL_FILE).read_text().splitlines()[1:]]
+        panels += [panel_path(line["name"], kind=kind) for line in lines for kind in PANEL_KINDS]
+    for name in (*_FILES, *panels):
+        (output / name).unlink(missing_ok=True)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Metric:
     title: str
     words: str
     digits: int = 4
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True  # None: not a measure of quality
 
     def format(self, value: float, *, signed: bool = False) -> str:
         """The value with this figure's digits."""
@@ -84,13 +84,14 @@ def make_paired_scorer(*, smallest_side: int, lpips: bool = False) -> Scorer:
 
 
 def make_realblur_scorer() -> Scorer:
-    """RealBlur's: after alignment to the sharp image (see `realblur`)."""
-    from drsn_jax.evaluation.realblur import score_realblur
+    """RealBlur's: after alignment to the sharp image (see `realblur`). Raises InputError where OpenCV is not installed."""
+    from drsn_jax.evaluation.realblur import import_opencv, score_realblur
 
+    import_opencv()
     metrics = (
         Metric("psnr", "PSNR (dB)", "after ECC alignment to the sharp image, over the pixels that both show (RealBlur's definition)", 2),
         Metric("ssim_gaussian", "SSIM (gaussian)", f"after the same alignment, over the same pixels; {SSIM_KINDS['ssim_gaussian']}"),
-        Metric("aligned", "aligned", "1 where the alignment converged; the others are scored as they lie", 0),
+        Metric("aligned", "aligned", "1 where the alignment converged; the others are scored as they lie", 2),
     )
 
     def score(images: Sequence[Image], sharp: Image) -> list[Scores]:
@@ -115,6 +116,7 @@ def make_koehler_scorer(*, single_truth: bool) -> Scorer:
         Metric("psnr", "PSNR (dB)", f"{over}, {registered} (Köhler et al. 2012; their script: luma, 0.06 dB lower on the input)", 2),
         Metric("ms_ssim", "MS-SSIM", f"{over}, {registered}; five scales, each channel"),
         Metric("psnr_unaligned", "PSNR unaligned (dB)", f"{over}, without scaling or registration: not the benchmark's figure", 2),
+        Metric("frames", "truth frames", "how many frames an image was compared with", 1, None),
     )
     names = [metric.name for metric in metrics]
 
@@ -125,9 +127,13 @@ def make_koehler_scorer(*, single_truth: bool) -> Scorer:
 
 
 def make_noreference_scorer() -> Scorer:
-    """Scores of images that have no truth (see `noreference`): hints, not a measure of restoration."""
-    from drsn_jax.evaluation.noreference import score_noreference
+    """Scores of images that have no truth (see `noreference`): hints, not a measure of restoration.
 
+    Raises InputError where scikit-image or PyWavelets is not installed.
+    """
+    from drsn_jax.evaluation.noreference import import_scores, score_noreference
+
+    import_scores()
     metrics = (
         Metric(
             "blur_effect",

@@ -1,5 +1,6 @@
 """The same evaluation under growing noise: what shrinkage is for (Jiang & Liu, 5.5), as a table and a curve."""
 
+import contextlib
 import csv
 import io
 import json
@@ -12,17 +13,24 @@ from drsn_jax.evaluation.document import Bullets, Document, Pictures, Table, des
 from drsn_jax.evaluation.html import as_html
 from drsn_jax.evaluation.markdown import as_markdown
 from drsn_jax.evaluation.protocols import check_protocol
-from drsn_jax.evaluation.report import METRICS_FILE, describe_machine
+from drsn_jax.evaluation.report import METRICS_FILE, clear_report, describe_machine
 from drsn_jax.evaluation.scorers import Metric
+from drsn_jax.evaluation.terminal import align_columns
 from drsn_jax.files import write_atomically
 
 NOISE_VARIANCES = (0.0, 0.0005, 0.001, 0.005, 0.01)
 """The standard sweep (SPEC section 3), on the image scale [0, 1]."""
-_CURVE = "curve.png"
+_CURVE, _KIND = "curve.png", "noise sweep"
+_FILES = ("report.md", "report.html", "sweep.csv", _CURVE)
 
 
 def sweep_noise(
-    evaluate_fn: Callable[[float, Path], Mapping[str, Any]], *, variances: Sequence[float], output: Path, command: str = ""
+    evaluate_fn: Callable[[float, Path], Mapping[str, Any]],
+    *,
+    variances: Sequence[float],
+    output: Path,
+    overwrite: bool = False,
+    command: str = "",
 ) -> dict[str, Any]:
     """Runs `evaluate_fn(variance, folder)` for each variance, each in a folder of its own below `output`; returns the sweep's metrics.json.
 
@@ -35,13 +43,16 @@ def sweep_noise(
     if len(set(variances)) != len(variances):
         raise InputError(f"The noise variances {', '.join(f'{v:g}' for v in variances)} hold one twice; give each once.")
     import_matplotlib()
+    _open_sweep(output, overwrite=overwrite)
     folders = [f"noise_{variance:g}" for variance in variances]
     runs = [dict(evaluate_fn(variance, output / folder)) for variance, folder in zip(variances, folders, strict=True)]
     metrics = [Metric(**metric) for metric in runs[0]["metrics"]]
     kept = ("noise_variance", "input", "restored", "gain", "compared", "worse", "images")
     rows = [{key: run[key] for key in kept} | {"folder": folder} for run, folder in zip(runs, folders, strict=True)]
-    shared = {key: runs[0].get(key) for key in ("protocol", "model", "metrics", "data", "blurred", "sharp", "images", "tile", "overlap")}
-    summary = {**describe_machine(), "kind": "noise sweep", **shared, "command": command, "runs": rows}
+    shared = {
+        key: runs[0].get(key) for key in ("protocol", "model", "metrics", "notes", "data", "blurred", "sharp", "images", "tile", "overlap")
+    }
+    summary = {**describe_machine(), "kind": _KIND, **shared, "command": command, "runs": rows}
     draw_curve(rows, metric=metrics[0], path=output / _CURVE)
     document = _make_document(summary, metrics)
     write_atomically(output / "sweep.csv", _as_csv(rows, metrics).encode())
@@ -49,6 +60,23 @@ def sweep_noise(
     write_atomically(output / "report.html", as_html(document, folder=output).encode())
     write_atomically(output / METRICS_FILE, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     return summary
+
+
+def _open_sweep(output: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that holds something else; what an older sweep says goes first where its parts are to be made anew.
+
+    A finished sweep may stay: its parts tell whether they are those of this one.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if json.loads((output / METRICS_FILE).read_text()).get("kind") == _KIND and not overwrite:
+            return
+    there = [name for name in (METRICS_FILE, *_FILES) if (output / name).exists()]
+    if there and not overwrite:
+        raise InputError(f"{output} already holds a {there[0]} of something else; choose another folder, or overwrite it with --overwrite.")
+    if overwrite:
+        clear_report(output)
+    for name in there:
+        (output / name).unlink(missing_ok=True)
 
 
 def import_matplotlib() -> Any:
@@ -84,8 +112,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: Path)
 def format_sweep(summary: Mapping[str, Any]) -> str:
     """A table for the terminal."""
     table = _sweep_table(summary["runs"], [Metric(**metric) for metric in summary["metrics"]][:2])
-    widths = [max(len(row[i]) for row in (table.header, *table.rows)) for i in range(len(table.header))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (table.header, *table.rows))
+    return "\n".join([f"{summary['protocol']} protocol", *align_columns([table.header, *table.rows]), *summary["notes"]])
 
 
 def _sweep_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]) -> Table:
@@ -112,6 +139,7 @@ def _make_document(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Doc
             f"Protocol `{summary['protocol']}` with Gaussian noise, seeded by the file's place, added to the blurred image.",
             f"Data: {describe_data(summary)}. Model: {describe_model(summary['model'])}.",
             _sweep_table(rows, metrics[:2]),
+            *summary["notes"],
             Pictures("Curve", [_CURVE]),
             Bullets("", [(metric.title, metric.words) for metric in metrics[:2]]),
             Bullets("Reports of each variance", links, links=True),
