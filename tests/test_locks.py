@@ -28,6 +28,7 @@ def holder(tmp_path):
     """Another process that holds tmp_path/out until its input ends."""
     argv = [sys.executable, "-c", HOLDING, str(tmp_path / "out")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

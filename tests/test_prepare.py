@@ -92,6 +92,7 @@ def test_every_set_is_stored_and_said(tmp_path, cli, title, capsys):
     assert list_prepared(tmp_path / "tfds") == [title]
     for split, count in counts.items():
         assert f"{title}:{split} ({count})" in stdout
+    assert ("Use it as koehler, both of koehler:blurred" in stdout) == (title == "koehler"), "neither can be used alone"
     builder = tfds.builder_from_directory(tmp_path / "tfds" / title / "1.0.0")
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == counts
     images = {name for name in builder.info.features if name in ("blurred", "sharp", "image")}

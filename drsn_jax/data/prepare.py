@@ -148,7 +148,8 @@ def _check_room(survey: Survey, data_dir: Path) -> None:
 def _summary(title: str, folder: Path, metadata: Mapping[str, Any]) -> str:
     splits = ", ".join(f"{title}:{split} ({len(stored['names']):,})" for split, stored in metadata["splits"].items())
     damaged = [problem for stored in metadata["splits"].values() for problem in stored["damaged"]]
-    lines = [f"Prepared {folder}", f"Use it as {splits}"]
+    usage = f"{title}, both of {splits}" if metadata["kind"] == "koehler" else splits
+    lines = [f"Prepared {folder}", f"Use it as {usage}"]
     if damaged:
         lines.insert(1, f"Left out, damaged: {len(damaged):,} ({damaged[0]})")
     return "\n".join(lines) + "\n"
