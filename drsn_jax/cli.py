@@ -1,4 +1,4 @@
-"""drsn-jax VERB: prepare, train, evaluate, compare, restore, info. Exit codes: 0 done, 2 the user's mistake, 1 our failure.
+"""drsn-jax VERB (see `drsn_jax.verbs`). Exit codes: 0 done, 2 the user's mistake, 1 our failure.
 
 The verbs themselves are in `drsn_jax.verbs`.
 """

@@ -117,7 +117,7 @@ def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Trainin
     weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
     generator_tx, critic_tx, learning_rate_fn = _make_optimizers(config, num_train_steps=num_train_steps)
     vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
-    vgg19_params = load_vgg19(config["content_layer"], config["vgg19"]) if weights.content else {}
+    vgg19_params = load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"]) if weights.content else {}
     train_step = make_train_step(
         generator=generator,
         critic=critic,

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from drsn_jax.commands import compare, evaluate, info, prepare, restore, train
+from drsn_jax.commands import compare, convert, evaluate, export, info, prepare, restore, train
 
 
 class Verb(NamedTuple):
@@ -23,6 +23,8 @@ VERBS = {
     "train": Verb("train a generator and its critic, or go on with it", train.declare, train.run),
     "evaluate": Verb("score a model on blurred images, by the benchmark's protocol", evaluate.declare, evaluate.run),
     "compare": Verb("say which differences between two evaluations exceed the noise", compare.declare, compare.run),
+    "convert": Verb("weights of Keras and PyTorch into ours, and ours into Keras", convert.declare, convert.run),
+    "export": Verb("write a generator as StableHLO, SavedModel or TFLite", export.declare, export.run),
     "restore": Verb("restore photographs", restore.declare, restore.run),
     "info": Verb("versions, devices, a configuration's keys and its networks' parameters and costs", info.declare, info.run),
 }

@@ -346,8 +346,10 @@ def test_model_that_is_none(verb, refused, gopro, photos, tmp_path):
     message = refused(verb, f"--model={tmp_path / 'nowhere'}", *rest)
     assert f"There is no {tmp_path / 'nowhere'}" in message
     assert "--workdir" in message
-    for path in (tmp_path / "run", photos, photos / "0.png"):
+    for path in (tmp_path / "run", photos):
         assert f"{path} holds no checkpoint" in refused(verb, f"--model={path}", *rest)
+    said = "holds no checkpoint" if verb == "info" else "is no export of drsn-jax"
+    assert f"{photos / '0.png'} {said}" in refused(verb, f"--model={photos / '0.png'}", *rest)
     assert not (tmp_path / "out").exists()
 
 

@@ -19,14 +19,16 @@ ALLOWED = {
     "drsn_jax.config_values": ("errors",),
     "drsn_jax.config": ("config_values", "errors"),
     "drsn_jax.models": ("backend", "models"),
-    "drsn_jax.pretrained": ("errors", "models"),
+    "drsn_jax.pretrained": ("errors", "models", "interop.vgg19"),
+    "drsn_jax.interop": ("backend", "benchmark.keras_models", "config", "errors", "experiment", "files", "interop", "models", "training"),
+    "drsn_jax.benchmark": ("benchmark", "errors", "models", "pretrained"),
     "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
     "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
-    "drsn_jax.restoration.model": ("errors", "experiment", "training.checkpoint"),
+    "drsn_jax.restoration.model": ("errors", "experiment", "models.generator", "interop.exported", "training.checkpoint"),
     "drsn_jax.training": ("backend", "errors", "files", "models", "training"),  # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training.batches": ("errors", "experiment", "data", "training"),
-    "drsn_jax.training.train": ("config", "errors", "files", "experiment", "evaluation", "restoration.tiling", "training"),
+    "drsn_jax.training.train": ("config", "errors", "files", "experiment", "evaluation", "interop.vgg19", "restoration.tiling", "training"),
     "drsn_jax.experiment": ("errors", "models", "pretrained", "data.synthesis", "training"),
     "drsn_jax.info": ("config", "costs", "errors", "experiment", "training.checkpoint"),
     "drsn_jax.costs": (),
@@ -35,9 +37,23 @@ ALLOWED = {
     "drsn_jax.progress": (),
     "drsn_jax.cli": ("config_values", "errors", "verbs"),
     "drsn_jax.verbs": ("commands",),
-    "drsn_jax.commands": ("commands", "config", "errors", "info", "training.train", "evaluation", "restoration", "data", "progress"),
+    "drsn_jax.commands": (
+        "commands",
+        "config",
+        "errors",
+        "files",
+        "info",
+        "interop",
+        "training.train",
+        "evaluation",
+        "restoration",
+        "data",
+        "progress",
+    ),
     "drsn_jax.__main__": ("cli",),
 }
+# data, TensorBoard, the export to TensorFlow's formats, and Keras on its TensorFlow back end
+TENSORFLOW = ("drsn_jax.data.", "drsn_jax.training.writer", "drsn_jax.interop.tensorflow_export", "drsn_jax.benchmark.keras")
 BUILDERS = ("drsn_jax.data.builders", "drsn_jax.data.beam_pairs")  # tfds builders, registered when their module is imported
 LOOP = ("training.train", "training.batches", "experiment", "info", "cli")  # what nothing below them may import
 
@@ -78,7 +94,7 @@ def test_the_step_and_what_it_is_made_of_do_not_know_the_loop(module):
 def test_tensorflow_and_clu_are_imported_lazily_and_in_two_places(module):
     for name, at_top in imports(parse(module)):
         if name.split(".")[0] in HEAVY:
-            assert module.startswith("drsn_jax.data.") or module == "drsn_jax.training.writer", f"{module} imports {name}"
+            assert module.startswith(TENSORFLOW), f"{module} imports {name}"
             assert not at_top or module in BUILDERS, f"{module} imports {name} as soon as it is imported"
         if name.startswith(BUILDERS):
             assert not at_top, f"{module} imports {name}, and so tfds, as soon as it is imported"

@@ -19,7 +19,7 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 
 def declare_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--model."""
-    text = "a --workdir of a training (its best checkpoint by validation PSNR, else its newest), or one checkpoint"
+    text = "a --workdir of a training (its best checkpoint by validation PSNR, else its newest), one checkpoint, or an exported file"
     parser.add_argument("--model", type=path, required=required, metavar="WORKDIR_OR_CHECKPOINT", help=text)
 
 

@@ -1,4 +1,4 @@
-"""A trained generator, read from a checkpoint, ready to restore."""
+"""A trained generator, read from a checkpoint or an exported file, ready to restore."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import numpy as np
 
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_generator
+from drsn_jax.models.generator import Generator
 from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
 
 
@@ -22,10 +23,32 @@ class Model(NamedTuple):
     info: dict[str, Any]  # path, step, parameters, sha256: for reports
 
 
+class StoredGenerator(NamedTuple):
+    """A generator as a checkpoint holds it: the network and its variables on the host, with the rest as in `Model`."""
+
+    generator: Generator
+    variables: dict[str, Any]
+    config: dict[str, Any]
+    info: dict[str, Any]
+
+
 def load_model(path: Path) -> Model:
-    """Reads the generator of a workdir (its best checkpoint) or of one checkpoint: the running mean of its parameters if it has one.
+    """Reads a generator: see `read_generator`; or runs a file that `drsn-jax export` made, on a platform that it was exported for.
 
     Raises InputError if there is none, or if it is damaged or does not fit the configuration stored with it.
+    """
+    if path.is_file():
+        return _load_exported(path)
+    generator, variables, config, info = read_generator(path)
+    variables = jax.device_put(variables)  # once, not with every tile
+    apply_fn = jax.jit(generator.apply)
+    return Model(lambda image: apply_fn(variables, image), generator.stride, config, info)
+
+
+def read_generator(path: Path) -> StoredGenerator:
+    """Reads the generator of a workdir (its best checkpoint) or of one checkpoint: the running mean of its parameters if it has one.
+
+    Raises InputError as `load_model`.
     """
     checkpoint = find_checkpoint(path)
     fields, config = read_checkpoint(checkpoint, ("ema_params", "generator_params", "generator_stats"))
@@ -43,15 +66,29 @@ def load_model(path: Path) -> Model:
         raise InputError(
             f"{checkpoint} holds parameters of another architecture than its own configuration describes; give another checkpoint."
         )
-    variables = jax.device_put(variables)  # once, not with every tile
-    apply_fn = jax.jit(generator.apply)
     info = {
         "path": str(path),
         "step": int(checkpoint.name) if checkpoint.name.isdigit() else None,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "sha256": hash_arrays(variables),
     }
-    return Model(lambda image: apply_fn(variables, image), generator.stride, config, info)
+    return StoredGenerator(generator, variables, config, info)
+
+
+def _load_exported(path: Path) -> Model:
+    from drsn_jax.interop.exported import read_exported  # flatbuffers and jax.export, which only this needs
+
+    apply_fn, variables, description = read_exported(path)
+    config, stride = description["config"], description["stride"]
+    try:
+        known = make_generator(config).stride == stride
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"{path} does not say of what configuration it is, or of one unknown to this drsn-jax; export the model again.")
+    variables = jax.device_put(variables)
+    info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
+    return Model(lambda image: apply_fn(variables, image), stride, config, info)
 
 
 def hash_arrays(tree: Any) -> str:

@@ -14,6 +14,7 @@ from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import Validation, validate
 from drsn_jax.experiment import Training, make_keys, make_stages, make_training
 from drsn_jax.files import write_atomically
+from drsn_jax.interop.vgg19 import describe_vgg19
 from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
 from drsn_jax.training.batches import Data, open_data
 from drsn_jax.training.checkpoint import Checkpoints
@@ -60,6 +61,8 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
         state = resume_or_init(training, checkpoints, config=config, mesh=mesh)
         start = int(state.step)
         say(f"Training on {data.description}; {mesh.size} {jax.devices()[0].platform} device(s); step {start} of {total}; in {workdir}")
+        if config["content_weight"] and config["vgg19"] and not config["vgg19"].endswith(".npz"):
+            say(describe_vgg19(Path(config["vgg19"]).expanduser()))  # with its SHA-256: whose weights these are is for the user to check
         train_step = jax.jit(training.train_step, donate_argnums=0)
         feed = Feed(data.stream_fn(start, total))
         with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:

@@ -1,0 +1,87 @@
+"""The Keras reference's training loop, as a good Keras user writes it: compiled models, `predict_on_batch` and `train_on_batch`.
+
+Importing this module imports keras (see `keras_models`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+TrainOnBatch = Callable[[Any, Any], dict[str, float]]
+
+
+def wasserstein(labels: Any, scores: Any) -> Any:
+    """mean(label x score): label -1 raises the scores, +1 lowers them."""
+    return ops.mean(labels * scores)
+
+
+def make_content_loss(features: keras.Model) -> Callable[[Any, Any], Any]:
+    """Mean squared difference of the features of sharp and restored images."""
+
+    def content(sharp: Any, restored: Any) -> Any:
+        return ops.mean(ops.square(features(sharp, training=False) - features(restored, training=False)))
+
+    return content
+
+
+def choose_jit() -> bool:
+    """Whether to compile with XLA: on JAX always, on TensorFlow where there is an accelerator, never through torch.compile.
+
+    Measured (`drsn-jax bench`): on a CPU TensorFlow's own kernels are faster than XLA's.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    return keras.backend.backend() == "jax"
+
+
+def make_train_on_batch(
+    generator: keras.Model,
+    critic: keras.Model,
+    features: keras.Model,
+    *,
+    generator_optimizer: keras.optimizers.Optimizer,
+    critic_optimizer: keras.optimizers.Optimizer,
+    content_weight: float = 100.0,
+    adversarial_weight: float = 1.0,
+    critic_steps: int = 5,
+    jit_compile: bool | None = None,
+) -> TrainOnBatch:
+    """Builds train(blurred, sharp) -> losses, one step of the reference on images [b h w 3] in [-1, 1]; the networks change in place.
+
+    The restorations are predicted once, in inference mode; `critic_steps` times the critic learns from sharp and then from restored
+    images, two updates and two batches of batch norm; then the generator learns through the frozen critic, which is in inference mode.
+    `jit_compile` None is what is fastest on the back end. The losses are critic/sharp and critic/restored (mean scores over the
+    updates), generator/content, generator/adversarial (unweighted) and generator/loss.
+    """
+    jit: Any = choose_jit() if jit_compile is None else jit_compile
+    critic.compile(critic_optimizer, loss=wasserstein, jit_compile=jit)
+    generator.compile("sgd", jit_compile=jit)  # for predict; the optimiser is never used
+    restored = generator(generator.inputs[0])
+    both = keras.Model(generator.inputs, [restored, critic(restored)], name="generator_through_critic")
+    both.compile(
+        generator_optimizer,
+        loss=[make_content_loss(features), wasserstein],
+        loss_weights=[content_weight, adversarial_weight],
+        jit_compile=jit,
+    )
+
+    def train(blurred: Any, sharp: Any) -> dict[str, float]:
+        raise_scores, lower_scores = (ops.full((len(sharp), 1), label, dtype="float32") for label in (-1.0, 1.0))
+        blurred, sharp = ops.convert_to_tensor(blurred), ops.convert_to_tensor(sharp)  # on the device once, not with every update
+        restored = ops.convert_to_tensor(generator.predict_on_batch(blurred))
+        critic.trainable = True
+        sharp_loss = restored_loss = 0.0
+        for _ in range(critic_steps):
+            sharp_loss += critic.train_on_batch(sharp, raise_scores, return_dict=True)["loss"] / critic_steps
+            restored_loss += critic.train_on_batch(restored, lower_scores, return_dict=True)["loss"] / critic_steps
+        critic.trainable = False  # Keras then runs its batch norms on moving statistics too
+        loss, content, adversarial = both.train_on_batch(blurred, [sharp, raise_scores])
+        losses = {"critic/sharp": -sharp_loss, "critic/restored": restored_loss, "generator/loss": loss}
+        losses |= {"generator/content": content, "generator/adversarial": adversarial}
+        return {name: float(value) for name, value in losses.items()}
+
+    return train

@@ -1,0 +1,132 @@
+"""A generator as a program for other machines: StableHLO for any image size and several platforms in one file; parity with the model."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from drsn_jax import __version__, backend
+from drsn_jax.errors import InputError
+from drsn_jax.interop.exported import import_export, pack_exported, read_exported
+from drsn_jax.models.generator import Generator
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+SMALLEST = 4  # strides a side: what reflect padding at the coarsest scale needs, and what restoration pads to
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}  # by what the network computes in; images are in [-1, 1]
+Images = Float[np.ndarray, "b h w 3"]
+
+
+def export_stablehlo(
+    *, generator: Generator, variables: Mapping[str, Any], platforms: Sequence[str], config: Mapping[str, Any], info: Mapping[str, Any]
+) -> bytes:
+    """The file of a generator (see `interop.exported`): images of any number and of any size in multiples of `stride` from 4 strides up.
+
+    One file holds the program for all `platforms`, each with the form of the convolutions that `drsn_jax.backend` chooses there.
+    Raises InputError for unknown platforms, or where the program cannot be lowered for one.
+    """
+    export = import_export()
+    check_platforms(platforms)
+    kept = {name: collection for name, collection in variables.items() if jax.tree.leaves(collection)}
+    arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), kept)
+    b, h, w = export.symbolic_shape("b, h, w", constraints=[f"h >= {SMALLEST}", f"w >= {SMALLEST}"])
+    images = jax.ShapeDtypeStruct((b, generator.stride * h, generator.stride * w, 3), jnp.float32)
+    apply_fn = jax.jit(partial(apply_on_platform, generator, platforms=tuple(platforms)))
+    try:
+        with without_source_paths():
+            program = export.export(apply_fn, platforms=tuple(platforms))(arguments, images).serialize()
+    except NotImplementedError as error:  # how jax says that an operation has no lowering
+        raise InputError(f"The generator cannot be exported for {', '.join(platforms)} ({error}); leave the platform away.") from error
+    versions = {"drsn_jax": __version__, "jax": jax.__version__}
+    description = {**versions, "platforms": list(platforms), "stride": generator.stride, "config": dict(config), "info": dict(info)}
+    return pack_exported(program=bytes(program), variables=kept, description=description)
+
+
+def apply_on_platform(generator: Generator, variables: Any, images: jax.Array, *, platforms: Sequence[str]) -> jax.Array:
+    """The generator's output, with those choices of `drsn_jax.backend` that fit the platform a program is compiled for, not this one."""
+    others = [platform for platform in platforms if platform != "cpu"]
+    branches = {"cpu": partial(_apply, generator, "cpu")} if "cpu" in platforms else {}
+    if others:
+        branches["default"] = partial(_apply, generator, others[0])  # backend tells the CPU from all others
+    return jax.lax.platform_dependent(variables, images, **branches)
+
+
+def _apply(generator: Generator, platform: str, variables: Any, images: jax.Array) -> jax.Array:
+    with _choosing_for(platform):
+        return generator.apply(variables, images)  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def _choosing_for(platform: str) -> Iterator[None]:
+    """While tracing, `drsn_jax.backend` chooses for this platform; by itself it asks which one runs here."""
+    on_cpu = backend.on_cpu
+    backend.on_cpu = lambda: platform == "cpu"
+    try:
+        yield
+    finally:
+        backend.on_cpu = on_cpu
+
+
+@contextmanager
+def without_source_paths() -> Iterator[None]:
+    """While lowering, jax notes no source files: the paths of this machine are not to travel, and the bytes are the same each time."""
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def check_platforms(platforms: Sequence[str]) -> None:
+    """Raises InputError unless there is one platform at least, each known and named once."""
+    if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= set(PLATFORMS):
+        raise InputError(
+            f"--platforms={','.join(platforms)}: name one or more of {', '.join(PLATFORMS)}, each once (--platforms=cpu,cuda)."
+        )
+
+
+def load_exported_fn(content: bytes) -> Callable[[Images], Images]:
+    """What a file of `export_stablehlo` computes here. Raises InputError where it was not exported for the platform here."""
+    apply_fn, variables, _ = read_exported(io.BytesIO(content))
+    return lambda images: np.asarray(apply_fn(variables, images))
+
+
+def random_images(shape: tuple[int, int, int]) -> Images:
+    """Seeded noise in [-1, 1], [b h w 3]."""
+    return np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype(np.float32)
+
+
+def fit_photo(photo: Float[np.ndarray, "h w 3"], *, stride: int, largest: int = 256, size: tuple[int, int] | None = None) -> Images | None:
+    """The middle of a photograph in [0, 1], as images in [-1, 1]: of `size`, else of multiples of `stride`. None where it is too small."""
+    wanted = size or tuple(min(side, largest) // stride * stride for side in photo.shape[:2])
+    if min(wanted) < SMALLEST * stride or any(side < want for side, want in zip(photo.shape, wanted, strict=False)):
+        return None
+    top, left = ((side - want) // 2 for side, want in zip(photo.shape, wanted, strict=False))
+    return np.asarray(photo[None, top : top + wanted[0], left : left + wanted[1]] * 2 - 1, np.float32)
+
+
+def measure_parity(
+    exported_fn: Callable[[Images], Images], *, generator: Generator, variables: Mapping[str, Any], images: Mapping[str, Images]
+) -> dict[str, float]:
+    """The largest absolute difference between an export and the model itself, by the name of the images; values are in [-1, 1].
+
+    Raises InputError beyond rounding (1e-4; 0.1 for a network that computes in bfloat16).
+    """
+    tolerance = TOLERANCES.get(str(jnp.dtype(generator.dtype)), 0.1)
+    apply_fn, differences = jax.jit(generator.apply), {}
+    for name, batch in images.items():
+        difference = float(np.abs(np.asarray(exported_fn(batch)) - np.asarray(apply_fn(variables, batch))).max())
+        if not difference <= tolerance:  # NaN as well
+            raise InputError(
+                f"The export computes something else than the model (off by {difference:.3g} on {name}): its converter does not carry this"
+                " network over; nothing was written. Use another --format (stablehlo is exact)."
+            )
+        differences[name] = difference
+    return differences

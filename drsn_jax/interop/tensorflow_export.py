@@ -1,0 +1,108 @@
+"""A generator as a TensorFlow SavedModel or a TFLite file, through jax2tf. TensorFlow is imported when a function here is called."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from drsn_jax.errors import InputError
+from drsn_jax.interop.export import SMALLEST, Images, apply_on_platform, without_source_paths
+from drsn_jax.models.generator import Generator
+
+
+def write_saved_model(
+    folder: Path, *, generator: Generator, variables: Mapping[str, Any], platforms: Sequence[str], check_fn: Callable[[Callable], None]
+) -> None:
+    """Writes a SavedModel; its `serving_default` maps `images`, float32 [b h w 3] in [-1, 1], to `restored`. Sizes as `export_stablehlo`.
+
+    `check_fn` is given what the written one computes; where it raises, nothing is left. `folder` must not exist. Raises InputError where
+    TensorFlow or jax2tf is missing, or too old for this jax.
+    """
+    tf, jax2tf = _import_tensorflow()
+    sizes = f"(b, {generator.stride}*h, {generator.stride}*w, 3)"
+    apply_fn = jax2tf.convert(
+        partial(apply_on_platform, generator, platforms=tuple(platforms)),
+        with_gradient=False,  # with gradients it cannot be saved for sizes that are not fixed
+        polymorphic_shapes=[None, sizes],
+        polymorphic_constraints=(f"h >= {SMALLEST}", f"w >= {SMALLEST}"),
+        native_serialization_platforms=tuple(platforms),
+    )
+    module = tf.Module()
+    module.weights = jax.tree.map(lambda x: tf.Variable(np.asarray(x), trainable=False), dict(variables))
+    signature = [tf.TensorSpec([None, None, None, 3], tf.float32, name="images")]
+    module.restore = tf.function(lambda images: {"restored": apply_fn(module.weights, images)}, autograph=False, input_signature=signature)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        with without_source_paths():
+            tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.restore})
+        saved = tf.saved_model.load(str(temporary)).signatures["serving_default"]
+        check_fn(lambda images: saved(images=tf.constant(images))["restored"].numpy())
+        temporary.rename(folder)
+    except tf.errors.OpError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"TensorFlow {tf.__version__} cannot run what jax {jax.__version__} writes ({reason}): it is older; use --format=stablehlo or"
+            " tflite, a newer TensorFlow, or an older jax."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def convert_tflite(
+    *, generator: Generator, variables: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[bytes, Callable[[Images], Images]]:
+    """The bytes of a TFLite file for one image [1 h w 3] of one `size`, and what they compute.
+
+    TFLite's converter has no operation for reflect padding of a size that is not known. Raises InputError for a size that is no multiple of
+    the stride, where TensorFlow or jax2tf is missing, or for a network that the converter refuses.
+    """
+    if any(side % generator.stride or side < SMALLEST * generator.stride for side in size):
+        smallest = SMALLEST * generator.stride
+        raise InputError(
+            f"--size={size[0]}x{size[1]} does not fit: use multiples of {generator.stride} from {smallest} up (--size=256x256)."
+        )
+    tf, jax2tf = _import_tensorflow()
+    apply_fn = jax2tf.convert(
+        partial(apply_on_platform, generator, dict(variables), platforms=("cpu",)),
+        with_gradient=False,
+        native_serialization_platforms=("cpu",),
+    )
+    signature = [tf.TensorSpec([1, *size, 3], tf.float32, name="images")]
+    try:
+        with without_source_paths():
+            function = tf.function(apply_fn, autograph=False, input_signature=signature).get_concrete_function()
+        content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    except Exception as error:  # the converter's own, of several kinds
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"TFLite cannot express this network ({reason}); use --format=stablehlo or savedmodel.") from error
+    return content, partial(_run_tflite, tf, content)
+
+
+def _run_tflite(tf: Any, content: bytes, images: Images) -> Images:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's, about where its interpreter will live
+        interpreter = tf.lite.Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def _import_tensorflow() -> tuple[Any, Any]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise InputError(f"SavedModel and TFLite need TensorFlow ({error}); pip install 'drsn-jax[data]'.") from error
+    try:
+        from jax.experimental import jax2tf
+    except ImportError as error:
+        raise InputError(f"jax {jax.__version__} has no jax2tf any more ({error}); use --format=stablehlo, or an older jax.") from error
+    tf.config.set_visible_devices([], "GPU")  # it would take the memory that jax needs
+    return tf, jax2tf

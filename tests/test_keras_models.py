@@ -1,0 +1,92 @@
+"""The Keras reference itself: its parameter counts (SPEC section 1), its layers against numpy, its files, its training loop."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # before keras is imported
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras_step import CRITIC, CROP, GENERATOR, features
+from networks import quick_compiles  # noqa: F401
+
+keras = pytest.importorskip("keras", reason="pip install 'drsn-jax[keras]'")
+keras_models = pytest.importorskip("drsn_jax.benchmark.keras_models")
+keras_training = pytest.importorskip("drsn_jax.benchmark.keras_training")
+to_numpy = keras.ops.convert_to_numpy
+
+
+def count(model):
+    return sum(int(np.prod(v.shape)) for v in model.trainable_weights), model.count_params()
+
+
+def test_parameter_counts_are_the_specifications():
+    generator, critic = count(keras_models.make_generator()), count(keras_models.make_critic())
+    assert generator == (12_577_539, 12_592_643)
+    assert critic == (3_096_450, 3_098_370)
+    assert generator[1] + critic[1] == 15_691_013
+
+
+def test_without_shrinkage_it_is_the_deblurgan_generator():
+    assert count(keras_models.make_generator(shrinkage=False, block_order="post")) == (11_388_675, 11_399_171)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(4, 9), st.integers(4, 9), st.integers(0, 2**16))
+def test_padding_reflects_as_numpy_does(margin, height, width, seed):
+    x = np.random.default_rng(seed).normal(size=(2, height, width, 3)).astype(np.float32)
+    padded = to_numpy(keras_models.ReflectionPadding2D(margin)(x))
+    np.testing.assert_array_equal(padded, np.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect"))
+
+
+def test_soft_threshold_shrinks_each_channel_by_its_own(rng):
+    x = rng.normal(size=(2, 5, 6, 4)).astype(np.float32)
+    thresholds = rng.uniform(0, 1, (2, 4)).astype(np.float32)
+    shrunk = to_numpy(keras_models.SoftThreshold()([x, thresholds]))
+    for b in range(2):
+        for c in range(4):
+            values, threshold = x[b, :, :, c], thresholds[b, c]
+            expected = np.where(values > threshold, values - threshold, np.where(values < -threshold, values + threshold, 0))
+            np.testing.assert_allclose(shrunk[b, :, :, c], expected, atol=1e-6)
+
+
+def test_the_global_skip_averages_or_clips():
+    x, residual = np.full((1, 2, 2, 3), 0.75, np.float32), np.full((1, 2, 2, 3), 0.5, np.float32)
+    assert float(to_numpy(keras_models.GlobalSkip("average")([x, residual])).max()) == 0.625
+    assert float(to_numpy(keras_models.GlobalSkip("clip_residual")([x, residual])).max()) == 1.0
+
+
+def test_a_saved_model_is_loaded_by_keras_alone_with_its_own_layers(tmp_path, rng):
+    generator = keras_models.make_generator(**GENERATOR | {"output": "clip_residual"})
+    generator.save(tmp_path / "generator.keras")
+    again = keras.saving.load_model(tmp_path / "generator.keras")
+    x = rng.uniform(-1, 1, (1, 20, 24, 3)).astype(np.float32)
+    np.testing.assert_array_equal(to_numpy(again(x)), to_numpy(generator(x)))
+
+
+def test_features_are_frozen_and_reach_the_named_layer():
+    model = features()
+    assert not model.trainable_weights
+    assert model.output_shape == (None, None, None, 256)
+    assert model.layers[-1].name == "block3_conv3"
+
+
+def test_training_lowers_the_content_loss_and_leaves_the_features_alone(rng):
+    generator, critic = keras_models.make_generator(**GENERATOR), keras_models.make_critic(**CRITIC, image_size=CROP)
+    before = [w.copy() for w in features().get_weights()]
+    train = keras_training.make_train_on_batch(
+        generator,
+        critic,
+        features(),
+        generator_optimizer=keras.optimizers.Adam(1e-2),
+        critic_optimizer=keras.optimizers.Adam(1e-4),
+        critic_steps=1,
+    )
+    sharp = rng.uniform(-1, 1, (4, CROP, CROP, 3)).astype(np.float32)
+    losses = [train(sharp * 0.5, sharp) for _ in range(15)]
+    assert losses[-1]["generator/content"] < 0.8 * losses[0]["generator/content"]
+    assert losses[-1]["critic/sharp"] - losses[-1]["critic/restored"] > losses[0]["critic/sharp"] - losses[0]["critic/restored"]
+    assert set(losses[0]) == {"critic/sharp", "critic/restored", "generator/loss", "generator/content", "generator/adversarial"}
+    for old, new in zip(before, features().get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
