@@ -78,13 +78,14 @@ def count_macs(function: Callable[..., Any], *args: Any) -> int:
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _count(jaxpr: Any) -> int:
+def _count(jaxpr: Any, kept: tuple[int, ...] | None = None) -> int:
+    """`kept` is what the caller keeps of the one output, if it is known."""
     users: dict[int, list[Any]] = {}
     for eqn in jaxpr.eqns:
         for variable in eqn.invars:
             users.setdefault(id(variable), []).append(eqn)
-    for variable in jaxpr.outvars:  # an output has a user that keeps all of it
-        users.setdefault(id(variable), []).append(None)
+    for variable in jaxpr.outvars:  # an output has a user that keeps this shape of it
+        users.setdefault(id(variable), []).append(kept or variable.aval.shape)
     return sum(_count_equation(eqn, users) for eqn in jaxpr.eqns)
 
 
@@ -96,7 +97,8 @@ def _count_equation(eqn: Any, users: dict[int, list[Any]]) -> int:
         (contracted, _), _ = eqn.params["dimension_numbers"]
         shape = eqn.invars[0].aval.shape
         return math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
-    inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(eqn)]
+    kept = _kept_shape(eqn.outvars[0], users) if name.startswith("custom_vjp_call") and len(eqn.outvars) == 1 else None
+    inner = [_count(jaxpr, kept) for jaxpr in _inner_jaxprs(eqn)]
     if name == "scan":
         return sum(inner) * eqn.params["length"]
     if name == "while" and any(inner):
@@ -117,7 +119,9 @@ def _count_convolution(eqn: Any, kept: tuple[int, ...]) -> int:
 def _kept_shape(variable: Any, users: dict[int, list[Any]]) -> tuple[int, ...]:
     """The shape of a result, or of the crop where nothing but that crop is ever used of it."""
     shape = variable.aval.shape
-    while len(found := users.get(id(variable), [])) == 1 and found[0] is not None:
+    while len(found := users.get(id(variable), [])) == 1:
+        if isinstance(found[0], tuple):
+            return found[0]
         out = found[0].outvars[0]
         if found[0].primitive.name == "slice" and set(found[0].params["strides"] or (1,)) == {1}:
             return out.aval.shape

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from drsn_jax import backend
+from drsn_jax.models.convolution import convolve
 
 Norm = Literal["batch", "instance", "layer", "none"]
 Module = Callable[..., Any]
@@ -70,6 +71,7 @@ class ReflectConv(nn.Module):
             padding="SAME" if crop else "VALID",
             kernel_init=self.kernel_init,
             dtype=self.dtype,
+            conv_general_dilated=convolve,
             name="conv",
         )(x)
         return x[:, margin:-margin, margin:-margin, :] if crop else x

@@ -1,0 +1,101 @@
+"""The convolution that computes its kernel gradient by matrix products: values, first and second derivatives are those of lax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from drsn_jax import backend
+from drsn_jax.models import convolution
+from drsn_jax.models.convolution import convolve
+
+NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+@pytest.fixture(autouse=True)
+def _multiplying(monkeypatch):
+    monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: True)
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def both(x, kernel, weights, padding="SAME", strides=(1, 1)):
+    """(value, gradients of a weighted sum) by `convolve` and by lax."""
+    results = []
+    for function in (convolve, lax.conv_general_dilated):
+
+        def loss(x, kernel, function=function):
+            out = function(x, kernel, strides, padding, **NUMBERS)
+            return (out * weights[: out.shape[0], : out.shape[1], : out.shape[2]]).sum(), out
+
+        results.append(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, kernel))
+    return results
+
+
+def assert_close(one, other, rtol=2e-5):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=rtol * float(jnp.abs(b).max()) + 1e-6)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 9)),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    channels=st.sampled_from([(9, 10), (9, 3), (12, 8), (9, 9), (3, 9)]),
+)
+def test_values_and_gradients_are_those_of_lax(size, kernel, channels):
+    """Even and odd kernels, larger than the map too; few channels out take the other form, few in are passed on."""
+    (value, gradients), (expected, expected_gradients) = both(
+        draw(*size, channels[0]), draw(*kernel, *channels, seed=1), draw(*size, channels[1], seed=2)
+    )
+    assert_close(value, expected)
+    assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("channels", [(16, 12), (16, 3)])
+def test_second_derivatives_are_those_of_lax(channels):
+    """A gradient penalty differentiates the gradient."""
+    x, kernel, weights = draw(1, 6, 5, channels[0]), draw(3, 3, *channels, seed=1), draw(1, 6, 5, channels[1], seed=2)
+
+    def penalty(kernel, function):
+        gradient = jax.grad(lambda x: (jnp.tanh(function(x, kernel, (1, 1), "SAME", **NUMBERS)) * weights).sum())(x)
+        return (gradient**2).sum()
+
+    assert_close(*(jax.grad(penalty)(kernel, function) for function in (convolve, lax.conv_general_dilated)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "takes"),
+    [
+        ((3, 3, 16, 16), {}, True),
+        ((3, 3, 16, 16), {"padding": ((1, 1), (1, 1))}, True),
+        ((4, 4, 16, 16), {"padding": ((1, 2), (1, 2))}, True),
+        ((3, 3, 16, 16), {"padding": "VALID"}, False),
+        ((3, 3, 16, 16), {"padding": ((2, 2), (2, 2))}, False),
+        ((3, 3, 16, 16), {"strides": (2, 2)}, False),
+        ((3, 3, 16, 16), {"rhs_dilation": (2, 2)}, False),
+        ((3, 3, 8, 16), {}, False),
+        ((1, 1, 16, 16), {}, False),
+        ((3, 3, 16, 16), {"dtype": jnp.bfloat16}, False),
+    ],
+)
+def test_only_what_it_is_for_takes_the_other_way(shape, options, takes, monkeypatch):
+    taken = []
+    monkeypatch.setattr(convolution, "_convolve_same", lambda x, kernel: taken.append(1) or x)
+    options = {"strides": (1, 1), "padding": "SAME"} | options
+    dtype = options.pop("dtype", jnp.float32)
+    x, kernel = jax.ShapeDtypeStruct((1, 12, 12, shape[2]), dtype), jax.ShapeDtypeStruct(shape, dtype)
+    jax.eval_shape(lambda x, kernel: convolve(x, kernel, **options, **NUMBERS), x, kernel)
+    assert bool(taken) == takes
+
+
+def test_elsewhere_nothing_changes(monkeypatch):
+    monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: False)
+    monkeypatch.setattr(convolution, "_convolve_same", pytest.fail)
+    assert convolve(draw(1, 4, 4, 16), draw(3, 3, 16, 16), (1, 1), "SAME", **NUMBERS).shape == (1, 4, 4, 16)
