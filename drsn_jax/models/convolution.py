@@ -32,9 +32,11 @@ def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], stri
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-@jax.custom_vjp
-def _convolve_same(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolve_plainly(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_NUMBERS)
+
+
+_convolve_same = jax.custom_vjp(_convolve_plainly)
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -44,16 +46,12 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
 def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     # By the back end's own rule: the gradient of the map is a convolution of the same kind, and fast.
-    (of_x,) = jax.linear_transpose(partial(_convolve_with, kernel), x)(gradient)
+    (of_x,) = jax.linear_transpose(partial(_convolve_plainly, kernel=kernel), x)(gradient)
     of_kernel = _shift_gradient if kernel.shape[3] <= _FEW else _shift_map
     return of_x, of_kernel(x, gradient, (kernel.shape[0], kernel.shape[1]))
 
 
 _convolve_same.defvjp(_forward, _backward)
-
-
-def _convolve_with(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_NUMBERS)
 
 
 def _same_pads(size: int) -> tuple[int, int]:
