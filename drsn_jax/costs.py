@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import ScopeParamShapeError
 
-_KEEPS_POSITIONS = ("add", "convert_element_type")  # what stands between a convolution and its crop: the bias, a cast
+from drsn_jax import backend
 
 
 class Cost(NamedTuple):
@@ -71,34 +71,27 @@ def count_macs(function: Callable[..., Any], *args: Any) -> int:
     """Multiply-adds of the convolutions and matrix products of a function of arrays, or of their abstract shapes.
 
     Counted from the jaxpr, as papers do: kernel size x channels in x channels out at every output position, zero padding counted
-    like pixels. Of a convolution that is cropped at once (`ReflectConv` on CPU) only what is kept counts, so that the figure does
-    not depend on the back end; of a transposed one the zeros between the pixels do not. Of branches the dearest counts.
-    Raises ValueError for a loop of unknown length around convolutions or products.
+    like pixels. The plain form of everything counts, so that the figure does not depend on the back end (`backend.plain_forms`): the
+    function must not have been jitted. Of a transposed convolution the zeros between the pixels do not count. Of branches the dearest
+    counts. Raises ValueError for a loop of unknown length around convolutions or products.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    with backend.plain_forms():
+        return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _count(jaxpr: Any, kept: tuple[int, ...] | None = None) -> int:
-    """`kept` is what the caller keeps of the one output, if it is known."""
-    users: dict[int, list[Any]] = {}
-    for eqn in jaxpr.eqns:
-        for variable in eqn.invars:
-            users.setdefault(id(variable), []).append(eqn)
-    for variable in jaxpr.outvars:  # an output has a user that keeps this shape of it
-        users.setdefault(id(variable), []).append(kept or variable.aval.shape)
-    return sum(_count_equation(eqn, users) for eqn in jaxpr.eqns)
+def _count(jaxpr: Any) -> int:
+    return sum(_count_equation(eqn) for eqn in jaxpr.eqns)
 
 
-def _count_equation(eqn: Any, users: dict[int, list[Any]]) -> int:
+def _count_equation(eqn: Any) -> int:
     name = eqn.primitive.name
     if name == "conv_general_dilated":
-        return _count_convolution(eqn, _kept_shape(eqn.outvars[0], users))
+        return _count_convolution(eqn)
     if name == "dot_general":
         (contracted, _), _ = eqn.params["dimension_numbers"]
         shape = eqn.invars[0].aval.shape
         return math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[axis] for axis in contracted)
-    kept = _kept_shape(eqn.outvars[0], users) if name.startswith("custom_vjp_call") and len(eqn.outvars) == 1 else None
-    inner = [_count(jaxpr, kept) for jaxpr in _inner_jaxprs(eqn)]
+    inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(eqn)]
     if name == "scan":
         return sum(inner) * eqn.params["length"]
     if name == "while" and any(inner):
@@ -106,29 +99,15 @@ def _count_equation(eqn: Any, users: dict[int, list[Any]]) -> int:
     return max(inner, default=0) if name == "cond" else sum(inner)
 
 
-def _count_convolution(eqn: Any, kept: tuple[int, ...]) -> int:
+def _count_convolution(eqn: Any) -> int:
+    made = eqn.outvars[0].aval.shape
     numbers, dilation = eqn.params["dimension_numbers"], eqn.params["lhs_dilation"]
     image, kernel = (variable.aval.shape for variable in eqn.invars)
     taps = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])  # channels in (of one group) x height x width
     if all(step == 1 for step in dilation):
-        return math.prod(kept) * taps
+        return math.prod(made) * taps
     positions = math.prod(image[axis] for axis in numbers.lhs_spec[2:])
-    return math.prod(kept[axis] for axis in numbers.out_spec[:2]) * positions * taps
-
-
-def _kept_shape(variable: Any, users: dict[int, list[Any]]) -> tuple[int, ...]:
-    """The shape of a result, or of the crop where nothing but that crop is ever used of it."""
-    shape = variable.aval.shape
-    while len(found := users.get(id(variable), [])) == 1:
-        if isinstance(found[0], tuple):
-            return found[0]
-        out = found[0].outvars[0]
-        if found[0].primitive.name == "slice" and set(found[0].params["strides"] or (1,)) == {1}:
-            return out.aval.shape
-        if found[0].primitive.name not in _KEEPS_POSITIONS or out.aval.shape != shape:
-            break
-        variable = out
-    return shape
+    return math.prod(made[axis] for axis in numbers.out_spec[:2]) * positions * taps
 
 
 def _inner_jaxprs(eqn: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from jax import lax
 
 from drsn_jax import backend
 from drsn_jax.models import convolution
-from drsn_jax.models.convolution import convolve
+from drsn_jax.models.convolution import convolve, convolve_upsampled, upsample_nearest
 
 NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
@@ -18,6 +18,7 @@ NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 @pytest.fixture(autouse=True)
 def _multiplying(monkeypatch):
     monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: True)
+    monkeypatch.setattr(backend, "fold_upsampling", lambda: True)
 
 
 def draw(*shape, seed=0):
@@ -99,3 +100,46 @@ def test_elsewhere_nothing_changes(monkeypatch):
     monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: False)
     monkeypatch.setattr(convolution, "_convolve_same", pytest.fail)
     assert convolve(draw(1, 4, 4, 16), draw(3, 3, 16, 16), (1, 1), "SAME", **NUMBERS).shape == (1, 4, 4, 16)
+
+
+def upsampled_by_lax(x, kernel, strides, padding, **options):
+    return lax.conv_general_dilated(x.repeat(2, axis=1).repeat(2, axis=2), kernel, strides, padding, **options)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 2), st.integers(1, 6), st.integers(1, 6)),
+    channels=st.sampled_from([(9, 10), (9, 1), (3, 9), (12, 2)]),
+)
+def test_folded_upsampling_is_a_convolution_of_the_doubled_map(size, channels):
+    """Borders included, maps of one pixel too; values and both gradients."""
+    x, kernel = draw(*size, channels[0]), draw(3, 3, *channels, seed=1)
+    weights = draw(size[0], 2 * size[1], 2 * size[2], channels[1], seed=2)
+
+    def differentiate(function):
+        def loss(x, kernel):
+            out = function(x, kernel, (1, 1), "SAME", **NUMBERS)
+            return (out * weights).sum(), out
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
+
+    (value, gradients), (expected, expected_gradients) = differentiate(convolve_upsampled), differentiate(upsampled_by_lax)
+    assert_close(value, expected)
+    assert_close(gradients, expected_gradients)
+
+
+def test_folded_upsampling_does_half_the_work():
+    """4/9 of the multiply-adds, and a border of one pixel."""
+    x, kernel = draw(1, 32, 32, 16), draw(3, 3, 16, 12)
+    operations = [
+        jax.jit(lambda x, k, f=f: f(x, k, (1, 1), "SAME", **NUMBERS)).lower(x, kernel).cost_analysis()["flops"]
+        for f in (convolve_upsampled, upsampled_by_lax)
+    ]
+    assert operations[0] < 0.52 * operations[1]
+
+
+def test_elsewhere_the_doubled_map_is_convolved(monkeypatch):
+    monkeypatch.setattr(backend, "fold_upsampling", lambda: False)
+    x, kernel = draw(1, 4, 5, 16), draw(3, 3, 16, 12, seed=1)
+    expected = convolve(upsample_nearest(x), kernel, (1, 1), "SAME", **NUMBERS)
+    np.testing.assert_array_equal(convolve_upsampled(x, kernel, (1, 1), "SAME", **NUMBERS), expected)

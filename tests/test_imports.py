@@ -31,7 +31,7 @@ ALLOWED = {
     "drsn_jax.training.train": ("config", "errors", "files", "experiment", "evaluation", "interop.vgg19", "restoration.tiling", "training"),
     "drsn_jax.experiment": ("errors", "models", "pretrained", "data.synthesis", "training"),
     "drsn_jax.info": ("config", "costs", "errors", "experiment", "training.checkpoint"),
-    "drsn_jax.costs": (),
+    "drsn_jax.costs": ("backend",),
     "drsn_jax.files": (),
     "drsn_jax.locks": ("errors",),
     "drsn_jax.progress": (),

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from drsn_jax.models.convolution import convolve
-from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm, strided_padding, upsample_nearest
+from drsn_jax.models.convolution import convolve_upsampled
+from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm, strided_padding
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
 
 
@@ -95,7 +95,7 @@ class Generator(nn.Module):
     def _up(self, x: jax.Array, features: int, name: str) -> jax.Array:
         options = partial(dict, kernel_init=KERNEL_INITS[self.kernel_init], dtype=self.dtype, name=name)
         if self.upsampling == "nearest":  # the paper's, against chessboard artefacts
-            return nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=convolve, **options())(upsample_nearest(x))
+            return nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=convolve_upsampled, **options())(x)
         # DeblurGAN's: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
         return nn.ConvTranspose(features, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)), **options())(x)
 

@@ -83,9 +83,3 @@ def strided_padding(padding: Literal["keras", "torch"], kernel_size: int) -> str
         return "SAME"
     margin = kernel_size // 2
     return ((margin, margin), (margin, margin))
-
-
-def upsample_nearest(x: jax.Array) -> jax.Array:
-    """Doubles height and width by repetition. [b h w c] -> [b 2h 2w c]."""
-    b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
