@@ -1,9 +1,9 @@
 """Convolutions in the form that is fast on the back end at hand, with the values and gradients of the plain one.
 
-The kernel gradient of a stride-1 convolution as a few matrix products: XLA's CPU back end computes the gradient of a kernel as a convolution with a window as large as the map, which leaves its fast path: 141 ms
-for 3x3, 256 to 256 channels at 64x64, against 27 ms forward. As one product of a shifted map and the output's gradient for each kernel
-position it takes 44 ms. A 3x3 convolution of a map that was doubled in size by repetition as four 2x2 ones of the map itself, which is 4/9 of
-the multiply-adds: 18 ms against 43 ms for 256 to 128 channels, 64x64 to 128x128 (2 CPU cores, jax 0.10.2, float32).
+The gradient of a kernel: XLA's CPU back end computes it as a convolution with a window as large as the map, which leaves its fast path:
+126 ms for 3x3, 256 to 256 channels at 66x66, against 20 ms forward. As one product of the output's gradient and a window of the map for
+each kernel position it takes 26 ms. A 3x3 convolution of a map that was doubled in size by repetition: as four 2x2 ones of the map
+itself, 4/9 of the multiply-adds, it takes 18 ms instead of 43 for 256 to 128 channels, 64x64 to 128x128 (2 CPU cores, jax 0.10.2, float32).
 """
 
 from functools import partial
@@ -17,19 +17,25 @@ from jaxtyping import Array, Float
 from drsn_jax import backend
 
 _FEW = 8  # channels: with fewer going in nothing is gained, with fewer coming out the gradient is shifted instead of the map
+_WIDE = 256  # channels going in from which on it is better to transpose the gradient once than every window
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
+_Pads = tuple[tuple[int, int], ...]
 
 
 def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], strides: Any, padding: Any, **options: Any) -> jax.Array:
     """`lax.conv_general_dilated`, as the `conv_general_dilated` of `flax.linen.Conv`: equal values, gradients equal to rounding.
 
-    Only stride-1 SAME convolutions of several float32 channels on CPU take the other way; everything else is passed on as it is.
+    Only convolutions of several float32 channels on CPU, of one stride in both directions, take the other way; everything else is
+    passed on as it is.
     """
-    plain = all(value in (None, 1) or set(value) == {1} for value in (strides, options.get("lhs_dilation"), options.get("rhs_dilation")))
-    same = padding == "SAME" or tuple(map(tuple, padding)) == tuple(_same_pads(size) for size in kernel.shape[:2])
-    gains = kernel.shape[2] > _FEW and kernel.shape[0] * kernel.shape[1] > 1 and options.get("feature_group_count", 1) == 1
-    if plain and same and gains and x.dtype == kernel.dtype == jnp.float32 and backend.multiply_for_kernel_gradient():
-        return _convolve_same(x, kernel)
+    plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))
+    plain = plain and options.get("feature_group_count", 1) == 1 and len(set(strides)) == 1
+    gains = kernel.shape[2] > _FEW and kernel.shape[0] * kernel.shape[1] > 1
+    if plain and gains and x.dtype == kernel.dtype == jnp.float32 and backend.multiply_for_kernel_gradient():
+        pads = padding
+        if isinstance(padding, str):
+            pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        return _convolve(x, kernel, strides[0], tuple((int(low), int(high)) for low, high in pads))
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
@@ -65,58 +71,85 @@ def _fold(kernel: jax.Array, *, axis: int) -> tuple[jax.Array, jax.Array]:
     return jnp.concatenate([first, middle + last], axis=axis), jnp.concatenate([first + middle, last], axis=axis)
 
 
-def _convolve_plainly(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_NUMBERS)
+def _convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, pads: _Pads) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_NUMBERS)
 
 
-_convolve_same = jax.custom_vjp(_convolve_plainly)
+_convolve = jax.custom_vjp(_convolve_plainly, nondiff_argnums=(2, 3))
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve_same(x, kernel), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, stride: int, pads: _Pads) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(x, kernel, stride, pads), (x, kernel)
 
 
-def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(stride: int, pads: _Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    # By the back end's own rule: the gradient of the map is a convolution of the same kind, and fast.
-    (of_x,) = jax.linear_transpose(partial(_convolve_plainly, kernel=kernel), x)(gradient)
-    of_kernel = _shift_gradient if kernel.shape[3] <= _FEW else _shift_map
-    return of_x, of_kernel(x, gradient, (kernel.shape[0], kernel.shape[1]))
+    conv = partial(_convolve_plainly, stride=stride, pads=pads)
+    if stride > 1:
+        of_x = _convolve_phases(gradient, kernel, x.shape, stride=stride, pads=pads)
+    else:  # by the back end's own rule: a convolution of the same kind, and fast
+        (of_x,) = jax.linear_transpose(partial(conv, kernel=kernel), x)(gradient)
+    return of_x, _kernel_gradient(conv, x, kernel, gradient, stride=stride, pads=pads)
 
 
-_convolve_same.defvjp(_forward, _backward)
+def _kernel_gradient(conv: Any, x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, stride: int, pads: _Pads) -> jax.Array:
+    size = (kernel.shape[0], kernel.shape[1])
+    if stride > 1 and size > (3, 3):  # the critic's 4x4: the back end's own is as fast
+        return jax.linear_transpose(lambda kernel: conv(x, kernel), kernel)(gradient)[0]
+    if kernel.shape[3] > _FEW or stride > 1:
+        return _multiply_windows(x, gradient, size, stride=stride, pads=pads)
+    # With the few channels shifted: the gradient's windows the other way around, and the map in the gradient's place.
+    mirrored = [(k - 1 - low, n - out + low) for k, (low, _), n, out in zip(size, pads, x.shape[1:3], gradient.shape[1:3], strict=True)]
+    return _multiply_windows(gradient, x, size, stride=1, pads=tuple(mirrored))[::-1, ::-1].swapaxes(2, 3)
 
 
-def _same_pads(size: int) -> tuple[int, int]:
-    """Zeros before and after an axis at stride 1: an even kernel reaches one further forward."""
-    return (size - 1) // 2, size // 2
+_convolve.defvjp(_forward, _backward)
 
 
-def _shift_map(x: jax.Array, gradient: jax.Array, size: tuple[int, int]) -> Float[Array, "kh kw c d"]:
-    """For each kernel position, the map shifted by it, times the gradient: [c, b h w] @ [b h w, d].
+def _multiply_windows(
+    x: Float[Array, "b h w c"], columns: Float[Array, "b i j d"], size: tuple[int, int], *, stride: int, pads: _Pads
+) -> Float[Array, "kh kw c d"]:
+    """For each kernel position the pixels of `x` that it sees, over the whole output, times `columns`: [c, b i j] @ [b i j, d].
 
-    A loop, since otherwise all shifted copies of the map are held at once; its products are as fast as outside.
+    A loop, since otherwise all windows are held at once; its products are as fast as outside.
     """
-    b, h, w, c = x.shape
-    padded = jnp.pad(x, ((0, 0), _same_pads(size[0]), _same_pads(size[1]), (0, 0)))
-    columns = gradient.reshape(-1, gradient.shape[-1])
+    b, rows, cols, d = columns.shape
+    c, columns = x.shape[3], columns.reshape(-1, d)
+    transposed = columns.T if c >= _WIDE else None
+    rest = [-(n + low + high) % stride for n, (low, high) in zip(x.shape[1:3], pads, strict=True)]
+    (top, bottom), (left, right) = ((low, high + more) for (low, high), more in zip(pads, rest, strict=True))
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))  # a pad below 0 crops
+    # Pixels that are `stride` apart side by side, so that every window is a block.
+    grid = x.reshape(b, x.shape[1] // stride, stride, x.shape[2] // stride, stride, c).transpose(2, 4, 0, 1, 3, 5)
 
     def multiply(position: jax.Array) -> jax.Array:
-        rows = lax.dynamic_slice(padded, (0, position // size[1], position % size[1], 0), (b, h, w, c))
-        return lax.dot_general(rows.reshape(-1, c), columns, (((0,), (0,)), ((), ())))
+        i, j = position // size[1], position % size[1]
+        window = lax.dynamic_slice(grid, (i % stride, j % stride, 0, i // stride, j // stride, 0), (1, 1, b, rows, cols, c))
+        window = window.reshape(-1, c)
+        return window.T @ columns if transposed is None else transposed @ window
 
-    return lax.map(multiply, jnp.arange(size[0] * size[1])).reshape(*size, c, -1)
+    products = lax.map(multiply, jnp.arange(size[0] * size[1]))
+    return (products if transposed is None else products.swapaxes(1, 2)).reshape(*size, c, d)
 
 
-def _shift_gradient(x: jax.Array, gradient: jax.Array, size: tuple[int, int]) -> Float[Array, "kh kw c d"]:
-    """The same with the gradient shifted the other way, where it has the fewer channels: [d, b h w] @ [b h w, c]."""
-    b, h, w, d = gradient.shape
-    pads = [_same_pads(length)[::-1] for length in size]
-    padded = jnp.pad(gradient, ((0, 0), *pads, (0, 0))).transpose(3, 0, 1, 2)
-    rows = x.reshape(-1, x.shape[-1])
+def _convolve_phases(
+    gradient: Float[Array, "b i j d"], kernel: Float[Array, "kh kw c d"], shape: tuple[int, ...], *, stride: int, pads: _Pads
+) -> Float[Array, "b h w c"]:
+    """The gradient of the map of a strided convolution, `shape` [b h w c], as one stride-1 convolution.
 
-    def multiply(position: jax.Array) -> jax.Array:
-        place = (0, 0, size[0] - 1 - position // size[1], size[1] - 1 - position % size[1])
-        return lax.dynamic_slice(padded, place, (d, b, h, w)).reshape(d, -1) @ rows
-
-    return lax.map(multiply, jnp.arange(size[0] * size[1])).reshape(*size, d, -1).transpose(0, 1, 3, 2)
+    A pixel meets the kernel's rows and columns of one phase only, those that are `stride` apart: its output channels are the phases of
+    stride x stride pixels, which are then put side by side.
+    """
+    (b, h, w, c), (kh, kw, _, d) = shape, kernel.shape
+    (top, _), (left, _) = pads
+    taps = -(-kh // stride), -(-kw // stride)
+    blocks = -(-(h + top) // stride), -(-(w + left) // stride)  # of the padded map, as far as the map reaches
+    kernel = jnp.pad(kernel, ((0, taps[0] * stride - kh), (0, taps[1] * stride - kw), (0, 0), (0, 0)))
+    phases = kernel.reshape(taps[0], stride, taps[1], stride, c, d)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    margins = [(t - 1, max(0, n - out) + t - 1) for t, n, out in zip(taps, blocks, gradient.shape[1:3], strict=True)]
+    gradient = jnp.pad(gradient, ((0, 0), *margins, (0, 0)))
+    out = _convolve(gradient, phases.reshape(*taps, d, stride * stride * c), 1, tuple(((t - 1) // 2, t // 2) for t in taps))
+    first = [(t - 1) // 2 for t in taps]
+    out = out[:, first[0] : first[0] + blocks[0], first[1] : first[1] + blocks[1]].reshape(b, *blocks, stride, stride, c)
+    pixels = out.transpose(0, 1, 3, 2, 4, 5).reshape(b, blocks[0] * stride, blocks[1] * stride, c)
+    return pixels[:, top : top + h, left : left + w]

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drsn_jax.models.convolution import convolve
 from drsn_jax.models.layers import KERNEL_INITS, Norm, make_norm
 
 DENSE_WIDTHS = (64, 64, 128, 256, 512)
@@ -50,6 +51,5 @@ class Critic(nn.Module):
         # PatchGAN has no bias where batch norm follows, which subtracts it again; the Keras reference has them everywhere.
         cancelled = self.head == "patch" and self.norm == "batch" and name not in ("conv1", f"conv{len(self.widths) + 1}")
         init = KERNEL_INITS[self.kernel_init]
-        return nn.Conv(
-            features, (4, 4), strides=stride, padding="SAME", use_bias=not cancelled, kernel_init=init, dtype=self.dtype, name=name
-        )(x)
+        options = {"use_bias": not cancelled, "kernel_init": init, "dtype": self.dtype, "conv_general_dilated": convolve}
+        return nn.Conv(features, (4, 4), strides=stride, padding="SAME", name=name, **options)(x)

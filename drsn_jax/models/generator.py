@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from drsn_jax.models.convolution import convolve_upsampled
+from drsn_jax.models.convolution import convolve, convolve_upsampled
 from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm, strided_padding
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
 
@@ -90,7 +90,8 @@ class Generator(nn.Module):
     def _down(self, x: jax.Array, features: int, name: str) -> jax.Array:
         padding = strided_padding(self.strided_padding, 3)
         init = KERNEL_INITS[self.kernel_init]
-        return nn.Conv(features, (3, 3), strides=2, padding=padding, kernel_init=init, dtype=self.dtype, name=name)(x)
+        options = {"kernel_init": init, "dtype": self.dtype, "conv_general_dilated": convolve}
+        return nn.Conv(features, (3, 3), strides=2, padding=padding, name=name, **options)(x)
 
     def _up(self, x: jax.Array, features: int, name: str) -> jax.Array:
         options = partial(dict, kernel_init=KERNEL_INITS[self.kernel_init], dtype=self.dtype, name=name)
