@@ -12,8 +12,8 @@ from networks import draw_variables, images, quick_compiles  # noqa: F401
 from scipy import signal
 
 from drsn_jax import backend
-from drsn_jax.models.generator import Generator, pixel_shuffle, pixel_unshuffle
 from drsn_jax.models.convolution import upsample_nearest
+from drsn_jax.models.generator import Generator, pixel_shuffle, pixel_unshuffle
 from drsn_jax.models.layers import ReflectConv, make_norm
 
 TINY = {"widths": (4, 6, 8), "num_blocks": 1, "norm": "none", "dropout": 0.0}
