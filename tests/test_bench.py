@@ -32,7 +32,16 @@ class FakeWorker:
         self.subject, self.log, self.fails = subject, log, dict(fails or {})
         self.seconds = itertools.repeat(seconds) if isinstance(seconds, float) else iter(seconds)
         self.hello = {"platform": platform, "device": platform}
-        self.prepared = {"first_call": 9.0, "warm_call": 1.0, "calls": 1, "images": images, "macs": macs, "peak_bytes": 10**9, "about": ""}
+        warm_call = seconds if isinstance(seconds, float) else 1.0
+        self.prepared = {
+            "first_call": 9.0,
+            "warm_call": warm_call,
+            "calls": 1,
+            "images": images,
+            "macs": macs,
+            "peak_bytes": 10**9,
+            "about": "",
+        }
         self.ceiling, self.sent = ceiling, None
 
     def __enter__(self):
@@ -85,7 +94,11 @@ def test_a_slow_subject_is_timed_fewer_times_and_a_fast_one_at_most_so_often():
     _, cells = measure(
         {"ours-float32": FakeWorker("ours-float32", log, seconds=0.5), "keras-jax": FakeWorker("keras-jax", log, seconds=50.0)}
     )
-    assert (cells["ours-float32"]["n"], cells["keras-jax"]["n"]) == (3, 3)
+    assert (cells["ours-float32"]["n"], cells["keras-jax"]["n"]) == (3, 2)
+    _, cells = measure(
+        {"ours-float32": FakeWorker("ours-float32", log, seconds=20.0), "keras-jax": FakeWorker("keras-jax", log, seconds=50.0)}
+    )
+    assert (cells["ours-float32"]["n"], cells["keras-jax"]["n"]) == (3, 3)  # both are slow
     _, cells = measure(
         {"ours-float32": FakeWorker("ours-float32", log, seconds=1.0), "keras-jax": FakeWorker("keras-jax", log)}, seconds=14
     )

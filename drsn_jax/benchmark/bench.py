@@ -12,7 +12,7 @@ from typing import Any
 
 from drsn_jax import __version__
 from drsn_jax.benchmark.loader_rows import write_pairs
-from drsn_jax.benchmark.measuring import LEAST, MOST, measure_row
+from drsn_jax.benchmark.measuring import LEAST, LEAST_SLOW, MOST, measure_row
 from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
 from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, Row, choose_keras, choose_rows, choose_subjects, worker_environment
 from drsn_jax.errors import InputError
@@ -26,7 +26,7 @@ PROTOCOL = {
     "synchronised": "each call is waited for until its results are there",
     "first_call": "compilation and one run; compile_seconds is what it exceeds the median by",
     "warm_up": "one call after the first",
-    "samples": f"{LEAST} to {MOST} of each subject; calls below 0.2 s are timed several at once",
+    "samples": f"{LEAST} to {MOST} of each subject, {LEAST_SLOW} of a much slower one; calls below 0.2 s are timed several at once",
     "statistics": "median, smallest and largest",
     "peak_bytes": "of the process on a CPU, of the device's memory on an accelerator, after the warm-up; compiling included",
     "imported_bytes": "of the process, after the imports; those of the Keras subjects include JAX, by which they read weights",

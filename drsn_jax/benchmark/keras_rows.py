@@ -129,13 +129,14 @@ def _prepare_best(config: Config) -> Prepared:
     return Prepared(_make_step_call({**config, "batch_size": batch}), batch, about=f"batch {batch}")
 
 
-def _settled(call: Callable[[], Any], networks: list[keras.Model]) -> Callable[[], None]:
+def _settled(call: Callable[[], Any], networks: list[keras.Model]) -> Callable[[], Any]:
     """Waits for the updates as well: a loss on the host only shows that the forward pass is done."""
 
-    def settled() -> None:
-        call()
+    def settled() -> Any:
+        result = call()
         for network in networks:
             ops.convert_to_numpy(network.weights[-1])
+        return result
 
     return settled
 

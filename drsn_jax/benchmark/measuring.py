@@ -9,6 +9,7 @@ from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
 from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, Row
 
 LEAST, MOST = 3, 15  # samples of a subject
+SLOW, LEAST_SLOW = 3.0, 2  # of one that takes so many times longer than the fastest, and more than its share of the seconds
 _OURS = (OURS, OURS_BFLOAT16)
 Cell = dict[str, Any]
 Samples = dict[str, list[dict[str, Any]]]
@@ -49,14 +50,17 @@ def measure_row(
 def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: float, say: Callable[[str], None]) -> Samples:
     """Times every worker once a round, in turn, so that only one runs at any time and a drift of the machine meets all of them.
 
-    Each is timed at least LEAST times, then as long as its share of `seconds` lasts, and at most MOST times. One that fails leaves
-    `workers`, and its cell says why.
+    Each is timed at least LEAST times (LEAST_SLOW, if it is much slower than another), then as long as its share of `seconds` lasts, and
+    at most MOST times. One that fails leaves `workers`, and its cell says why.
     """
     share, samples = seconds / max(len(workers), 1), {subject: [] for subject in workers}
+    fastest = min((cells[subject]["warm_call"] for subject in workers), default=0.0)
 
     def goes_on(subject: str) -> bool:
-        spent = sum(sample["seconds"] * cells[subject]["calls"] for sample in samples[subject])
-        return subject in workers and (len(samples[subject]) < LEAST or (spent < share and len(samples[subject]) < MOST))
+        cell, count = cells[subject], len(samples[subject])
+        spent = sum(sample["seconds"] * cell["calls"] for sample in samples[subject])
+        least = LEAST_SLOW if cell["warm_call"] > max(SLOW * fastest, share) else LEAST
+        return subject in workers and (count < least or (spent < share and count < MOST))
 
     rounds = 0
     while going := [subject for subject in samples if goes_on(subject)]:

@@ -47,7 +47,9 @@ def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
     if row.name == "best-batch":
         return _prepare_best(config)
     make_call = {"training-step": make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}
-    size = row.frame or (config["crop_size"], config["crop_size"])
+    stride = make_generator(config).stride
+    height, width = (-(-length // stride) * stride for length in row.frame or (config["crop_size"], config["crop_size"]))
+    size = (height, width)  # widened to what the network takes, as `restore` does
     call = make_call[row.name](config) if row.name in make_call else make_inference_call(config, size=size)
     return Prepared(call, config["batch_size"], count_row_macs(row.name, config=config, size=size))
 
@@ -76,10 +78,9 @@ def make_step_call(config: Config) -> Callable[[], None]:
 
 
 def make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-    """Restores a batch of height x width images, widened to what the network takes; the result comes to the host, as Keras' does."""
+    """Restores a batch of height x width images; the result comes to the host, as Keras' does."""
     generator = make_generator(config)
-    height, width = (-(-length // generator.stride) * generator.stride for length in size)
-    blurred = _draw_images(config["batch_size"], (height, width), seed=0)
+    blurred = _draw_images(config["batch_size"], size, seed=0)
     state = jax.jit(generator.init)(jax.random.key(config["seed"]), blurred)
     apply = jax.jit(generator.apply)
     return lambda: np.asarray(apply(state, blurred))
