@@ -14,7 +14,7 @@ from drsn_jax import __version__
 from drsn_jax.benchmark.loader_rows import write_pairs
 from drsn_jax.benchmark.measuring import LEAST, LEAST_SLOW, MOST, measure_row
 from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
-from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, Row, choose_keras, choose_rows, choose_subjects, worker_environment
+from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, ROWS, Row, choose_keras, choose_rows, choose_subjects, worker_environment
 from drsn_jax.errors import InputError
 
 FORMAT = 1
@@ -44,7 +44,7 @@ def run_bench(
     batch_size: int | None = None,
     crop_size: int | None = None,
     seconds: float = 30.0,
-    timeout: float = 600.0,
+    timeout: float = 900.0,
     profile: Path | None = None,
     command: str = "",
     say: Callable[[str], None] = lambda text: None,
@@ -148,7 +148,7 @@ def _explain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                     notes.append(f"{row['title']}, {cell['subject']}: {word}: {cell[kind]}")
             if cell.get("about"):
                 notes.append(f"{row['title']}, {cell['subject']}: {cell['about']}")
-        platforms = {cell["platform"] for cell in row["cells"] if "median" in cell and row["name"] != "input-pipeline"}
+        platforms = {cell["platform"] for cell in row["cells"] if "median" in cell and not ROWS[row["name"]].host}
         if len(platforms) > 1:
             names = ", ".join(f"{cell['subject']} on {cell['platform']}" for cell in row["cells"] if "median" in cell)
             notes.append(f"{row['title']}: {names}; other devices than ours count neither for the ratio nor for the share of the peak.")

@@ -22,7 +22,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="images a step, and at once in inference (default: the configuration's)")
     parser.add_argument("--crop-size", type=int, help="height and width in training and small inference (default: the configuration's)")
     parser.add_argument("--seconds", type=float, default=30.0, help="budget for the samples of one row (default 30)")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a process that is silent is ended (default 600)")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a process that is silent is ended (default 900)")
     parser.add_argument("--profile", type=path, metavar="DIR", help="also write a trace of ours for XProf and Perfetto into this folder")
     parser.add_argument("--output", type=path, default=Path("bench.json"), metavar="FILE.json", help="default: bench.json")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
