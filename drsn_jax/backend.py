@@ -1,4 +1,4 @@
-"""Every choice that differs by back end, in one place. All are measured; see the table in README.md, section Speed."""
+"""Every choice that differs by back end, in one place: measured on CPU (README.md, section Speed), unmeasured elsewhere."""
 
 import contextlib
 import contextvars
@@ -45,9 +45,9 @@ def crop_after_convolution() -> bool:
 
 
 def multiply_for_kernel_gradient() -> bool:
-    """Whether a stride-1 convolution's kernel gradient is computed by matrix products (`models.convolution`).
+    """Whether a convolution's kernel gradient is computed by matrix products, of a strided one over blocks (`models.convolution`).
 
-    On XLA's CPU back end it takes a third to a ninth of the time; elsewhere the libraries have kernels for it.
+    On XLA's CPU back end it takes a fifth to a half of the time; elsewhere the libraries have kernels for it.
     """
     return on_cpu()
 
