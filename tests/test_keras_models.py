@@ -76,14 +76,14 @@ def train_on_one_batch(rng, *, generator_optimizer, critic_optimizer, steps):
     """The losses of so many steps of the reference's loop on one batch, from initial weights that are the same in every run."""
     keras.utils.set_random_seed(0)
     generator, critic = keras_models.make_generator(**GENERATOR), keras_models.make_critic(**CRITIC, image_size=CROP)
-    train = keras_training.make_train_on_batch(
+    train = keras_training.make_training_loop(
         generator,
         critic,
         features(),
         generator_optimizer=generator_optimizer,
         critic_optimizer=critic_optimizer,
         critic_steps=1,
-    )
+    ).train
     sharp = rng.uniform(-1, 1, (4, CROP, CROP, 3)).astype(np.float32)
     return [train(sharp * 0.5, sharp) for _ in range(steps)]
 

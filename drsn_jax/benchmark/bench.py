@@ -106,11 +106,12 @@ def failures(document: Mapping[str, Any]) -> list[str]:
 def _probe(start: Callable[[str], Worker], config: Mapping[str, Any], **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The device, and the configuration as it is measured; asked of a worker, since JAX here would take the accelerator's memory."""
     with start(OURS) as worker:
-        device = worker.ask("hello", subject=OURS)
         try:
-            return device, worker.ask("check", config=dict(config), **how)
+            return worker.ask("hello", subject=OURS), worker.ask("check", config=dict(config), **how)
         except SkippedError as error:
             raise InputError(str(error)) from None
+        except WorkerError as error:
+            raise InputError(f"The device cannot be used: a process that looked at it {error}; see --timeout and JAX_PLATFORMS.") from None
 
 
 def _measure(

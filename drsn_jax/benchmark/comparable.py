@@ -42,4 +42,10 @@ def describe_differences(config: Mapping[str, Any]) -> list[str]:
     differing = [f"{key}={config[key]} (Keras: {value})" for key, value in _LOOP.items() if config[key] != value]
     if not differing:
         return []
-    return [f"Ours trains as configured, {', '.join(differing)}; the same networks, losses and number of updates."]
+    notes = [f"Ours trains as configured, {', '.join(differing)}; the same networks and losses."]
+    if config["critic_update"] == "joint":
+        steps = config["critic_steps"]
+        notes.append(
+            f"Ours updates the critic {steps} times, on sharp and restored images at once; Keras {2 * steps} times, on each apart."
+        )
+    return notes

@@ -19,12 +19,12 @@ from drsn_jax.interop.keras import keras_options
 
 Config = Mapping[str, Any]
 BACKEND: str = keras.backend.backend()
+keras.config.set_floatx("float32")  # whatever the user's keras.json says
+keras.config.set_image_data_format("channels_last")
 
 
 def describe_device() -> dict[str, Any]:
     """The device that the back end computes on."""
-    keras.config.set_floatx("float32")  # whatever the user's keras.json says
-    keras.config.set_image_data_format("channels_last")
     if BACKEND == "jax":
         import jax
 

@@ -48,11 +48,6 @@ def choose_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def make_train_on_batch(generator: keras.Model, critic: keras.Model, features: keras.Model, **options: Any) -> TrainOnBatch:
-    """Builds train(blurred, sharp) -> losses, one step of the reference; `make_training_loop` says what it does and takes."""
-    return make_training_loop(generator, critic, features, **options).train
-
-
 def make_training_loop(
     generator: keras.Model,
     critic: keras.Model,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "drsn_jax.benchmark.worker")
+_LAST_MOMENTS = 10.0  # seconds
 _TAIL = 400  # characters of a worker's stderr that a reason quotes
 
 
@@ -90,8 +91,10 @@ class Worker:
         self._answers.put(b"")
 
     def _obituary(self) -> str:
-        code = self._process.wait()
-        said = ""
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its output has ended, so it should be on its way
+            self._process.wait(_LAST_MOMENTS)
+        self._process.kill()
+        code, said = self._process.wait(), ""
         with contextlib.suppress(ValueError, OSError):
             self._stderr.seek(0)
             said = " ".join(self._stderr.read().decode(errors="replace").split())[-_TAIL:]

@@ -57,7 +57,7 @@ class Session:
         self._calls = max(1, math.ceil(_SAMPLE_SECONDS / max(warm_call, 1e-4)))
         answer = {"first_call": first_call, "warm_call": warm_call, "calls": self._calls, "images": prepared.images, "macs": prepared.macs}
         peak_bytes = None if ROWS[row].alone else self._rows.peak_bytes()  # the search for a batch has filled the memory
-        if prepared.macs and hasattr(self._rows, "make_ceiling"):
+        if prepared.macs:  # ours count them
             self._ceiling = self._rows.make_ceiling(config["dtype"])
         return answer | {"peak_bytes": peak_bytes, "about": prepared.about}
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -39,9 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("against", "rows", "batch_size", "crop_size", "seconds", "timeout", "profile")}
     config = load_config(arguments.config, arguments.overrides)
     document = run_bench(config, **options, command=arguments.command, say=_say)
-    sys.stdout.write(f"{format_bench(document)}\n")
     write_atomically(arguments.output, f"{json.dumps(document, indent=1)}\n".encode())
-    sys.stdout.write(f"JSON: {arguments.output}\n")
+    sys.stdout.write(f"{format_bench(document)}\nJSON: {arguments.output}\n")
     for file in document.get("profile", {}).get("files", ()):
         sys.stdout.write(f"Trace: {file}\n")
     failed = failures(document)
@@ -56,6 +56,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"{output} is there already; choose another --output" + ("." if output.is_dir() else ", or --overwrite."))
     if profile is not None and profile.exists() and not profile.is_dir():
         raise InputError(f"--profile={profile} is a file; give a folder.")
+    there = next(parent for parent in output.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"--output={output}: {there} is no folder that can be written to; choose another --output.")
     for name in ("batch_size", "crop_size", "seconds", "timeout"):
         value = getattr(arguments, name)
         if value is not None and not (value > 0 and math.isfinite(value)):

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from drsn_jax import backend
 
-_FEW = 8  # channels: with fewer going in nothing is gained, with fewer coming out the gradient is shifted instead of the map
+_FEW = 8  # channels: with so few going in nothing is gained, with so few coming out the gradient is shifted instead of the map
 _WIDE = 256  # channels going in from which on it is better to transpose the gradient once than every window
 _SMALL = 32 * 32  # output pixels up to which the back end's own kernel gradient is as fast
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -27,8 +27,8 @@ _Pads = tuple[tuple[int, int], ...]
 def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], strides: Any, padding: Any, **options: Any) -> jax.Array:
     """`lax.conv_general_dilated`, as the `conv_general_dilated` of `flax.linen.Conv`: equal values, gradients equal to rounding.
 
-    Only convolutions of several float32 channels on CPU, of one stride in both directions, take the other way; everything else is
-    passed on as it is.
+    Only float32 convolutions on CPU, of one stride in both directions and more than a few channels (or blocks of pixels) take the
+    other way; everything else is passed on as it is.
     """
     plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))
     plain = plain and options.get("feature_group_count", 1) == 1 and len(set(strides)) == 1
@@ -55,7 +55,7 @@ def convolve_upsampled(
     Where the back end gains by it, the doubled map is never made: each output pixel sees 2x2 different pixels of `x`, those above or
     below and left or right of it, through sums of the kernel's rows and columns. Equal to rounding.
     """
-    if not backend.fold_upsampling():
+    if x.dtype != jnp.float32 or not backend.fold_upsampling():  # in bfloat16 the sums of the kernel's rows would be rounded
         return convolve(upsample_nearest(x), kernel, strides, padding, **options)
     (b, h, w, _), d = x.shape, kernel.shape[3]
     # All four phases in one convolution over the map with a border of zeros; each phase is a crop of it.
