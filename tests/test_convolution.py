@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from networks import quick_compiles  # noqa: F401
 
 from drsn_jax import backend
 from drsn_jax.models import convolution
