@@ -60,7 +60,7 @@ def assert_close(one, other, rtol=2e-5):
         np.testing.assert_allclose(a, b, atol=rtol * float(jnp.abs(b).max()) + 1e-6)
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 9)),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -131,7 +131,7 @@ def upsampled_by_lax(x, kernel, strides, padding, **options):
     return lax.conv_general_dilated(x.repeat(2, axis=1).repeat(2, axis=2), kernel, strides, padding, **options)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 2), st.integers(1, 6), st.integers(1, 6)),
     channels=st.sampled_from([(9, 10), (9, 1), (3, 9), (12, 2)]),
