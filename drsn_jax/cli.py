@@ -4,7 +4,6 @@ The verbs themselves are in `drsn_jax.verbs`.
 """
 
 import argparse
-import errno
 import os
 import shlex
 import sys
@@ -13,17 +12,8 @@ from typing import NoReturn
 
 from drsn_jax import __version__
 from drsn_jax.config_values import nearest
-from drsn_jax.errors import InputError, TrainingDivergedError
+from drsn_jax.errors import explain
 from drsn_jax.verbs import VERBS
-
-FULL_OR_FORBIDDEN = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-)  # anything else of the kind is ours
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,23 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
     try:
         return VERBS[arguments.verb].run(arguments)
-    except InputError as error:
-        return _fail(str(error), code=2)
-    except TrainingDivergedError as error:
-        return _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", code=130)
-    except (RuntimeError, ValueError) as error:  # jaxlib's own error derives from one of them
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return _fail("the device is out of memory; use a smaller batch_size, crop_size or --tile, or --config.dtype=bfloat16", code=2)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in FULL_OR_FORBIDDEN:
+    except (Exception, KeyboardInterrupt) as error:
+        explained = explain(error)
+        if explained is None:
             raise
-        return _fail(f"{error.filename or 'A file'}: {error.strerror}; make room there, or choose another place", code=2)
+        return _fail(explained[0], code=explained[1])
 
 
 def _fail(message: str, *, code: int) -> int:

@@ -4,6 +4,11 @@ Everything the command line reports in one line without a traceback derives from
 of ours and keeps its traceback. See `drsn_jax.cli` for the exit codes.
 """
 
+import errno
+
+# Of a file: anything else of the kind is ours.
+_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
+
 
 class InputError(ValueError):
     """A mistake in what the user gave: the message names what was given, what is allowed and what to do."""
@@ -11,3 +16,18 @@ class InputError(ValueError):
 
 class TrainingDivergedError(RuntimeError):
     """The loss or a gradient stopped being finite: the message names the range of steps and the last good checkpoint."""
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """What the command line says of an error, in one line, and its exit code; None for a bug of ours, which keeps its traceback."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, TrainingDivergedError):
+        return str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, (RuntimeError, ValueError)) and "RESOURCE_EXHAUSTED" in str(error):  # jaxlib's own derives from one of them
+        return "the device is out of memory; use a smaller batch_size, crop_size or --tile, or --config.dtype=bfloat16", 2
+    if isinstance(error, OSError) and error.errno in _FULL_OR_FORBIDDEN:
+        return f"{error.filename or 'A file'}: {error.strerror}; make room there, or choose another place", 2
+    return None
