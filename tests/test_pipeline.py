@@ -164,7 +164,7 @@ def test_processes_share_the_rows(pairs, count):
     for step, batch in enumerate(whole):
         for name, images in batch.items():
             for rank in range(count):
-                np.testing.assert_array_equal(parts[rank][step][name], images[rank::count])
+                np.testing.assert_array_equal(parts[rank][step][name], np.split(images, count)[rank])
 
 
 # Frames

@@ -46,7 +46,7 @@ def make_batches(
     `fit_frame`; `cache` keeps decoded frames as `CropLoader` says, up to `cache_limit_bytes` (None: half of the memory).
     `noise_variance` is a range on the scale [0, 1]: Gaussian noise is added to the blurred crop, its standard deviation uniform
     between the range's square roots, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded to k/255.
-    Process p of n makes rows p, p + n, ... of each batch. Raises `InputError`: at once on impossible arguments and without
+    Process p of n makes the p-th of n equal parts of each batch. Raises `InputError`: at once on impossible arguments and without
     TensorFlow; on a damaged image, by name, when its turn comes.
     """
     _check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
@@ -57,8 +57,9 @@ def make_batches(
     faults: dict[int, InputError] = {}
     sample_fn = _make_sample_fn(load, faults, seed=seed, noise_variance=noise_variance)
     stop = np.iinfo(np.int64).max if num_steps is None else (start_step + num_steps) * batch_size
-    indices = import_tensorflow().data.Dataset.range(start_step * batch_size + process_index, stop, process_count)
-    batches = _iterate(indices, sample_fn, load, faults, rows=batch_size // process_count, prefetch=prefetch)
+    indices = import_tensorflow().data.Dataset.range(start_step * batch_size, stop)
+    parts = indices.batch(batch_size // process_count).shard(process_count, process_index)
+    batches = _iterate(parts.unbatch(), sample_fn, load, faults, rows=batch_size // process_count, prefetch=prefetch)
     atexit.register(_close, weakref.ref(batches))
     return batches
 
