@@ -29,3 +29,11 @@ def declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:
         "--tile", type=int, default=default, help=f"larger images are restored in tiles of so many pixels (default {default})"
     )
     parser.add_argument("--overlap", type=int, default=64, help="pixels by which tiles overlap (default 64)")
+
+
+def declare_processes(parser: argparse.ArgumentParser) -> None:
+    """--coordinator, --num-processes and --process-id."""
+    group = parser.add_argument_group("several processes as one run (found out by itself on TPU pods, under Slurm and Open MPI)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="the machine of process 0 and a free port there, the same for all")
+    group.add_argument("--num-processes", type=int, metavar="N", help="how many there are; 1: this one alone, whatever the cluster says")
+    group.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0 to N-1")

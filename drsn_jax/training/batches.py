@@ -16,7 +16,7 @@ from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_keys, make_recipe, make_stages
 from drsn_jax.training.schedule import Stage, stage_spans
-from drsn_jax.training.sharding import check_batch_size, over_data, replicated, shard_batch
+from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
 
 
 class Data(NamedTuple):
@@ -79,8 +79,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     crop_size = max(stage.crop_size for stage in stages)
     images, validation_fn = _resident_images(config, crop_size=crop_size)
     bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
-    bank = jax.device_put(bank, replicated(mesh))
-    key = jax.device_put(make_keys(config["seed"]).data, replicated(mesh))
+    bank, key = replicate((bank, make_keys(config["seed"]).data), mesh)
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
@@ -95,7 +94,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
                 lambda bank, key, step, make=make_batch: make(bank, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
             )
             for step in range(first, end):
-                yield batch_fn(bank, key, jax.device_put(np.int32(step), replicated(mesh)))
+                yield batch_fn(bank, key, replicate(np.int32(step), mesh))
 
     kind = "pairs" if config["data"] == "resident" else "photographs, blurred there"
     megapixels = sum(image.shape[0] * image.shape[1] for image in images.values()) / 1e6

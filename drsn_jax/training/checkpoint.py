@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from drsn_jax.errors import InputError
+from drsn_jax.processes import first_process
 from drsn_jax.training.quiet import quieten
 from drsn_jax.training.state import TrainState
 
@@ -44,6 +45,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind and jax.process_count() > 1:
+            return  # closing waits for the other processes, which may wait for what this one does no more
         try:
             self._guard(self._manager.close)
         except Exception:  # of the last save: what went wrong first is what is to be told
@@ -113,8 +116,8 @@ class Checkpoints:
                 say(f"Checkpoint {step} cannot be read ({_first_line(error)}); trying the one before.")
                 damaged.append(step)
                 continue
-            for number in damaged:
-                say(f"Checkpoint {number} is set aside as {self._set_aside(number)}.")
+            if damaged:
+                say("\n".join(self._set_aside(damaged)))
             return state
         if steps:
             raise InputError(f"No checkpoint in {self.folder} can be read; they are left as they are. Choose another --workdir.")
@@ -129,12 +132,16 @@ class Checkpoints:
         except Exception:
             return False
 
-    def _set_aside(self, step: int) -> str:
+    def _set_aside(self, steps: list[int]) -> list[str]:
+        def rename(step: int) -> str:
+            names = (self.folder / f"{step}.damaged{number or ''}" for number in itertools.count())
+            aside = (self.folder / str(step)).rename(next(name for name in names if not name.exists()))
+            return f"Checkpoint {step} is set aside as {aside.name}."
+
         self._manager.close()
-        names = (self.folder / f"{step}.damaged{number or ''}" for number in itertools.count())
-        aside = (self.folder / str(step)).rename(next(name for name in names if not name.exists()))
+        said = first_process(lambda: [rename(step) for step in steps])
         self._manager = self._open()
-        return aside.name
+        return said
 
 
 def _first_line(error: Exception) -> str:

@@ -3,11 +3,17 @@
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from drsn_jax.training.sharding import over_data, replicated
 
 
 class Feed:
@@ -38,11 +44,25 @@ class Feed:
 
 
 class StopSignal:
-    """Turns SIGTERM (preemption, `kill`) into a request that the loop reads after each step. Ctrl-C still stops at once."""
+    """Turns SIGTERM (preemption, `kill`) into a request that the loop reads after each step. Ctrl-C still stops at once.
 
-    def __init__(self) -> None:
+    Of several processes the signal may reach one only, and all have to stop after the same step. So each puts its request on its devices
+    after each step, where all requests are joined while the device works, and what came of it is read two steps later, without waiting.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
         """Not yet requested."""
-        self.requested = False
+        self._requested, self._mesh = False, mesh
+        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
+        self._asked: deque[jax.Array] = deque()
+
+    def agreed(self) -> bool:
+        """Whether to stop now: the same in every process, if each calls this once a step."""
+        if jax.process_count() == 1:
+            return self._requested
+        requests = np.full(self._mesh.size // jax.process_count(), self._requested)
+        self._asked.append(self._any(jax.make_array_from_process_local_data(over_data(self._mesh), requests)))
+        return len(self._asked) > 2 and bool(self._asked.popleft())
 
     def __enter__(self) -> "StopSignal":
         # Only the main thread may set handlers; a loop that runs in another thread cannot be asked to stop this way.
@@ -53,7 +73,7 @@ class StopSignal:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.requested = True
+        self._requested = True
 
     def __exit__(self, *_: object) -> None:
         if self._main:

@@ -10,9 +10,18 @@ from drsn_jax.errors import InputError
 
 
 def make_mesh() -> Mesh:
-    """All devices of all processes along one axis, `data`."""
+    """All devices of all processes along one axis, `data`, those of a process beside each other: its rows of a batch are consecutive.
+
+    Raises InputError if the processes have different numbers of devices.
+    """
+    if jax.device_count() != jax.process_count() * jax.local_device_count():
+        raise InputError(
+            f"Process {jax.process_index()} has {jax.local_device_count()} of the {jax.device_count()} devices of {jax.process_count()}"
+            " processes; start each with as many devices as the others."
+        )
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     # Explicit axes are JAX's default and would make shardings part of the types; here the compiler is to propagate them.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -39,6 +48,23 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """Puts this process's rows of a batch on its devices; returns the global arrays."""
     sharding = over_data(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts arrays or random keys, which every process has to have alike, whole on every device."""
+    sharding = replicated(mesh)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(x: Any) -> jax.Array:  # device_put would compare all processes' values each time, and wait for them
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, [jax.device_put(x, device) for device in mesh.local_devices])
+
+    return jax.tree.map(put, tree)
+
+
+def local_copy(tree: Any) -> Any:
+    """Replicated arrays as arrays of one device of this process, which computes with them without the others."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -17,26 +19,32 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def say(message: str) -> None:
-    """One line to the terminal, at once."""
-    sys.stdout.write(message + "\n")
-    sys.stdout.flush()
+    """One line to the terminal, at once; of several processes the first one speaks."""
+    if jax.process_index() == 0:
+        sys.stdout.write(message + "\n")
+        sys.stdout.flush()
 
 
 class Writer:
     """Appends scalars to WORKDIR/metrics.jsonl, one line a write, and to TensorBoard event files where that is on.
 
     Lines of steps after `start_step` are dropped on opening: a run that resumes repeats those steps, and each stands there once.
+    Of several processes the first one writes.
     """
 
     def __init__(self, workdir: Path, *, start_step: int, tensorboard: bool):
         """Opens the files. Raises InputError if the folder cannot be written."""
-        self._path = workdir / METRICS_FILE
+        self._path, self._tensorboard = workdir / METRICS_FILE, None
+        if jax.process_index():
+            self._file = open(os.devnull, "w")  # noqa: SIM115 - closed by __exit__
+            return
         try:
             _drop_lines_after(self._path, start_step)
             self._file = self._path.open("a")
         except OSError as error:
             raise InputError(f"{self._path} cannot be written ({error.strerror}); choose a --workdir that can.") from error
-        self._tensorboard = _open_tensorboard(workdir) if tensorboard else None
+        if tensorboard:
+            self._tensorboard = _open_tensorboard(workdir)
 
     def __enter__(self) -> "Writer":
         return self
