@@ -45,7 +45,7 @@ def joined(*, coordinator: str | None = None, num_processes: int | None = None, 
     lifeline = _open_lifeline()
     try:
         yield
-        _store().wait_at_barrier("drsn_jax/done", _FOR_EVER)
+        wait_for_all()
     except BaseException as error:
         _end(error, lifeline)
     lifeline.close()
@@ -55,7 +55,7 @@ def joined(*, coordinator: str | None = None, num_processes: int | None = None, 
 def first_process(compute: Callable[[], T]) -> T:
     """What `compute` gives, which has to fit into JSON: process 0 alone calls it and tells the others, who wait.
 
-    Where it raises InputError, that is raised in every process. All processes must call this the same number of times.
+    Where it raises InputError, that is raised in every process. All processes must call this and `wait_for_all` in the same order.
     """
     if jax.process_count() == 1:
         return compute()
@@ -72,6 +72,12 @@ def first_process(compute: Callable[[], T]) -> T:
         raise
     _store().key_value_set(key, json.dumps([value, None]))
     return value
+
+
+def wait_for_all() -> None:
+    """Returns when every process has called this."""
+    if jax.process_count() > 1:
+        _store().wait_at_barrier(f"drsn_jax/{next(_turns)}", _FOR_EVER)
 
 
 def _store() -> Any:

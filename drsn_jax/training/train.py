@@ -20,7 +20,7 @@ from drsn_jax.training.checkpoint import Checkpoints
 from drsn_jax.training.feed import Feed, StopSignal
 from drsn_jax.training.log import Log
 from drsn_jax.training.schedule import is_due, steps_for
-from drsn_jax.training.sharding import local_copy, make_mesh, replicate, replicated, with_sharding
+from drsn_jax.training.sharding import local_copy, make_mesh, meet, replicate, replicated, with_sharding
 from drsn_jax.training.state import TrainState
 from drsn_jax.training.workdir import open_workdir
 from drsn_jax.training.writer import Writer, say
@@ -34,6 +34,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
     configuration) and TrainingDivergedError when a loss or gradient stops being finite.
     """
     mesh = make_mesh()
+    meet(mesh)
     data = open_data(config, mesh=mesh)
     total = count_steps(config, data.num_images)
     training = make_training(config, num_train_steps=total)
