@@ -24,6 +24,8 @@ HEARTBEAT_SECONDS = 100  # after which JAX aborts all for one that hangs, or end
 NEWS_SECONDS = 5  # for news of a process's end, once an error of the network has shown it
 _FOR_EVER = 2**40  # milliseconds: what would wait in vain is ended by the lifeline
 _HOW = "start each process with the same --coordinator=HOST:PORT and --num-processes=N, and with a --process-id of its own from 0 to N-1"
+# What JAX says where it finds no cluster, and where devices were used before, as in a notebook.
+_ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
 _turns = itertools.count()
 
 
@@ -135,7 +137,7 @@ def _join_cluster(options: dict[str, Any]) -> None:
             warnings.simplefilter("ignore")
             jax.distributed.initialize(**options)
     except Exception as error:
-        if not (isinstance(error, ValueError) and "coordinator_address" in str(error)):  # which it says where it finds no cluster
+        if not any(text in str(error) for text in _ALONE):
             advice = f"{_HOW}, or with --num-processes=1 if it is alone"
             raise InputError(f"This is one process of a cluster, but it could not join ({_first_line(error)}); {advice}.") from error
     finally:

@@ -286,6 +286,12 @@ def test_jax_looks_for_a_cluster_unless_one_task_was_started(environment, asked,
     assert "KUBERNETES_SERVICE_HOST" not in environment or os.environ["KUBERNETES_SERVICE_HOST"] == "10.0.0.1"
 
 
+def test_where_devices_were_used_before_as_in_a_notebook_it_is_alone():
+    assert jax.device_count() == 8
+    with processes.joined():
+        assert not jax.distributed.is_initialized()
+
+
 def test_one_process_by_hand_is_alone_whatever_the_cluster_says(initialize, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     for options in ({"num_processes": 1}, {"coordinator": "a:1", "num_processes": 1, "process_id": 0}):
