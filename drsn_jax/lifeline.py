@@ -27,11 +27,9 @@ class Lifeline:
         """Takes the connected sockets over, by the process at the other end, and listens in threads of its own."""
         self._lines, self._process = lines, process
         self._ending = threading.Lock()  # taken for good by whoever ends this process, so that one thing is said
-        self._threads = [threading.Thread(target=self._listen, args=line, daemon=True) for line in lines.items()]
-        for line in lines.values():
+        for process_there, line in lines.items():
             _keep_alive(line)
-        for thread in self._threads:
-            thread.start()
+            threading.Thread(target=self._listen, args=(process_there, line), daemon=True).start()
 
     def fail(self, message: str, *, code: int) -> None:
         """Tells the others that this process ends, why, and with which exit code; they end with it. Returns once they are told.
@@ -57,7 +55,8 @@ class Lifeline:
         if self._ending.acquire(blocking=False):
             sys.stderr.write(f"drsn-jax: {message}\n")
             sys.stderr.flush()
-            self._tell(message, code)
+            if self._process == 0:
+                self._tell(message, code)
             sys.stdout.flush()
             os._exit(code)  # the main thread may be inside a computation that never ends
 
@@ -65,9 +64,11 @@ class Lifeline:
         for line in self._lines.values():
             _send(line, json.dumps([message, code]))
         if self._process == 0:
-            for thread in self._threads:
-                if thread is not threading.current_thread():
-                    thread.join(LEAVE_SECONDS / len(self._threads))  # it ends when the process at its other end does
+            for line in self._lines.values():
+                line.settimeout(LEAVE_SECONDS / len(self._lines))
+                with contextlib.suppress(OSError):
+                    while line.recv(4096):  # until the process at the other end has ended
+                        pass
 
 
 def listen_for_others() -> tuple[socket.socket, int, str]:
@@ -121,7 +122,6 @@ def _keep_alive(line: socket.socket) -> None:
 def _send(line: socket.socket, text: str) -> None:
     with contextlib.suppress(OSError):  # of a process that has just ended
         line.sendall(f"{text}\n".encode())
-        line.shutdown(socket.SHUT_WR)
 
 
 def _receive(line: socket.socket) -> str:
