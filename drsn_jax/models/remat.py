@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import lift
 from flax.linen.transforms import lift_transform
+from jax.extend.core import jaxpr_as_fun
 
 from drsn_jax import backend
 
@@ -37,26 +38,34 @@ def _lift(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.checkpoint` of a function of pytrees of arrays and keys; for reverse-mode gradients alone."""
+    """`jax.checkpoint` of a function of pytrees of arrays and keys that closes over no array; for reverse-mode gradients alone."""
 
-    def forward(*args: PyTree) -> tuple[PyTree, PyTree]:
-        return function(*args), args
+    def traced(*args: PyTree) -> PyTree:
+        # Traced once: in a second trace of a Flax module its dropout would count on, and draw from other keys than the first time.
+        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        results = _recompute_flat(jaxpr_as_fun(jaxpr))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
-    def backward(args: PyTree, gradients: PyTree) -> tuple[PyTree, ...]:
-        leaves, structure = jax.tree.flatten(after(args, gradients))
-        real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return traced
 
-        def of_real(values: list[jax.Array]) -> PyTree:
-            return function(*structure.unflatten(replaced(values)))
 
-        def replaced(values: list[Any], others: list[Any] = leaves) -> list[Any]:
+def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[jax.Array]]:
+    def forward(*args: jax.Array) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
+        return run(*args), args
+
+    def backward(args: tuple[jax.Array, ...], gradients: list[jax.Array]) -> tuple[jax.Array | None, ...]:
+        args = after(args, gradients)
+        real = [i for i, arg in enumerate(args) if jnp.issubdtype(arg.dtype, jnp.inexact)]
+
+        def of_real(*values: jax.Array) -> list[jax.Array]:
             known = dict(zip(real, values, strict=True))
-            return [known.get(i, other) for i, other in enumerate(others)]
+            return run(*(known.get(i, arg) for i, arg in enumerate(args)))
 
-        _, pullback = jax.vjp(of_real, [leaves[i] for i in real])
-        return structure.unflatten(replaced(*pullback(gradients), others=[None] * len(leaves)))
+        _, pullback = jax.vjp(of_real, *(args[i] for i in real))
+        found = dict(zip(real, pullback(gradients), strict=True))
+        return tuple(found.get(i) for i in range(len(args)))
 
-    checkpointed = jax.custom_vjp(function)
+    checkpointed = jax.custom_vjp(run)
     checkpointed.defvjp(forward, backward)
     return checkpointed
 
