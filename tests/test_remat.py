@@ -37,7 +37,7 @@ def differentiate(generator, variables, blurred):
     return passed.restored, passed.pullback(jnp.cos(7 * passed.restored)), passed.stats, passed.thresholds
 
 
-@pytest.mark.parametrize(("options", "by_value"), zip(NETWORKS.values(), (True, False), strict=True), ids=NETWORKS)
+@pytest.mark.parametrize(("options", "by_value"), list(zip(NETWORKS.values(), (True, False), strict=True)), ids=NETWORKS)
 def test_the_same_values_statistics_thresholds_and_gradients(options, by_value, monkeypatch):
     monkeypatch.setattr(backend, "order_by_value", lambda: by_value)
     plain, remat = Generator(**options), Generator(remat=True, **options)
