@@ -3,7 +3,7 @@
     drsn-jax train --config=paper --workdir=runs/paper --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
 
 Expect the critic to saturate within a few steps, as users of the Keras reference report: a bounded score with nothing to bound its slope.
-The run says so once. A step at 256x256 needs about 1.0 GB. The paper's figures (section 5.2) are claims of the paper, not of this recipe.
+The run says so once. A step at 256x256 needs about 0.9 GB. The paper's figures (section 5.2) are claims of the paper, not of this recipe.
 """
 
 from ml_collections import ConfigDict

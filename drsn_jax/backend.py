@@ -1,4 +1,4 @@
-"""Every choice that differs by back end, in one place. All are measured; see the table in README.md, section Speed."""
+"""Every choice that differs by back end, in one place: measured on CPU (README.md, section Speed), unmeasured elsewhere."""
 
 import contextlib
 import contextvars
@@ -6,25 +6,31 @@ from collections.abc import Iterator
 
 import jax
 
-_plain = contextvars.ContextVar("plain", default=False)
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
 def on_cpu() -> bool:
-    """Whether computations run on XLA's CPU back end by default, and what is traced here may take the forms made for it."""
-    return jax.default_backend() == "cpu" and not _plain.get()
+    """Whether what is traced here is for XLA's CPU back end: the one that runs by default, or the one of `choosing_for`."""
+    return (_platform.get() or jax.default_backend()) == "cpu"
 
 
 @contextlib.contextmanager
-def plain_forms() -> Iterator[None]:
-    """What is traced inside takes the form that its definition has, whatever the back end: for counting operations, not for running.
+def choosing_for(platform: str) -> Iterator[None]:
+    """What is traced inside takes the forms for this platform (cpu, cuda, tpu, ...) rather than for the one that runs here.
 
-    A function that was jitted and traced before keeps the form it was traced in.
+    jax does not know of it: a function that it has traced before keeps the form it was traced in, and one that it traces here keeps
+    this one. So trace a function object that is new each time.
     """
-    token = _plain.set(True)
+    token = _platform.set(platform)
     try:
         yield
     finally:
-        _plain.reset(token)
+        _platform.reset(token)
+
+
+def plain_forms() -> contextlib.AbstractContextManager[None]:
+    """What is traced inside takes the form that its definition has, as everywhere but on CPU: for counting operations."""
+    return choosing_for("none")
 
 
 def unroll_critic_loop() -> bool:
@@ -45,9 +51,9 @@ def crop_after_convolution() -> bool:
 
 
 def multiply_for_kernel_gradient() -> bool:
-    """Whether a stride-1 convolution's kernel gradient is computed by matrix products (`models.convolution`).
+    """Whether a convolution's kernel gradient is computed by matrix products, of a strided one over blocks (`models.convolution`).
 
-    On XLA's CPU back end it takes a third to a ninth of the time; elsewhere the libraries have kernels for it.
+    On XLA's CPU back end it takes a fifth to a half of the time, but for small maps; elsewhere the libraries have kernels for it.
     """
     return on_cpu()
 

@@ -71,12 +71,13 @@ def count_macs(function: Callable[..., Any], *args: Any) -> int:
     """Multiply-adds of the convolutions and matrix products of a function of arrays, or of their abstract shapes.
 
     Counted from the jaxpr, as papers do: kernel size x channels in x channels out at every output position, zero padding counted
-    like pixels. The plain form of everything counts, so that the figure does not depend on the back end (`backend.plain_forms`): the
-    function must not have been jitted. Of a transposed convolution the zeros between the pixels do not count. Of branches the dearest
-    counts. Raises ValueError for a loop of unknown length around convolutions or products.
+    like pixels. The plain form of everything counts, so that the figure does not depend on the back end (`backend.plain_forms`);
+    `function` must not be a jitted one, which keeps its form. Of a transposed convolution the zeros between the pixels do not count. Of
+    branches the dearest counts. Raises ValueError for a loop of unknown length around convolutions or products.
     """
     with backend.plain_forms():
-        return _count(jax.make_jaxpr(function)(*args).jaxpr)
+        # A function of its own, since jax keeps what it has traced: the caller's is to stay untraced.
+        return _count(jax.make_jaxpr(lambda *args: function(*args))(*args).jaxpr)
 
 
 def _count(jaxpr: Any) -> int:

@@ -15,7 +15,7 @@ from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.pretrained import load_vgg19
-from drsn_jax.training.generator_update import LossWeights
+from drsn_jax.training.generator_update import FeaturesFn, LossWeights
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
 from drsn_jax.training.sharding import check_batch_size
@@ -100,17 +100,20 @@ def make_keys(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
-class Training(NamedTuple):
-    """What a run is made of: pure functions, none of them jitted."""
+class Parts(NamedTuple):
+    """What a training step is built from."""
 
     generator: Generator
     critic: Critic
-    init_fn: Any  # (rng) -> TrainState
-    train_step: TrainStep
+    features_fn: FeaturesFn
+    weights: LossWeights
+    generator_tx: optax.GradientTransformation
+    critic_tx: optax.GradientTransformation
+    learning_rate_fn: optax.Schedule
 
 
-def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Training:
-    """Networks, initialisation and step of a configuration.
+def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
+    """Networks, losses and optimisers of a configuration.
 
     Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch or micro-batch of
     1: after global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
@@ -127,30 +130,43 @@ def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Trainin
             f" use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
         )
     weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
-    generator_tx, critic_tx, learning_rate_fn = _make_optimizers(config, num_train_steps=num_train_steps)
     vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
     vgg19_params = load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"]) if weights.content else {}
+
+    def features_fn(images: jax.Array) -> jax.Array:
+        return vgg19.apply({"params": vgg19_params}, images)  # pyright: ignore[reportReturnType]
+
+    return Parts(generator, critic, features_fn, weights, *_make_optimizers(config, num_train_steps=num_train_steps))
+
+
+class Training(NamedTuple):
+    """What a run is made of: pure functions, none of them jitted."""
+
+    generator: Generator
+    critic: Critic
+    init_fn: Any  # (rng) -> TrainState
+    train_step: TrainStep
+
+
+def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Training:
+    """Networks, initialisation and step of a configuration. Raises InputError as `make_parts` does."""
+    config = complete(config)
+    parts = make_parts(config, num_train_steps=num_train_steps)
     train_step = make_train_step(
-        generator=generator,
-        critic=critic,
-        features_fn=lambda images: vgg19.apply({"params": vgg19_params}, images),  # pyright: ignore[reportArgumentType]
-        generator_tx=generator_tx,
-        critic_tx=critic_tx,
-        learning_rate_fn=learning_rate_fn,
-        weights=weights,
+        **parts._asdict(),
         **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
         **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
     )
     init_fn = partial(
         init_state,
-        generator=generator,
-        critic=critic,
-        generator_tx=generator_tx,
-        critic_tx=critic_tx,
-        image_size=stages[0].crop_size,
+        generator=parts.generator,
+        critic=parts.critic,
+        generator_tx=parts.generator_tx,
+        critic_tx=parts.critic_tx,
+        image_size=make_stages(config)[0].crop_size,
         ema=config["ema_decay"] > 0,
     )
-    return Training(generator, critic, init_fn, train_step)
+    return Training(parts.generator, parts.critic, init_fn, train_step)
 
 
 def _make_optimizers(

@@ -27,13 +27,14 @@ def run(folder: Path, optimizer: str) -> None:
     import keras
 
     from drsn_jax.benchmark.keras_models import make_critic, make_generator
-    from drsn_jax.benchmark.keras_training import make_train_on_batch
+    from drsn_jax.benchmark.keras_training import make_training_loop
 
     generator, critic = make_generator(**GENERATOR), make_critic(**CRITIC, image_size=CROP)
     generator.load_weights(folder / "generator.weights.h5")
     critic.load_weights(folder / "critic.weights.h5")
     optimizers = [keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": RATES[optimizer]}}) for _ in range(2)]
-    train = make_train_on_batch(generator, critic, features(), generator_optimizer=optimizers[0], critic_optimizer=optimizers[1])
+    adams = {"generator_optimizer": optimizers[0], "critic_optimizer": optimizers[1]}
+    train = make_training_loop(generator, critic, features(), **adams).train
     batch = np.load(folder / "batch.npz")
     losses = train(batch["blurred"], batch["sharp"])
     name = f"{keras.backend.backend()}_{optimizer}"

@@ -49,6 +49,16 @@ def test_networks_cost_the_same_on_every_back_end(monkeypatch, platform):
     assert count_module(Generator(**SMALL)) == 2 * full * 49 * 3 * 8 + downs + ups + block
 
 
+def test_counting_leaves_no_trace():
+    """jax keeps what it has traced: a function counted in its plain form must not run in it afterwards, nor the other way around."""
+    module = Generator(**SMALL)
+    variables, apply = jax.eval_shape(module.init, jax.random.key(0), IMAGE), module.apply
+    macs = count_macs(apply, variables, IMAGE)
+    operations = jax.jit(apply).lower(variables, IMAGE).cost_analysis()["flops"]
+    assert operations == jax.jit(lambda *args: module.apply(*args)).lower(variables, IMAGE).cost_analysis()["flops"]
+    assert count_macs(apply, variables, IMAGE) == macs
+
+
 def test_products_inside_of_everything():
     x = jnp.ones((6, 6))
 

@@ -89,7 +89,7 @@ def convolutions(text):
 
 def test_each_platform_gets_its_own_form_of_the_convolutions():
     """backend asks which platform runs here; an export for others must not take that answer."""
-    network = drawn(num_blocks=1, upsampling="transposed")
+    network = drawn(num_blocks=1)
     assert convolutions(program_text(pack(*network, ("cpu",)))) == {"1111", "3333"}
     assert convolutions(program_text(pack(*network, ("cuda",)))) == {""}
     assert convolutions(program_text(pack(*network, ("tpu", "cuda")))) == {""}

@@ -76,14 +76,14 @@ def train_on_one_batch(rng, *, generator_optimizer, critic_optimizer, steps):
     """The losses of so many steps of the reference's loop on one batch, from initial weights that are the same in every run."""
     keras.utils.set_random_seed(0)
     generator, critic = keras_models.make_generator(**GENERATOR), keras_models.make_critic(**CRITIC, image_size=CROP)
-    train = keras_training.make_train_on_batch(
+    train = keras_training.make_training_loop(
         generator,
         critic,
         features(),
         generator_optimizer=generator_optimizer,
         critic_optimizer=critic_optimizer,
         critic_steps=1,
-    )
+    ).train
     sharp = rng.uniform(-1, 1, (4, CROP, CROP, 3)).astype(np.float32)
     return [train(sharp * 0.5, sharp) for _ in range(steps)]
 
@@ -103,3 +103,31 @@ def test_the_critic_learns_to_tell_sharp_from_restored_of_a_generator_that_stand
     optimizers = {"generator_optimizer": keras.optimizers.SGD(0.0), "critic_optimizer": keras.optimizers.Adam(1e-3)}
     distances = [step["critic/sharp"] - step["critic/restored"] for step in train_on_one_batch(rng, **optimizers, steps=15)]
     assert distances[-1] > distances[0] + 0.05
+
+
+def test_the_parts_of_the_loop_change_only_what_is_theirs_and_make_up_the_step(rng):
+    def make():
+        keras.utils.set_random_seed(0)
+        generator, critic = keras_models.make_generator(**GENERATOR), keras_models.make_critic(**CRITIC, image_size=CROP)
+        optimizers = {"generator_optimizer": keras.optimizers.SGD(1e-3), "critic_optimizer": keras.optimizers.SGD(1e-3)}
+        return generator, critic, keras_training.make_training_loop(generator, critic, features(), critic_steps=2, **optimizers)
+
+    def copy(model):
+        return [w.copy() for w in model.get_weights()]
+
+    def differ(first, second):
+        return any((a != b).any() for a, b in zip(first, second, strict=True))
+
+    blurred, sharp = (rng.uniform(-1, 1, (4, CROP, CROP, 3)).astype(np.float32) for _ in range(2))
+    generator, critic, loop = make()
+    weights = copy(generator), copy(critic)
+    losses = loop.critic_part(sharp, loop.predict(blurred))
+    learned = copy(critic)
+    assert differ(learned, weights[1])
+    assert not differ(copy(generator), weights[0])
+    losses |= loop.generator_part(blurred, sharp)
+    assert differ(copy(generator), weights[0])
+    assert not differ(copy(critic), learned)
+    whole_generator, whole_critic, whole = make()
+    assert whole.train(blurred, sharp) == losses
+    assert not differ(copy(generator) + learned, copy(whole_generator) + copy(whole_critic))

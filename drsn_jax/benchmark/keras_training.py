@@ -4,12 +4,22 @@ Importing this module imports keras (see `keras_models`).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
-TrainOnBatch = Callable[[Any, Any], dict[str, float]]
+Losses = dict[str, float]
+TrainOnBatch = Callable[[Any, Any], Losses]
+
+
+class TrainingLoop(NamedTuple):
+    """One step of the reference, and the parts it consists of. Everything that is given may be a tensor of the back end or of numpy."""
+
+    predict: Callable[[Any], Any]  # blurred -> restored, in inference mode
+    critic_part: Callable[[Any, Any], Losses]  # (sharp, restored)
+    generator_part: Callable[[Any, Any], Losses]  # (blurred, sharp)
+    train: TrainOnBatch  # (blurred, sharp): all three
 
 
 def wasserstein(labels: Any, scores: Any) -> Any:
@@ -38,7 +48,7 @@ def choose_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def make_train_on_batch(
+def make_training_loop(
     generator: keras.Model,
     critic: keras.Model,
     features: keras.Model,
@@ -49,8 +59,8 @@ def make_train_on_batch(
     adversarial_weight: float = 1.0,
     critic_steps: int = 5,
     jit_compile: bool | None = None,
-) -> TrainOnBatch:
-    """Builds train(blurred, sharp) -> losses, one step of the reference on images [b h w 3] in [-1, 1]; the networks change in place.
+) -> TrainingLoop:
+    """Builds one step of the reference on images [b h w 3] in [-1, 1]; the networks change in place.
 
     The restorations are predicted once, in inference mode; `critic_steps` times the critic learns from sharp and then from restored
     images, two updates and two batches of batch norm; then the generator learns through the frozen critic, which is in inference mode.
@@ -69,19 +79,28 @@ def make_train_on_batch(
         jit_compile=jit,
     )
 
-    def train(blurred: Any, sharp: Any) -> dict[str, float]:
-        raise_scores, lower_scores = (ops.full((len(sharp), 1), label, dtype="float32") for label in (-1.0, 1.0))
-        blurred, sharp = ops.convert_to_tensor(blurred), ops.convert_to_tensor(sharp)  # on the device once, not with every update
-        restored = ops.convert_to_tensor(generator.predict_on_batch(blurred))
+    def critic_part(sharp: Any, restored: Any) -> Losses:
+        raise_scores, lower_scores = _labels(sharp, -1.0), _labels(sharp, 1.0)
         critic.trainable = True
         sharp_loss = restored_loss = 0.0
         for _ in range(critic_steps):
             sharp_loss += critic.train_on_batch(sharp, raise_scores, return_dict=True)["loss"] / critic_steps
             restored_loss += critic.train_on_batch(restored, lower_scores, return_dict=True)["loss"] / critic_steps
+        return {"critic/sharp": -float(sharp_loss), "critic/restored": float(restored_loss)}
+
+    def generator_part(blurred: Any, sharp: Any) -> Losses:
         critic.trainable = False  # Keras then runs its batch norms on moving statistics too
-        loss, content, adversarial = both.train_on_batch(blurred, [sharp, raise_scores])
-        losses = {"critic/sharp": -sharp_loss, "critic/restored": restored_loss, "generator/loss": loss}
-        losses |= {"generator/content": content, "generator/adversarial": adversarial}
+        loss, content, adversarial = both.train_on_batch(blurred, [sharp, _labels(sharp, -1.0)])
+        losses = {"generator/loss": loss, "generator/content": content, "generator/adversarial": adversarial}
         return {name: float(value) for name, value in losses.items()}
 
-    return train
+    def train(blurred: Any, sharp: Any) -> Losses:
+        blurred, sharp = ops.convert_to_tensor(blurred), ops.convert_to_tensor(sharp)  # on the device once, not with every update
+        restored = ops.convert_to_tensor(generator.predict_on_batch(blurred))
+        return critic_part(sharp, restored) | generator_part(blurred, sharp)
+
+    return TrainingLoop(generator.predict_on_batch, critic_part, generator_part, train)
+
+
+def _labels(images: Any, label: float) -> Any:
+    return ops.full((len(images), 1), label, dtype="float32")

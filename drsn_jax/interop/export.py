@@ -57,19 +57,8 @@ def apply_on_platform(generator: Generator, variables: Any, images: jax.Array, *
 
 
 def _apply(generator: Generator, platform: str, variables: Any, images: jax.Array) -> jax.Array:
-    with _choosing_for(platform):
+    with backend.choosing_for(platform):
         return generator.apply(variables, images)  # pyright: ignore[reportReturnType]
-
-
-@contextmanager
-def _choosing_for(platform: str) -> Iterator[None]:
-    """While tracing, `drsn_jax.backend` chooses for this platform; by itself it asks which one runs here."""
-    on_cpu = backend.on_cpu
-    backend.on_cpu = lambda: platform == "cpu"
-    try:
-        yield
-    finally:
-        backend.on_cpu = on_cpu
 
 
 @contextmanager

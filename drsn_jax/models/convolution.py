@@ -6,6 +6,7 @@ each kernel position it takes 26 ms. A 3x3 convolution of a map that was doubled
 itself, 4/9 of the multiply-adds, it takes 18 ms instead of 43 for 256 to 128 channels, 64x64 to 128x128 (2 CPU cores, jax 0.10.2, float32).
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,9 @@ from jaxtyping import Array, Float
 
 from drsn_jax import backend
 
-_FEW = 8  # channels: with fewer going in nothing is gained, with fewer coming out the gradient is shifted instead of the map
+_FEW = 8  # channels: with so few going in nothing is gained, with so few coming out the gradient is shifted instead of the map
 _WIDE = 256  # channels going in from which on it is better to transpose the gradient once than every window
+_SMALL = 32 * 32  # output pixels up to which the back end's own kernel gradient is as fast
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 _Pads = tuple[tuple[int, int], ...]
 
@@ -25,12 +27,12 @@ _Pads = tuple[tuple[int, int], ...]
 def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], strides: Any, padding: Any, **options: Any) -> jax.Array:
     """`lax.conv_general_dilated`, as the `conv_general_dilated` of `flax.linen.Conv`: equal values, gradients equal to rounding.
 
-    Only convolutions of several float32 channels on CPU, of one stride in both directions, take the other way; everything else is
-    passed on as it is.
+    Only float32 convolutions on CPU, of one stride in both directions and more than a few channels (or blocks of pixels) take the
+    other way; everything else is passed on as it is.
     """
     plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))
     plain = plain and options.get("feature_group_count", 1) == 1 and len(set(strides)) == 1
-    gains = kernel.shape[2] > _FEW and kernel.shape[0] * kernel.shape[1] > 1
+    gains = kernel.shape[2] * strides[0] ** 2 > _FEW and kernel.shape[0] * kernel.shape[1] > 1
     if plain and gains and x.dtype == kernel.dtype == jnp.float32 and backend.multiply_for_kernel_gradient():
         pads = padding
         if isinstance(padding, str):
@@ -53,7 +55,7 @@ def convolve_upsampled(
     Where the back end gains by it, the doubled map is never made: each output pixel sees 2x2 different pixels of `x`, those above or
     below and left or right of it, through sums of the kernel's rows and columns. Equal to rounding.
     """
-    if not backend.fold_upsampling():
+    if x.dtype != jnp.float32 or not backend.fold_upsampling():  # in bfloat16 the sums of the kernel's rows would be rounded
         return convolve(upsample_nearest(x), kernel, strides, padding, **options)
     (b, h, w, _), d = x.shape, kernel.shape[3]
     # All four phases in one convolution over the map with a border of zeros; each phase is a crop of it.
@@ -84,30 +86,36 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, pads: _Pads) -> tuple
 
 def _backward(stride: int, pads: _Pads, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    conv = partial(_convolve_plainly, stride=stride, pads=pads)
+    out_size = (gradient.shape[1], gradient.shape[2])
+    small = math.prod(out_size) <= _SMALL and kernel.shape[3] > _FEW
+    plain = partial(_convolve_plainly, stride=stride, pads=pads)
+    blocks = partial(_convolve_blocks, stride=stride, pads=pads, out_size=out_size)
     if stride > 1:
-        of_x = _convolve_phases(gradient, kernel, x.shape, stride=stride, pads=pads)
+        (of_x,) = jax.vjp(lambda x: blocks(x, kernel), x)[1](gradient)
     else:  # by the back end's own rule: a convolution of the same kind, and fast
-        (of_x,) = jax.linear_transpose(partial(conv, kernel=kernel), x)(gradient)
-    return of_x, _kernel_gradient(conv, x, kernel, gradient, stride=stride, pads=pads)
+        (of_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
+    if small:
+        (of_kernel,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(gradient)
+    elif stride > 1:
+        (of_kernel,) = jax.vjp(lambda kernel: blocks(x, kernel), kernel)[1](gradient)
+    else:
+        of_kernel = _kernel_gradient(x, gradient, (kernel.shape[0], kernel.shape[1]), pads=pads)
+    return of_x, of_kernel
 
 
-def _kernel_gradient(conv: Any, x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, stride: int, pads: _Pads) -> jax.Array:
-    size = (kernel.shape[0], kernel.shape[1])
-    if stride > 1 and size > (3, 3):  # the critic's 4x4: the back end's own is as fast
-        return jax.linear_transpose(lambda kernel: conv(x, kernel), kernel)(gradient)[0]
-    if kernel.shape[3] > _FEW or stride > 1:
-        return _multiply_windows(x, gradient, size, stride=stride, pads=pads)
+def _kernel_gradient(x: jax.Array, gradient: jax.Array, size: tuple[int, int], *, pads: _Pads) -> Float[Array, "kh kw c d"]:
+    if gradient.shape[3] > _FEW:
+        return _multiply_windows(x, gradient, size, pads=pads)
     # With the few channels shifted: the gradient's windows the other way around, and the map in the gradient's place.
     mirrored = [(k - 1 - low, n - out + low) for k, (low, _), n, out in zip(size, pads, x.shape[1:3], gradient.shape[1:3], strict=True)]
-    return _multiply_windows(gradient, x, size, stride=1, pads=tuple(mirrored))[::-1, ::-1].swapaxes(2, 3)
+    return _multiply_windows(gradient, x, size, pads=tuple(mirrored))[::-1, ::-1].swapaxes(2, 3)
 
 
 _convolve.defvjp(_forward, _backward)
 
 
 def _multiply_windows(
-    x: Float[Array, "b h w c"], columns: Float[Array, "b i j d"], size: tuple[int, int], *, stride: int, pads: _Pads
+    x: Float[Array, "b h w c"], columns: Float[Array, "b i j d"], size: tuple[int, int], *, pads: _Pads
 ) -> Float[Array, "kh kw c d"]:
     """For each kernel position the pixels of `x` that it sees, over the whole output, times `columns`: [c, b i j] @ [b i j, d].
 
@@ -116,40 +124,38 @@ def _multiply_windows(
     b, rows, cols, d = columns.shape
     c, columns = x.shape[3], columns.reshape(-1, d)
     transposed = columns.T if c >= _WIDE else None
-    rest = [-(n + low + high) % stride for n, (low, high) in zip(x.shape[1:3], pads, strict=True)]
-    (top, bottom), (left, right) = ((low, high + more) for (low, high), more in zip(pads, rest, strict=True))
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))  # a pad below 0 crops
-    # Pixels that are `stride` apart side by side, so that every window is a block.
-    grid = x.reshape(b, x.shape[1] // stride, stride, x.shape[2] // stride, stride, c).transpose(2, 4, 0, 1, 3, 5)
+    x = _pad(x, pads)
 
     def multiply(position: jax.Array) -> jax.Array:
-        i, j = position // size[1], position % size[1]
-        window = lax.dynamic_slice(grid, (i % stride, j % stride, 0, i // stride, j // stride, 0), (1, 1, b, rows, cols, c))
-        window = window.reshape(-1, c)
+        window = lax.dynamic_slice(x, (0, position // size[1], position % size[1], 0), (b, rows, cols, c)).reshape(-1, c)
         return window.T @ columns if transposed is None else transposed @ window
 
     products = lax.map(multiply, jnp.arange(size[0] * size[1]))
-    return (products if transposed is None else products.swapaxes(1, 2)).reshape(*size, c, d)
+    if transposed is not None:  # put right once: fused into the optimiser, it would be read across the grain for every moment
+        products = lax.optimization_barrier(products.swapaxes(1, 2))
+    return products.reshape(*size, c, d)
 
 
-def _convolve_phases(
-    gradient: Float[Array, "b i j d"], kernel: Float[Array, "kh kw c d"], shape: tuple[int, ...], *, stride: int, pads: _Pads
-) -> Float[Array, "b h w c"]:
-    """The gradient of the map of a strided convolution, `shape` [b h w c], as one stride-1 convolution.
+def _convolve_blocks(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], *, stride: int, pads: _Pads, out_size: tuple[int, int]
+) -> Float[Array, "b i j d"]:
+    """A strided convolution as one of stride 1 over blocks of stride x stride pixels, whose pixels are channels.
 
-    A pixel meets the kernel's rows and columns of one phase only, those that are `stride` apart: its output channels are the phases of
-    stride x stride pixels, which are then put side by side.
+    Only its gradients are used, which are then those of a convolution with few, deep taps; the kernel is filled up with zeros.
     """
-    (b, h, w, c), (kh, kw, _, d) = shape, kernel.shape
-    (top, _), (left, _) = pads
+    (b, _, _, c), (kh, kw, _, d) = x.shape, kernel.shape
     taps = -(-kh // stride), -(-kw // stride)
-    blocks = -(-(h + top) // stride), -(-(w + left) // stride)  # of the padded map, as far as the map reaches
+    blocks = [out + t - 1 for out, t in zip(out_size, taps, strict=True)]
+    ends = [n * stride - size - low for n, size, (low, _) in zip(blocks, x.shape[1:3], pads, strict=True)]
+    x = _pad(x, ((pads[0][0], ends[0]), (pads[1][0], ends[1])))
+    x = x.reshape(b, blocks[0], stride, blocks[1], stride, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, *blocks, stride * stride * c)
     kernel = jnp.pad(kernel, ((0, taps[0] * stride - kh), (0, taps[1] * stride - kw), (0, 0), (0, 0)))
-    phases = kernel.reshape(taps[0], stride, taps[1], stride, c, d)[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-    margins = [(t - 1, max(0, n - out) + t - 1) for t, n, out in zip(taps, blocks, gradient.shape[1:3], strict=True)]
-    gradient = jnp.pad(gradient, ((0, 0), *margins, (0, 0)))
-    out = _convolve(gradient, phases.reshape(*taps, d, stride * stride * c), 1, tuple(((t - 1) // 2, t // 2) for t in taps))
-    first = [(t - 1) // 2 for t in taps]
-    out = out[:, first[0] : first[0] + blocks[0], first[1] : first[1] + blocks[1]].reshape(b, *blocks, stride, stride, c)
-    pixels = out.transpose(0, 1, 3, 2, 4, 5).reshape(b, blocks[0] * stride, blocks[1] * stride, c)
-    return pixels[:, top : top + h, left : left + w]
+    kernel = kernel.reshape(taps[0], stride, taps[1], stride, c, d).transpose(0, 2, 1, 3, 4, 5).reshape(*taps, -1, d)
+    (top, bottom), (left, right) = (((t - 1) // 2, t // 2) for t in taps)  # SAME and cropped: a VALID convolution is slow here
+    out = _convolve(x, kernel, 1, ((top, bottom), (left, right)))
+    return out[:, top : top + out_size[0], left : left + out_size[1]]
+
+
+def _pad(x: jax.Array, pads: _Pads) -> jax.Array:
+    """Zeros around height and width; what is below 0 is cropped."""
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))

@@ -1,0 +1,165 @@
+"""`drsn-jax bench`: the whole measurement, from what is asked for to one document. This process only asks; workers compute."""
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from drsn_jax import __version__
+from drsn_jax.benchmark.loader_rows import write_pairs
+from drsn_jax.benchmark.measuring import LEAST, LEAST_SLOW, MOST, measure_row
+from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
+from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, ROWS, Row, choose_keras, choose_rows, choose_subjects, worker_environment
+from drsn_jax.errors import InputError
+
+FORMAT = 1
+PACKAGES = ("jax", "jaxlib", "flax", "keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow")
+_VARIABLES = ("JAX_", "XLA_", "TF_", "KERAS_", "OMP_", "CUDA_", "LIBTPU_")  # environment that changes what is measured
+PROTOCOL = {
+    "processes": "one for each row and subject",
+    "order": "every subject once a round, in turn; only one runs at any time",
+    "synchronised": "each call is waited for until its results are there",
+    "first_call": "compilation and one run; compile_seconds is what it exceeds the median by",
+    "warm_up": "one call after the first",
+    "samples": f"{LEAST} to {MOST} of each subject, {LEAST_SLOW} of a much slower one; calls below 0.2 s are timed several at once",
+    "statistics": "median, smallest and largest",
+    "peak_bytes": "of the process on a CPU, of the device's memory on an accelerator, after the warm-up; compiling included",
+    "imported_bytes": "of the process, after the imports; those of the Keras subjects include JAX, by which they read weights",
+    "macs": "nominal multiply-adds of one call, of the configured step, the same for every subject (drsn_jax.benchmark.workload)",
+    "share_of_peak": "2 x macs / seconds / the rate of a matrix product (2048 wide, 8192 on an accelerator) timed in the same rounds",
+    "ratio": "fastest Keras median / our float32 median: above 1 ours is faster",
+}
+
+
+def run_bench(
+    config: Mapping[str, Any],
+    *,
+    against: str | None = None,
+    rows: str | None = None,
+    batch_size: int | None = None,
+    crop_size: int | None = None,
+    seconds: float = 30.0,
+    timeout: float = 900.0,
+    profile: Path | None = None,
+    command: str = "",
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Measures and returns the document that `--output` holds; README, section Speed, says what is in it.
+
+    `seconds` is the budget for the samples of one row, `timeout` what one answer of a worker may take. Raises InputError for what cannot
+    be measured as asked, before anything is timed; what fails later is in the document, as the `error` of a cell or of the trace.
+    """
+    choose_rows(rows, accelerator=True)  # a slip is found before a process is started
+    keras, notes = choose_keras(against)
+
+    def start(subject: str) -> Worker:
+        return Worker(environment=worker_environment(subject), timeout=timeout)
+
+    say("looking at the device and the configuration")
+    device, checked = _probe(start, config, batch_size=batch_size, crop_size=crop_size, keras=bool(keras))
+    accelerator = device["platform"] != "cpu"
+    chosen, config = choose_rows(rows, accelerator=accelerator), checked["config"]
+    bfloat16 = accelerator or config["dtype"] == "bfloat16"
+    ours = [OURS, OURS_BFLOAT16] if bfloat16 else [OURS]
+    notes += checked["notes"] + _warn(config, keras=bool(keras))
+    with tempfile.TemporaryDirectory(prefix="drsn-jax-bench-") as folder:
+        if any(row.host for row in chosen):
+            say("drawing pairs for the input pipeline")
+            notes.append(f"Input pipeline: {write_pairs(Path(folder))}.")
+        interleave = device["platform"] != "tpu"  # a TPU belongs to one process at a time
+        options = {"folder": folder, "seconds": seconds, "interleave": interleave, "start_fn": start}
+        measured = [_measure(row, config, ours=ours, keras=keras, say=say, **options) for row in chosen]
+    document = describe_run(config, device=device, command=command)
+    document |= {"subjects": [*ours, *keras], "rows": measured, "notes": notes + _explain(measured)}
+    return document | ({"profile": _profile(start, config, profile, say=say)} if profile else {})
+
+
+def describe_run(config: Mapping[str, Any], *, device: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Everything that a reader of the figures has to know about the machine, the programs and the method."""
+    versions = {"drsn_jax": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = {"cpu": _cpu_model(), "cores": cores, "system": platform.platform(), **device}
+    environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+    run = {"drsn_jax_bench": FORMAT, "date": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
+    return run | {"versions": versions, "machine": machine, "environment": environment, "protocol": PROTOCOL, "config": dict(config)}
+
+
+def failures(document: Mapping[str, Any]) -> list[str]:
+    """What of ours failed, in words: cells of ours, and the trace."""
+    failed = [
+        f"{row['title']}, {cell['subject']}: {cell['error']}"
+        for row in document["rows"]
+        for cell in row["cells"]
+        if "error" in cell and cell["subject"].startswith("ours")
+    ]
+    return failed + ([f"trace: {document['profile']['error']}"] if "error" in document.get("profile", {}) else [])
+
+
+def _probe(start: Callable[[str], Worker], config: Mapping[str, Any], **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The device, and the configuration as it is measured; asked of a worker, since JAX here would take the accelerator's memory."""
+    with start(OURS) as worker:
+        try:
+            return worker.ask("hello", subject=OURS), worker.ask("check", config=dict(config), **how)
+        except SkippedError as error:
+            raise InputError(str(error)) from None
+        except WorkerError as error:
+            raise InputError(f"The device cannot be used: a process that looked at it {error}; see --timeout and JAX_PLATFORMS.") from None
+
+
+def _measure(
+    row: Row, config: Mapping[str, Any], *, ours: Sequence[str], keras: Sequence[str], say: Callable[[str], None], **how: Any
+) -> dict[str, Any]:
+    title = row.title_of(crop_size=config["crop_size"])
+    subjects = choose_subjects(row, ours=ours, keras=keras)
+    configs = {subject: {**config, "dtype": "bfloat16" if subject == OURS_BFLOAT16 else "float32"} for subject in subjects}
+    measured = measure_row(row, subjects, configs=configs, say=lambda text: say(f"{title}: {text}"), **how)
+    return {"name": row.name, "title": title, "unit": row.unit or "call", "batch_size": config["batch_size"], **measured}
+
+
+def _profile(start: Callable[[str], Worker], config: Mapping[str, Any], folder: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
+    say(f"trace into {folder}")
+    try:
+        with start(OURS) as worker:
+            return worker.ask("profile", config={**config, "dtype": "float32"}, folder=str(folder))
+    except WorkerError as error:
+        return {"error": str(error)}
+
+
+def _warn(config: Mapping[str, Any], *, keras: bool) -> list[str]:
+    if keras and config["fake_mode"] == "train":
+        return ["Keras' step predicts the restorations once more than ours has to; both shares of the peak are of what ours has to do."]
+    return []
+
+
+def _explain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What cells have to say, each once."""
+    notes = []
+    for row in rows:
+        for cell in row["cells"]:
+            for kind, word in (("error", "failed"), ("skipped", "not measured")):
+                if kind in cell:
+                    notes.append(f"{row['title']}, {cell['subject']}: {word}: {cell[kind]}")
+            if cell.get("about"):
+                notes.append(f"{row['title']}, {cell['subject']}: {cell['about']}")
+        platforms = {cell["platform"] for cell in row["cells"] if "median" in cell and not ROWS[row["name"]].host}
+        if len(platforms) > 1:
+            names = ", ".join(f"{cell['subject']} on {cell['platform']}" for cell in row["cells"] if "median" in cell)
+            notes.append(f"{row['title']}: {names}; other devices than ours count neither for the ratio nor for the share of the peak.")
+        if not row["interleaved"] and len(row["cells"]) > 1:
+            notes.append(f"{row['title']}: one subject after the other, not in turn, since the device has to be free for each.")
+    return list(dict.fromkeys(notes))
+
+
+def _cpu_model() -> str:
+    with suppress(OSError, IndexError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(iter(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return platform.processor() or platform.machine()

@@ -1,0 +1,150 @@
+"""The rows as a good Keras user does them, on the back end that KERAS_BACKEND names: `keras_models` and `keras_training`.
+
+Importing this module imports keras, so only a worker does. Each call ends with numbers on the host, so nothing is left running.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from drsn_jax.benchmark import keras_models, keras_training
+from drsn_jax.benchmark.prepared import Prepared, find_best_batch, process_peak_bytes
+from drsn_jax.benchmark.rows import Row
+from drsn_jax.experiment import make_critic, make_generator
+from drsn_jax.interop.keras import keras_options
+
+Config = Mapping[str, Any]
+BACKEND: str = keras.backend.backend()
+keras.config.set_floatx("float32")  # whatever the user's keras.json says
+keras.config.set_image_data_format("channels_last")
+
+
+def describe_device() -> dict[str, Any]:
+    """The device that the back end computes on."""
+    if BACKEND == "jax":
+        import jax
+
+        return {"platform": jax.devices()[0].platform, "device": jax.devices()[0].device_kind}
+    if BACKEND == "torch":
+        import torch  # pyright: ignore[reportMissingImports]
+
+        gpu = torch.cuda.is_available()
+        return {"platform": "gpu" if gpu else "cpu", "device": torch.cuda.get_device_name() if gpu else "cpu"}
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        if devices := tf.config.list_physical_devices(kind):
+            details = tf.config.experimental.get_device_details(devices[0])
+            return {"platform": kind.lower(), "device": details.get("device_name", devices[0].name)}
+    return {"platform": "cpu", "device": "cpu"}
+
+
+def peak_bytes() -> int | None:
+    """The most memory held so far: of the accelerator, or of the process on a CPU; None where the back end does not say."""
+    platform = describe_device()["platform"]
+    if platform == "cpu":
+        return process_peak_bytes()
+    if BACKEND == "jax":
+        import jax
+
+        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if BACKEND == "torch":
+        import torch  # pyright: ignore[reportMissingImports]
+
+        return torch.cuda.max_memory_allocated()
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] if platform == "gpu" else None
+
+
+def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
+    """What a row times, with networks as the configuration describes them. Raises InputError if they have no Keras form."""
+    del folder
+    if row.name == "best-batch":
+        return _prepare_best(config)
+    make_call = {"training-step": _make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}
+    size = row.frame or (config["crop_size"], config["crop_size"])
+    call = make_call[row.name](config) if row.name in make_call else _make_inference_call(config, size=size)
+    return Prepared(call, config["batch_size"])
+
+
+def _make_step_call(config: Config) -> Callable[[], Any]:
+    networks, loop = _make_loop(config)
+    blurred, sharp = _draw_batch(config)
+    return _settled(lambda: loop.train(blurred, sharp), networks)
+
+
+def _make_critic_call(config: Config) -> Callable[[], Any]:
+    networks, loop = _make_loop(config)
+    restored, sharp = _draw_batch(config)
+    return _settled(lambda: loop.critic_part(sharp, restored), networks)
+
+
+def _make_generator_call(config: Config) -> Callable[[], Any]:
+    networks, loop = _make_loop(config)
+    blurred, sharp = _draw_batch(config)
+    return _settled(lambda: loop.generator_part(blurred, sharp), networks)
+
+
+def _make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[], Any]:
+    generator = keras_models.make_generator(**keras_options(make_generator(config)))
+    jit: Any = keras_training.choose_jit()
+    generator.compile("sgd", jit_compile=jit)  # as the training loop does; the optimiser is never used
+    blurred = _draw_images(config["batch_size"], size, seed=0)
+    return lambda: np.asarray(generator.predict_on_batch(blurred))
+
+
+def _make_loop(config: Config) -> tuple[list[keras.Model], keras_training.TrainingLoop]:
+    generator = keras_models.make_generator(**keras_options(make_generator(config)))
+    critic = keras_models.make_critic(**keras_options(make_critic(config)), image_size=config["crop_size"])
+    features = keras_models.make_features(config["content_layer"], content_input=config["content_input"], vgg19=config["vgg19"])
+    adam = {"beta_2": config["beta2"], "epsilon": config["epsilon"]}
+    loop = keras_training.make_training_loop(
+        generator,
+        critic,
+        features,
+        generator_optimizer=keras.optimizers.Adam(config["learning_rate"], beta_1=config["beta1"], **adam),
+        critic_optimizer=keras.optimizers.Adam(config["critic_learning_rate"], beta_1=config["critic_beta1"], **adam),
+        **{key: config[key] for key in ("content_weight", "adversarial_weight", "critic_steps")},
+    )
+    return [generator, critic], loop
+
+
+def _prepare_best(config: Config) -> Prepared:
+    def measure(batch: int) -> float:
+        keras.backend.clear_session()
+        call = _make_step_call({**config, "batch_size": batch})
+        for _ in range(2):
+            call()
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    batch = find_best_batch(measure, first=config["batch_size"])
+    keras.backend.clear_session()
+    return Prepared(_make_step_call({**config, "batch_size": batch}), batch, about=f"batch {batch}")
+
+
+def _settled(call: Callable[[], Any], networks: list[keras.Model]) -> Callable[[], Any]:
+    """Waits for the updates as well: a loss on the host only shows that the forward pass is done."""
+
+    def settled() -> Any:
+        result = call()
+        for network in networks:
+            ops.convert_to_numpy(network.weights[-1])
+        return result
+
+    return settled
+
+
+def _draw_batch(config: Config) -> tuple[Any, Any]:
+    size = (config["crop_size"], config["crop_size"])
+    return _draw_images(config["batch_size"], size, seed=0), _draw_images(config["batch_size"], size, seed=1)
+
+
+def _draw_images(rows: int, size: tuple[int, int], *, seed: int) -> Any:
+    return ops.convert_to_tensor(np.random.default_rng(seed).uniform(-1, 1, (rows, *size, 3)).astype(np.float32))

@@ -1,0 +1,135 @@
+"""One row of the bench: workers made ready one after the other, then timed in turn, A B C A B C, and what their samples say."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
+from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, Row
+
+LEAST, MOST = 3, 15  # samples of a subject
+SLOW, LEAST_SLOW = 3.0, 2  # of one that takes so many times longer than the fastest, and more than its share of the seconds
+_OURS = (OURS, OURS_BFLOAT16)
+Cell = dict[str, Any]
+Samples = dict[str, list[dict[str, Any]]]
+
+
+def measure_row(
+    row: Row,
+    subjects: Sequence[str],
+    *,
+    configs: Mapping[str, Any],
+    folder: str,
+    seconds: float,
+    interleave: bool,
+    start_fn: Callable[[str], Worker],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Times every subject of a row; a subject that fails has a cell that says why, and the others go on.
+
+    `configs` are by subject, `folder` holds the pairs of the input pipeline, `seconds` is the budget of the row's samples,
+    `start_fn` starts the worker of a subject, `say` tells whoever waits. Without `interleave`, and in rows that need the device's whole
+    memory, one subject is done before the next one starts.
+    """
+    groups = [list(subjects)] if interleave and not row.alone else [[subject] for subject in subjects]
+    cells: dict[str, Cell] = {subject: {"subject": subject} for subject in subjects}
+    samples: Samples = {}
+    for group in groups:
+        with ExitStack() as stack:
+            workers = _start(group, cells, stack, start_fn=start_fn)
+            for subject in list(workers):
+                say(f"{subject}: first calls")
+                arguments = {"row": row.name, "config": configs[subject], "folder": folder}
+                if made := _attempt(subject, workers, cells, lambda worker, arguments=arguments: worker.ask("prepare", **arguments)):
+                    say(f"{subject}: first call {made['first_call']:.3g} s, then {made['warm_call']:.3g} s")
+            samples |= time_rounds(workers, cells, seconds=seconds * len(group) / len(subjects), say=say)
+    return summarise_row(row, cells, samples) | {"interleaved": len(groups) == 1}
+
+
+def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: float, say: Callable[[str], None]) -> Samples:
+    """Times every worker once a round, in turn, so that only one runs at any time and a drift of the machine meets all of them.
+
+    Each is timed at least LEAST times (LEAST_SLOW, if it is much slower than another), then as long as its share of `seconds` lasts, and
+    at most MOST times. One that fails leaves `workers`, and its cell says why.
+    """
+    share, samples = seconds / max(len(workers), 1), {subject: [] for subject in workers}
+    fastest = min((cells[subject]["warm_call"] for subject in workers), default=0.0)
+
+    def goes_on(subject: str) -> bool:
+        cell, count = cells[subject], len(samples[subject])
+        spent = sum(sample["seconds"] * cell["calls"] for sample in samples[subject])
+        least = LEAST_SLOW if cell["warm_call"] > max(SLOW * fastest, share) else LEAST
+        return subject in workers and (count < least or (spent < share and count < MOST))
+
+    rounds = 0
+    while going := [subject for subject in samples if goes_on(subject)]:
+        rounds += 1
+        say(f"round {rounds}: {', '.join(going)}")
+        for subject in going:
+            if sample := _attempt(subject, workers, cells, lambda worker: worker.ask("time"), keep=False):
+                samples[subject].append(sample)
+    return samples
+
+
+def summarise_row(row: Row, cells: Mapping[str, Cell], samples: Samples) -> dict[str, Any]:
+    """The row as the JSON holds it: every cell's statistics, shares of the device's peak, and the ratio.
+
+    Seconds are of one call, or of one image where the row has a unit. `ratio` is the fastest Keras median over our float32 one, so above 1
+    ours is faster; only what ran on the same kind of device as ours counts.
+    """
+    peaks = {subject: statistics.median(found) for subject in samples if (found := _ceilings(samples[subject]))}
+    ours = cells.get(OURS, {})
+    platform, macs = ours.get("platform"), ours.get("macs")
+    done = {subject: cell for subject, cell in cells.items() if "error" not in cell and samples.get(subject)}
+    for subject, cell in done.items():
+        _summarise(cell, [sample["seconds"] for sample in samples[subject]], divide=cell["images"] if row.unit else 1)
+        cell["compile_seconds"] = None if row.host else max(cell["first_call"] - cell["images"] / cell["images_per_second"], 0.0)
+        peak = peaks.get(subject if subject in _OURS else OURS)
+        if macs and peak and cell["platform"] == platform:
+            cell["macs"] = round(macs * cell["images"] / ours["images"])
+            cell["share_of_peak"] = 2 * cell["macs"] * cell["images_per_second"] / cell["images"] / peak
+    comparable = {s: cell["median"] for s, cell in done.items() if s not in _OURS and (row.host or cell["platform"] == platform)}
+    ratio = {"ratio": None, "fastest_keras": None}
+    if comparable and OURS in done:
+        fastest = min(comparable, key=comparable.__getitem__)
+        ratio = {"ratio": comparable[fastest] / ours["median"], "fastest_keras": fastest}
+    return {"peak_flops_per_second": peaks, "cells": list(cells.values()), **ratio}
+
+
+def _summarise(cell: Cell, seconds: Sequence[float], *, divide: int) -> None:
+    per_call = statistics.median(seconds)
+    cell |= {"seconds": [value / divide for value in seconds], "median": per_call / divide, "n": len(seconds)}
+    cell |= {"spread": [min(seconds) / divide, max(seconds) / divide], "images_per_second": cell["images"] / per_call}
+
+
+def _ceilings(samples: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [sample["ceiling"] for sample in samples if sample.get("ceiling")]
+
+
+def _start(group: Sequence[str], cells: dict[str, Cell], stack: ExitStack, *, start_fn: Callable[[str], Worker]) -> dict[str, Worker]:
+    """Starts all of a group at once: they import side by side, and nothing is timed meanwhile."""
+    workers = {}
+    for subject in group:
+        workers[subject] = stack.enter_context(start_fn(subject))
+        workers[subject].send("hello", subject=subject)
+    for subject in group:
+        _attempt(subject, workers, cells, lambda worker: worker.receive())
+    return workers
+
+
+def _attempt(
+    subject: str, workers: dict[str, Worker], cells: dict[str, Cell], ask: Callable[[Worker], Any], *, keep: bool = True
+) -> dict[str, Any] | None:
+    """What the worker answers, kept in its cell if `keep`; if it fails its cell says why, and it is ended."""
+    if subject not in workers:
+        return None
+    try:
+        answer = ask(workers[subject])
+    except WorkerError as error:
+        cells[subject]["skipped" if isinstance(error, SkippedError) else "error"] = str(error)
+        workers.pop(subject).close()
+        return None
+    if keep:
+        cells[subject] |= answer
+    return answer

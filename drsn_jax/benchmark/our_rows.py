@@ -1,0 +1,174 @@
+"""The rows as this package does them: jitted functions on a batch that is on the device, each call waited for."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from drsn_jax import backend
+from drsn_jax.benchmark.prepared import Prepared, find_best_batch, process_peak_bytes
+from drsn_jax.benchmark.rows import Row
+from drsn_jax.benchmark.workload import count_row_macs
+from drsn_jax.errors import InputError
+from drsn_jax.experiment import make_generator, make_keys, make_parts, make_training
+from drsn_jax.training.critic_update import CriticState, Metrics, make_critic_update, score
+from drsn_jax.training.generator_update import differentiate, forward, update_generator
+from drsn_jax.training.state import TrainState
+from drsn_jax.training.train_step import Batch, TrainStep, loop_critic_updates
+
+Config = Mapping[str, Any]
+
+
+def describe_device() -> dict[str, Any]:
+    """The device that JAX computes on by default."""
+    device = jax.devices()[0]
+    return {"platform": device.platform, "device": device.device_kind}
+
+
+def peak_bytes() -> int | None:
+    """The most memory held so far: of the accelerator, or of the process on a CPU."""
+    statistics = jax.devices()[0].memory_stats()
+    return statistics.get("peak_bytes_in_use") if statistics else (process_peak_bytes() if backend.on_cpu() else None)
+
+
+def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
+    """What a row times. `config` has a batch and a crop size, no stages; `folder` holds the pairs for the input pipeline.
+
+    Raises InputError where the configuration has no such row.
+    """
+    if row.name == "input-pipeline":
+        from drsn_jax.benchmark.loader_rows import prepare_ours
+
+        return prepare_ours(folder, config=config)
+    if row.name == "best-batch":
+        return _prepare_best(config)
+    make_call = {"training-step": make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}
+    stride = make_generator(config).stride
+    height, width = (-(-length // stride) * stride for length in row.frame or (config["crop_size"], config["crop_size"]))
+    size = (height, width)  # widened to what the network takes, as `restore` does
+    call = make_call[row.name](config) if row.name in make_call else make_inference_call(config, size=size)
+    return Prepared(call, config["batch_size"], count_row_macs(row.name, config=config, size=size))
+
+
+def make_ceiling(dtype: str) -> Callable[[], float]:
+    """Builds a measurement of the device's peak, FLOP/s: a large matrix product, 2048 wide on a CPU and 8192 on an accelerator."""
+    width, times = (2048, 4) if backend.on_cpu() else (8192, 10)
+    a, b = (jax.random.normal(key, (width, width), jnp.dtype(dtype)) for key in jax.random.split(jax.random.key(0)))
+    multiply = jax.jit(jnp.matmul)
+    jax.block_until_ready(multiply(a, b))
+
+    def measure() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready([multiply(a, b) for _ in range(times)])
+        return times * 2 * width**3 / (time.perf_counter() - start)
+
+    return measure
+
+
+def make_step_call(config: Config) -> Callable[[], None]:
+    """One training step, its state donated to the next."""
+    training = make_training(config, num_train_steps=config["num_train_steps"])
+    fresh = config["critic_batches"] == "fresh" and config["adversarial_weight"]
+    batch = _draw_batch(config, rows=config["batch_size"] * (config["critic_steps"] + 1 if fresh else 1))
+    return _stepping(jax.jit(training.train_step, donate_argnums=0), _init_state(config), batch)
+
+
+def make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[], np.ndarray]:
+    """Restores a batch of height x width images; the result comes to the host, as Keras' does."""
+    generator = make_generator(config)
+    blurred = _draw_images(config["batch_size"], size, seed=0)
+    state = jax.jit(generator.init)(jax.random.key(config["seed"]), blurred)
+    apply = jax.jit(generator.apply)
+    return lambda: np.asarray(apply(state, blurred))
+
+
+def make_critic_part(config: Config) -> Callable[[CriticState, Batch], tuple[CriticState, Metrics]]:
+    """The critic's updates of one step, pure: (critic_state, batch) -> (critic_state, metrics), on `sharp` and `restored` of the batch.
+
+    Raises InputError where the configuration leaves the critic alone.
+    """
+    if not config["adversarial_weight"]:
+        raise InputError("adversarial_weight=0 leaves the critic alone: it has no part in the step.")
+    parts = make_parts(config, num_train_steps=config["num_train_steps"])
+    how = {key: config[key] for key in ("critic_update", "lipschitz", "penalty_weight", "clip_value")}
+    update_critic = make_critic_update(critic=parts.critic, tx=parts.critic_tx, **how)
+
+    def critic_part(critic_state: CriticState, batch: Batch) -> tuple[CriticState, Metrics]:
+        loop = {"critic_steps": config["critic_steps"], "key": jax.random.key(0), "unroll": backend.unroll_critic_loop()}
+        return loop_critic_updates(update_critic, critic_state, lambda i: (batch["sharp"], batch["restored"]), **loop)
+
+    return critic_part
+
+
+def make_generator_part(config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The generator's forward pass and its update through the critic as it is, pure: (state, batch) -> (state, metrics)."""
+    parts = make_parts(config, num_train_steps=config["num_train_steps"])
+
+    def generator_part(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.rng, state.step)
+        forward_pass = forward(parts.generator, state.generator_params, state.generator_stats, batch["blurred"], key=key)
+
+        def score_fn(images: jax.Array) -> jax.Array:
+            train = config["critic_norm_in_generator_step"] == "batch"
+            return score(parts.critic, state.critic_params, state.critic_stats, images, train=train)[0]
+
+        losses = {"weights": parts.weights, "score_fn": score_fn, "features_fn": parts.features_fn}
+        grads, stats, metrics = differentiate(forward_pass, batch["sharp"], **losses)
+        changes = update_generator(state, grads, stats, tx=parts.generator_tx, ema_decay=config["ema_decay"])
+        return replace(state, step=state.step + 1, **changes), metrics | {"generator/grad_norm": optax.tree.norm(grads)}
+
+    return generator_part
+
+
+def _make_critic_call(config: Config) -> Callable[[], None]:
+    part = jax.jit(make_critic_part(config), donate_argnums=0)
+    state, batch = _init_state(config), _draw_batch(config, rows=config["batch_size"])
+    critic_state = CriticState(state.critic_params, state.critic_stats, state.critic_opt_state)
+    return _stepping(part, critic_state, {"sharp": batch["sharp"], "restored": batch["blurred"]})
+
+
+def _make_generator_call(config: Config) -> Callable[[], None]:
+    part = jax.jit(make_generator_part(config), donate_argnums=0)
+    return _stepping(part, _init_state(config), _draw_batch(config, rows=config["batch_size"]))
+
+
+def _prepare_best(config: Config) -> Prepared:
+    def measure(batch: int) -> float:
+        call = make_step_call({**config, "batch_size": batch})
+        call()
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    best = {**config, "batch_size": find_best_batch(measure, first=config["batch_size"])}
+    size = (config["crop_size"], config["crop_size"])
+    about = f"batch {best['batch_size']}"
+    return Prepared(make_step_call(best), best["batch_size"], count_row_macs("training-step", config=best, size=size), about)
+
+
+def _stepping(step: TrainStep | Callable[..., Any], state: Any, batch: Batch) -> Callable[[], None]:
+    def call() -> None:
+        nonlocal state
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return call
+
+
+def _init_state(config: Config) -> TrainState:
+    init_fn = make_training(config, num_train_steps=config["num_train_steps"]).init_fn
+    return jax.jit(init_fn)(rng=make_keys(config["seed"]).state)
+
+
+def _draw_batch(config: Config, *, rows: int) -> Batch:
+    size = (config["crop_size"], config["crop_size"])
+    return {name: _draw_images(rows, size, seed=seed) for seed, name in enumerate(("blurred", "sharp"))}
+
+
+def _draw_images(rows: int, size: tuple[int, int], *, seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (rows, *size, 3)), jnp.float32)

@@ -1,0 +1,108 @@
+"""One subject of `drsn-jax bench` in a process of its own: `python -m drsn_jax.benchmark.worker`, which `processes` starts and asks.
+
+A request is a line of JSON on stdin, its answer a line on what was stdout; what libraries print goes to stderr. Keras reads its back
+end once a process, peak memory is a process's, and a first call compiles only once: hence one process for each row and subject.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from typing import Any
+
+from drsn_jax.benchmark.prepared import process_peak_bytes
+from drsn_jax.benchmark.rows import LOADER, OURS, OURS_BFLOAT16, ROWS
+from drsn_jax.errors import InputError
+
+_SAMPLE_SECONDS = 0.2  # calls that are faster are timed several at once
+
+
+class Session:
+    """What a worker keeps from one request to the next."""
+
+    def __init__(self):
+        """Nothing is prepared."""
+        self._rows: Any = None
+        self._prepared: Any = None
+        self._calls = 1
+        self._ceiling: Any = None
+
+    def hello(self, subject: str) -> dict[str, Any]:
+        """Imports what the subject needs; answers with the device that it runs on, and the memory that the imports have taken."""
+        if subject in (OURS, OURS_BFLOAT16):
+            from drsn_jax.benchmark import our_rows as rows
+        elif subject == LOADER:
+            from drsn_jax.benchmark import loader_rows as rows
+        else:
+            from drsn_jax.benchmark import keras_rows as rows
+        self._rows = rows
+        return {**rows.describe_device(), "imported_bytes": process_peak_bytes()}
+
+    def check(self, config: dict[str, Any], batch_size: int | None, crop_size: int | None, keras: bool) -> dict[str, Any]:
+        """The configuration that is measured, and notes on it; what of it is impossible is found out now. Nothing is compiled."""
+        from drsn_jax.benchmark.comparable import describe_differences, settle_config
+
+        config = settle_config(config, batch_size=batch_size, crop_size=crop_size, keras=keras)
+        return {"config": config, "notes": describe_differences(config) if keras else []}
+
+    def prepare(self, row: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
+        """Makes what is timed, and calls it twice: the first call compiles, the second says how long a call takes.
+
+        Peak memory is read here, before the measurement of the device's own speed takes any.
+        """
+        self._prepared = prepared = self._rows.prepare(ROWS[row], config=config, folder=folder)
+        first_call, warm_call = _seconds(prepared.call), _seconds(prepared.call)
+        self._calls = max(1, math.ceil(_SAMPLE_SECONDS / max(warm_call, 1e-4)))
+        answer = {"first_call": first_call, "warm_call": warm_call, "calls": self._calls, "images": prepared.images, "macs": prepared.macs}
+        peak_bytes = None if ROWS[row].alone else self._rows.peak_bytes()  # the search for a batch has filled the memory
+        if prepared.macs:  # ours count them
+            self._ceiling = self._rows.make_ceiling(config["dtype"])
+        return answer | {"peak_bytes": peak_bytes, "about": prepared.about}
+
+    def time(self) -> dict[str, Any]:
+        """Seconds of one call, the mean of a few where calls are fast, and the device's own speed in the same moment, FLOP/s."""
+        start = time.perf_counter()
+        for _ in range(self._calls):
+            self._prepared.call()
+        seconds = (time.perf_counter() - start) / self._calls
+        return {"seconds": seconds, "ceiling": self._ceiling() if self._ceiling else None}
+
+    def profile(self, config: dict[str, Any], folder: str) -> dict[str, Any]:
+        """Writes a trace of a few training steps and inferences."""
+        from drsn_jax.benchmark.tracing import write_trace
+
+        return {"files": write_trace(folder, config=config)}
+
+
+def main() -> None:
+    """Answers until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever is printed from now on, by Python or by a library's C++, is no answer
+    session = Session()
+    for line in sys.stdin:
+        request = json.loads(line)
+        answers.write(json.dumps(_answer(session, request.pop("do"), request)) + "\n")
+        answers.flush()
+
+
+def _answer(session: Session, do: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return getattr(session, do)(**arguments)
+    except InputError as error:
+        return {"skipped": str(error)}
+    except Exception as error:  # any: one cell of the table fails, and says why
+        traceback.print_exc()
+        reason = " ".join(str(error).split())[:300]
+        return {"error": f"{type(error).__name__}: {reason}"}
+
+
+def _seconds(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

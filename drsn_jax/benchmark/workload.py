@@ -1,0 +1,54 @@
+"""The nominal multiply-adds of a row: what its arithmetic asks for, whoever does it and in whatever form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from drsn_jax.costs import count_macs
+from drsn_jax.experiment import make_critic, make_generator
+from drsn_jax.models.vgg19 import VGG19
+
+Size = tuple[int, int]
+
+
+def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | None:
+    """Multiply-adds of one call of a row with the configuration's batch; `size` is height x width of an image. None: not counted.
+
+    Let G, C and V be those of one image's forward pass through the generator, the critic and VGG19 up to the content layer, as
+    `costs.count_macs` finds them: the form that a convolution takes on a back end does not enter. As is usual, every multiply-add of a
+    forward pass is counted once more for the gradient of a layer's input and once more for that of its kernel. An image then costs
+
+    - inference: G;
+    - the critic part: critic_steps updates on a sharp and a restored image each, 3 C an image;
+    - the generator part: 3 G; through the frozen critic forward and back, 2 C; VGG19 of the sharp image, V, and of the restored one
+      forward and back, 2 V. A term of weight 0 costs nothing;
+    - the training step: both, and the restorations that only the critic sees, G each: critic_steps with critic_batches=fresh, one with
+      fake_mode=inference, else none.
+
+    The other subjects' shares of the peak are of the same figure: a loop that predicts once more, as Keras' does, does more for it.
+    Norms, thresholds, Adam and reading images are not counted. A gradient penalty differentiates twice, for which there is no such
+    convention: None.
+    """
+    batch = config["batch_size"]
+    if row in ("inference", "inference-720p"):
+        return batch * _forward(make_generator(config), size)
+    if row == "input-pipeline" or (config["lipschitz"] == "gradient_penalty" and row != "generator-part"):
+        return None
+    adversarial = bool(config["adversarial_weight"])
+    generator, critic = _forward(make_generator(config), size), _forward(make_critic(config), size) if adversarial else 0
+    vgg19 = _forward(VGG19(config["content_layer"], config["content_input"]), size) if config["content_weight"] else 0
+    critic_part, generator_part = config["critic_steps"] * 2 * 3 * critic, 3 * generator + 2 * critic + 3 * vgg19
+    if row == "critic-part":
+        return batch * critic_part
+    if row == "generator-part":
+        return batch * generator_part
+    restorations = config["critic_steps"] if config["critic_batches"] == "fresh" else int(config["fake_mode"] == "inference")
+    return batch * (critic_part + generator_part + (restorations if adversarial else 0) * generator)
+
+
+def _forward(module: nn.Module, size: Size) -> int:
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    return count_macs(module.apply, jax.eval_shape(module.init, jax.random.key(0), image), image)
