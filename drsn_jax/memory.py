@@ -91,9 +91,9 @@ def name_device() -> str:
 
 
 def memory_table(config: Mapping[str, Any], *, name: str, say: Say) -> str:
-    """Markdown: GB by crop, batch, dtype and remat, and the smallest card that each fits. Compiles 16 programs.
+    """Markdown: GB by crop, batch, dtype and remat with the smallest card that fits, and the largest batch on each. Compiles 16 programs.
 
-    The smallest and the largest batch are compiled, those in between are on the line through them. `say` is told what is going on.
+    The smallest and the largest batch are compiled, all others are on the line through them. `say` is told what is going on.
     """
     columns = [{"dtype": dtype, "remat": remat} for dtype in ("float32", "bfloat16") for remat in (False, True)]
     batches = [batch * smallest_batch(config) for batch in TABLE_BATCHES]
@@ -108,6 +108,9 @@ def memory_table(config: Mapping[str, Any], *, name: str, say: Say) -> str:
         for batch in batches:
             cells = [_cell(lines[crop, i].at(batch, crop)) for i in range(len(columns))]
             rows.append([str(crop), str(batch), *cells])
+        for card in CARDS:
+            most = [lines[crop, i].largest_batch(usable(card * 10**9), crop) for i in range(len(columns))]
+            rows.append([str(crop), f"most on {card} GB", *map(str, most)])
     cards = ", ".join(map(str, CARDS[:-1])) + f" and {CARDS[-1]}"
     intro = f"`{name}`: GB that a training step needs, and the smallest card of {cards} GB that it fits; {MARGIN_REASON}."
     return "\n".join([intro, name_device(), "", *(f"| {' | '.join(row)} |" for row in rows), ""])

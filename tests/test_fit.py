@@ -135,9 +135,17 @@ def test_the_table(monkeypatch):
     text = memory_table(load_config("paper"), name="paper", say=lambda line: None)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == ["crop", "batch", "float32", "float32, remat", "bfloat16", "bfloat16, remat"]
-    assert [row[:2] for row in rows[2:]] == [[crop, batch] for crop in ("128", "256") for batch in ("1", "2", "4", "8")]
+    kinds = ["1", "2", "4", "8", *(f"most on {card} GB" for card in CARDS)]
+    assert [row[:2] for row in rows[2:]] == [[crop, kind] for crop in ("128", "256") for kind in kinds]
     assert len(made.compiled) == 16
     for row in rows[2:]:
+        crop, kind = int(row[0]), row[1]
+        if kind.startswith("most on"):
+            limit = usable(int(kind.split()[2]) * GB)
+            for most, remat in zip(map(int, row[2:]), (False, True, False, True), strict=True):
+                needed = [made({}, batch_size=most + more, crop_size=crop, remat=remat) for more in (0, 1)]
+                assert needed[0] <= limit < needed[1] or pytest.approx(limit, abs=2) in needed
+            continue
         for cell, remat in zip(row[2:], (False, True, False, True), strict=True):
             needed = made({}, batch_size=int(row[1]), crop_size=int(row[0]), remat=remat)
             card = next((f"{card} GB" for card in CARDS if needed <= usable(card * GB)), "none")
