@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.unshuffle = 1  # folds 1, 2 or 4 pixels each way into channels first: faster, coarser
     config.kernel_init = "glorot_uniform"  # of both networks; he_normal | normal (0.02)
     config.zero_head = True  # the untrained generator returns its input (with output=clip_residual)
+    config.remat = False  # computes the blocks again for the gradient instead of keeping what is inside them: less memory, more time
     config.dtype = "float32"  # of computations; parameters are float32. bfloat16 on accelerators
 
     # Critic (paper, section 3.2.3)
@@ -60,6 +61,7 @@ def get_config() -> ConfigDict:
     config.num_train_steps = 300_000
     config.num_epochs = 0  # more than 0: num_train_steps is this many passes over the training pairs
     config.batch_size = 8  # over all devices
+    config.accumulation_steps = 1  # each update in so many micro-batches, one at a time: a large batch in the memory of a small one
     config.crop_size = 256
     config.stages = ((0, 128, 32), (200_000, 256, 8))  # (from step, crop_size, batch_size): overrides the two above; () for none
     config.learning_rate = 3e-4

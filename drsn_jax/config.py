@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from drsn_jax.config_values import check_values, kind_of, nearest, shown
+from drsn_jax.config_values import ADDED, check_values, kind_of, nearest, shown
 from drsn_jax.errors import InputError
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
@@ -90,8 +90,12 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
 
 
 def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: Iterable[str]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose value differs from a stored configuration's, but for the `free` ones: key -> (stored, given)."""
+    """Keys whose value differs from a stored configuration's, but for the `free` ones: key -> (stored, given).
+
+    A key that is younger than the stored configuration counts as what was done before there was such a key.
+    """
     plain = to_plain(config)
+    stored = {key: value for key, value in ADDED.items() if key in plain} | stored
     keys = sorted((set(plain) | set(stored)) - set(free))
     return {key: (stored.get(key), plain.get(key)) for key in keys if stored.get(key) != plain.get(key)}
 

@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "eval_protocol": ("full", "half", "resize256"),
 }
 POSITIVE = ("num_blocks", "critic_steps", "batch_size", "crop_size", "learning_rate", "critic_learning_rate", "epsilon", "clip_value")
-POSITIVE += ("log_every_steps", "num_train_steps", "hold_out_every", "eval_copies", "dense_features")
+POSITIVE += ("accumulation_steps", "log_every_steps", "num_train_steps", "hold_out_every", "eval_copies", "dense_features")
 NOT_NEGATIVE = ("adversarial_weight", "content_weight", "pixel_weight", "frequency_weight", "penalty_weight", "num_epochs", "warmup_steps")
 NOT_NEGATIVE += ("weight_decay", "clip_norm", "eval_every_steps", "checkpoint_every_steps", "eval_images", "seed", "sample_images")
 NOT_NEGATIVE += ("prefetch", "blur_variation", "blur_saturation", "blur_cross")
@@ -44,6 +44,8 @@ FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
 RANGES = ("noise_variance", "blur_length", "blur_inertia")  # pairs: 0 <= low <= high
 MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
+# Keys that are younger than configurations stored with runs, with what was done before there was such a key.
+ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 
@@ -74,6 +76,11 @@ def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> N
     for key, most in MOST.items():
         if (config[key][1] if key in RANGES else config[key]) > most:
             raise InputError(f"{key}={shown(config[key])} is too large; use {most} or less (--config.{key}={shown(defaults[key])}).")
+
+
+def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the keys that did not exist yet when it was stored."""
+    return ADDED | dict(stored)
 
 
 def _check_tuples(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def measure_costs(
             continue
         compiled = jax.jit(module.apply).lower(variables, _image(size)).compile()
         seconds = _measure_seconds(compiled, (variables, _image(size))) if run else None
-        costs.append(Cost(*size, parameters, macs, _peak_bytes(compiled), seconds))
+        costs.append(Cost(*size, parameters, macs, peak_bytes(compiled), seconds))
     return costs
 
 
@@ -123,9 +123,10 @@ def _image(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
 
 
-def _peak_bytes(compiled: Any) -> int | None:
+def peak_bytes(compiled: Any) -> int | None:
+    """What a compiled program needs at the most: arguments, outputs and temporaries. None where the back end does not say."""
     memory = compiled.memory_analysis()
-    if memory is None:  # not every back end says
+    if memory is None:
         return None
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from drsn_jax.config_values import complete
 from drsn_jax.data.synthesis import BlurRecipe
 from drsn_jax.errors import InputError
 from drsn_jax.models.critic import Critic
@@ -17,15 +18,17 @@ from drsn_jax.pretrained import load_vgg19
 from drsn_jax.training.generator_update import FeaturesFn, LossWeights
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
+from drsn_jax.training.sharding import check_batch_size
 from drsn_jax.training.state import init_state
 from drsn_jax.training.train_step import TrainStep, make_train_step
 
 GENERATOR_KEYS = ("trunk", "num_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm", "dropout")
-GENERATOR_KEYS += ("upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head")
+GENERATOR_KEYS += ("upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head", "remat")
 
 
 def make_generator(config: Mapping[str, Any]) -> Generator:
     """The generator of a configuration, or of the plain dictionary that a checkpoint holds of it."""
+    config = complete(config)
     options = {key: config[key] for key in GENERATOR_KEYS}
     return Generator(**options, widths=tuple(config["widths"]), dtype=jnp.dtype(config["dtype"]))
 
@@ -63,6 +66,11 @@ def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
     if config["critic"] == "dense" and len({stage.crop_size for stage in stages}) > 1:
         raise InputError("The dense critic is bound to one crop size; use --config.critic=patch, or stages of one crop size.")
     return stages
+
+
+def count_parts(config: Mapping[str, Any]) -> int:
+    """How many batches one step reads: one, or with fresh batches one more than there are critic updates."""
+    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" and config["adversarial_weight"] else 1
 
 
 def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
@@ -107,15 +115,19 @@ class Parts(NamedTuple):
 def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
     """Networks, losses and optimisers of a configuration.
 
-    Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch of 1: after
-    global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
+    Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch or micro-batch of
+    1: after global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
     """
+    config = complete(config)
     generator, critic, stages = make_generator(config), make_critic(config), make_stages(config)
-    if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) == 1:
+    accumulation_steps = config["accumulation_steps"]
+    for stage in stages:
+        check_batch_size(stage.batch_size, devices=1, accumulation_steps=accumulation_steps)
+    if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) <= accumulation_steps:
         raise InputError(
             "threshold_norm=batch with a batch of 1 makes every threshold a constant share of its channel's magnitude, since after global"
             " pooling one image has no variance: the thresholds would not learn from the image;"
-            " use --config.batch_size=2 or more, or --config.threshold_norm=none."
+            f" use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
         )
     weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
     vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
@@ -138,11 +150,12 @@ class Training(NamedTuple):
 
 def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Training:
     """Networks, initialisation and step of a configuration. Raises InputError as `make_parts` does."""
+    config = complete(config)
     parts = make_parts(config, num_train_steps=num_train_steps)
     train_step = make_train_step(
         **parts._asdict(),
         **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
-        **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay")},
+        **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
     )
     init_fn = partial(
         init_state,

@@ -14,6 +14,7 @@ def images(seed, batch=3, height=8, width=6):
 
 SHARP, RESTORED = images(0), images(1)
 KEY = jax.random.key(0)
+WEIGHT = losses.draw_weights(KEY, 3)
 
 
 def test_adversarial_loss_falls_as_scores_rise():
@@ -72,14 +73,14 @@ def test_penalty_of_a_linear_critic():
         w = scale * np.random.default_rng(2).normal(size=SHARP.shape[1:]).astype(np.float32)
         expected = (np.linalg.norm(w.astype(np.float64)) - 1) ** 2
         for key in (KEY, jax.random.key(7)):
-            penalty = losses.gradient_penalty(lambda x, w=w: (x * w).sum((1, 2, 3)), SHARP, RESTORED, key=key)
+            penalty = losses.gradient_penalty(lambda x, w=w: (x * w).sum((1, 2, 3)), SHARP, RESTORED, weight=losses.draw_weights(key, 3))
             assert penalty == pytest.approx(expected, rel=1e-5)
 
 
 def test_penalty_is_of_each_sample_not_of_their_mean():
     """D(x_n) = n-th slope times one pixel: penalties (0 - 1)^2, (1 - 1)^2 and (3 - 1)^2, mean 5/3; a pooled norm gives another."""
     slopes = jnp.array([0.0, 1.0, 3.0])
-    penalty = losses.gradient_penalty(lambda x: slopes * x[:, 2, 3, 1], SHARP, RESTORED, key=KEY)
+    penalty = losses.gradient_penalty(lambda x: slopes * x[:, 2, 3, 1], SHARP, RESTORED, weight=WEIGHT)
     assert penalty == pytest.approx((1 + 0 + 4) / 3, rel=1e-5)
     pooled = (np.sqrt(10.0) - 1) ** 2
     assert abs(float(penalty) - pooled) > 1
@@ -94,7 +95,10 @@ def test_penalty_is_taken_between_the_images_with_a_weight_a_sample():
         unit = jnp.zeros((4, 4, 3)).at[0, 0, 0].set(1.0)
         mask = jnp.arange(64) == only
         return 64 * losses.gradient_penalty(
-            lambda x: jnp.where(mask, jnp.square(x).sum((1, 2, 3)) / 2, (x * unit).sum((1, 2, 3))), sharp, restored, key=KEY
+            lambda x: jnp.where(mask, jnp.square(x).sum((1, 2, 3)) / 2, (x * unit).sum((1, 2, 3))),
+            sharp,
+            restored,
+            weight=losses.draw_weights(KEY, 64),
         )
 
     penalties = np.asarray(jax.vmap(penalty)(jnp.arange(64)), np.float64)
@@ -105,7 +109,7 @@ def test_penalty_is_taken_between_the_images_with_a_weight_a_sample():
 
 def test_penalty_has_a_finite_gradient_where_the_critic_is_constant():
     def penalty(scale):
-        return losses.gradient_penalty(lambda x: scale * jnp.square(x).sum((1, 2, 3)), SHARP, RESTORED, key=KEY)
+        return losses.gradient_penalty(lambda x: scale * jnp.square(x).sum((1, 2, 3)), SHARP, RESTORED, weight=WEIGHT)
 
     value, slope = jax.value_and_grad(penalty)(0.0)
     assert value == pytest.approx(1, abs=1e-5)
@@ -122,4 +126,4 @@ def test_penalty_of_a_curved_critic_against_differences():
     slope = 0.1 * np.cos(between)
     slope[:, 1, 1, 1] += 2 * between[:, 1, 1, 1]
     expected = ((np.sqrt((slope**2).sum((1, 2, 3))) - 1) ** 2).mean()
-    assert losses.gradient_penalty(critic, SHARP, RESTORED, key=KEY) == pytest.approx(expected, rel=1e-4)
+    assert losses.gradient_penalty(critic, SHARP, RESTORED, weight=WEIGHT) == pytest.approx(expected, rel=1e-4)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from drsn_jax import backend
 from drsn_jax.benchmark.prepared import Prepared, find_best_batch, process_peak_bytes
@@ -16,7 +17,7 @@ from drsn_jax.benchmark.workload import count_row_macs
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_generator, make_keys, make_parts, make_training
 from drsn_jax.training.critic_update import CriticState, Metrics, make_critic_update, score
-from drsn_jax.training.generator_update import forward, update_generator
+from drsn_jax.training.generator_update import differentiate, forward, update_generator
 from drsn_jax.training.state import TrainState
 from drsn_jax.training.train_step import Batch, TrainStep, loop_critic_updates
 
@@ -116,9 +117,10 @@ def make_generator_part(config: Config) -> Callable[[TrainState, Batch], tuple[T
             train = config["critic_norm_in_generator_step"] == "batch"
             return score(parts.critic, state.critic_params, state.critic_stats, images, train=train)[0]
 
-        losses = {"weights": parts.weights, "score_fn": score_fn, "features_fn": parts.features_fn, "ema_decay": config["ema_decay"]}
-        changes, metrics = update_generator(state, forward_pass, batch["sharp"], tx=parts.generator_tx, **losses)
-        return replace(state, step=state.step + 1, **changes), metrics
+        losses = {"weights": parts.weights, "score_fn": score_fn, "features_fn": parts.features_fn}
+        grads, stats, metrics = differentiate(forward_pass, batch["sharp"], **losses)
+        changes = update_generator(state, grads, stats, tx=parts.generator_tx, ema_decay=config["ema_decay"])
+        return replace(state, step=state.step + 1, **changes), metrics | {"generator/grad_norm": optax.tree.norm(grads)}
 
     return generator_part
 

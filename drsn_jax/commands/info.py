@@ -15,12 +15,40 @@ def declare(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also GMACs, peak memory and seconds of both networks at 256x256 and 1280x720 (compiles and runs them)",
     )
+    parser.add_argument(
+        "--fit",
+        metavar="SIZE",
+        help="propose batch, crop and remat for a card of that size, such as 8GB, by compiling (a few minutes on two CPU cores)",
+    )
+    parser.add_argument("--memory", action="store_true", help="a Markdown table of the memory of a training step (compiles 16 programs)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Describes the installation and a configuration or model."""
+    """Describes the installation and a configuration or model, or what a training step of a configuration needs."""
+    if arguments.fit or arguments.memory:
+        return _run_memory(arguments)
     from drsn_jax.info import describe
 
     text = describe(config=arguments.config, overrides=arguments.overrides, model=arguments.model, costs=arguments.costs)
     sys.stdout.write(text)
+    return 0
+
+
+def _run_memory(arguments: argparse.Namespace) -> int:
+    from drsn_jax.config import load_config
+    from drsn_jax.errors import InputError
+    from drsn_jax.fit import describe_fit
+    from drsn_jax.memory import memory_table, parse_size
+    from drsn_jax.progress import Progress
+
+    if arguments.model is not None:
+        raise InputError("--fit and --memory are of a training: leave --model away, and name its configuration (--config=NAME).")
+    size = parse_size(arguments.fit) if arguments.fit else None
+    config, progress = load_config(arguments.config, arguments.overrides), Progress()
+    if arguments.memory:
+        sys.stdout.write(memory_table(config, name=arguments.config, say=progress))
+    if size is not None:
+        options = {"name": arguments.config, "overrides": arguments.overrides}
+        sys.stdout.write(describe_fit(config, size=size, say=progress, **options))
+    progress.close()
     return 0

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from drsn_jax.models.convolution import convolve, convolve_upsampled
 from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm, strided_padding
+from drsn_jax.models.remat import rematerialise
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
 
 
@@ -38,6 +39,7 @@ class Generator(nn.Module):
     kernel_init: str = "glorot_uniform"
     zero_head: bool = False
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @property
     def stride(self) -> int:
@@ -60,8 +62,9 @@ class Generator(nn.Module):
             return (blurred + residual) / 2
         return jnp.clip(blurred + residual, -1, 1)
 
-    def _block(self, train: bool, name: str) -> ResidualShrinkageBlock:
-        return ResidualShrinkageBlock(
+    def _block(self, train: bool, name: str) -> nn.Module:
+        block = rematerialise(ResidualShrinkageBlock) if self.remat and train else ResidualShrinkageBlock
+        return block(
             train=train,
             block_order=self.block_order,
             shrinkage=self.shrinkage,

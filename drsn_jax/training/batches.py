@@ -14,7 +14,7 @@ from drsn_jax.data import photos, resident, stored
 from drsn_jax.data.frames import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_keys, make_recipe, make_stages
+from drsn_jax.experiment import count_parts, make_keys, make_recipe, make_stages
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
 
@@ -32,13 +32,8 @@ def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
     """Opens the data of a configuration. Raises InputError for folders and images that cannot be trained on."""
     stages = make_stages(config)
     for stage in stages:
-        check_batch_size(stage.batch_size, devices=mesh.size)
+        check_batch_size(stage.batch_size, devices=mesh.size, accumulation_steps=config["accumulation_steps"])
     return (_open_pairs if config["data"] == "pairs" else _open_resident)(config, stages, mesh)
-
-
-def _parts(config: Mapping[str, Any]) -> int:
-    """How many batches one step reads."""
-    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" and config["adversarial_weight"] else 1
 
 
 def _find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
@@ -58,7 +53,7 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
             batches = make_batches(
                 found,
-                batch_size=stage.batch_size * _parts(config),
+                batch_size=stage.batch_size * count_parts(config),
                 crop_size=stage.crop_size,
                 start_step=first,
                 num_steps=end - first,
@@ -84,7 +79,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
             make_batch = resident.make_batch_fn(
-                batch_size=stage.batch_size * _parts(config),
+                batch_size=stage.batch_size * count_parts(config),
                 crop_size=stage.crop_size,
                 recipe=make_recipe(config),
                 flip=config["flip"],

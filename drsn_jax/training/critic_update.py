@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 from drsn_jax.errors import InputError
 from drsn_jax.models.critic import Critic
 from drsn_jax.training import losses
+from drsn_jax.training.accumulation import WHOLE, MicroBatches
 from drsn_jax.training.losses import Images, Scores
 
 PyTree = Any
@@ -46,12 +47,14 @@ def make_critic_update(
     lipschitz: Lipschitz = "none",
     penalty_weight: float = 10.0,
     clip_value: float = 0.01,
+    micro_batches: MicroBatches = WHOLE,
 ) -> CriticUpdate:
     """Builds the function (critic_state, sharp, restored, key) -> (critic_state, metrics).
 
     joint is one optimiser update on one batch of both; alternating is the Keras reference's two, sharp first, each with batch
     statistics of its own. `lipschitz` clip bounds every parameter by clip_value after the update (WGAN), gradient_penalty adds
-    penalty_weight times it (WGAN-GP). Raises InputError for a penalty with batch norm, or with alternating updates.
+    penalty_weight times it (WGAN-GP). Gradients are means over `micro_batches`. Raises InputError for a penalty with batch norm, or with
+    alternating updates.
     """
     if lipschitz == "gradient_penalty":
         if critic.norm == "batch":
@@ -62,7 +65,7 @@ def make_critic_update(
         if critic_update == "alternating":
             raise InputError("lipschitz=gradient_penalty needs sharp and restored in one update; use --config.critic_update=joint.")
 
-    def joint_loss(params, stats, sharp, restored, key):
+    def joint_loss(params, stats, sharp, restored, weight):
         # Interleaved rather than concatenated, so that over several devices each keeps its own images.
         both = jnp.stack([sharp, restored], axis=1).reshape(-1, *sharp.shape[1:])
         scores, stats = score(critic, params, stats, both, train=True)
@@ -70,7 +73,7 @@ def make_critic_update(
         loss = losses.critic_loss(sharp_scores, restored_scores)
         metrics = {"critic/sharp": sharp_scores.mean(), "critic/restored": restored_scores.mean()}
         if lipschitz == "gradient_penalty":
-            penalty = losses.gradient_penalty(lambda x: score(critic, params, stats, x, train=True)[0], sharp, restored, key=key)
+            penalty = losses.gradient_penalty(lambda x: score(critic, params, stats, x, train=True)[0], sharp, restored, weight=weight)
             loss += penalty_weight * penalty
             metrics["critic/gradient_penalty"] = penalty
         return loss, (stats, metrics)
@@ -87,19 +90,31 @@ def make_critic_update(
         return CriticState(params, stats, opt_state)
 
     def joint(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
-        (loss, (stats, metrics)), grads = jax.value_and_grad(joint_loss, has_aux=True)(state.params, state.stats, sharp, restored, key)
-        metrics |= {"critic/loss": loss, "critic/grad_norm": optax.tree.norm(grads)}
-        return apply(state, grads, stats), metrics | {"critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
+        def gradient(sharp, restored, weight, key):
+            del key
+            loss_fn = jax.value_and_grad(joint_loss, has_aux=True)
+            (loss, (stats, metrics)), grads = loss_fn(state.params, state.stats, sharp, restored, weight)
+            return grads, stats, metrics | {"critic/loss": loss}
+
+        # Drawn for the whole batch, so that its images meet the same weights in however many micro-batches.
+        weight = losses.draw_weights(key, len(sharp))
+        grads, stats, metrics = micro_batches.mean(gradient, sharp, restored, weight, key=key)
+        metrics |= {"critic/grad_norm": optax.tree.norm(grads), "critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
+        return apply(state, grads, stats), metrics
 
     def alternating(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
-        del key
-        gradient = jax.value_and_grad(single_loss, has_aux=True)
-        (_, (stats, sharp_score)), sharp_grads = gradient(state.params, state.stats, sharp, -1.0)
-        state = apply(state, sharp_grads, stats)
-        (_, (stats, restored_score)), restored_grads = gradient(state.params, state.stats, restored, 1.0)
-        grad_norm = jnp.sqrt(optax.tree.norm(sharp_grads) ** 2 + optax.tree.norm(restored_grads) ** 2)
-        metrics = {"critic/sharp": sharp_score, "critic/restored": restored_score, "critic/grad_norm": grad_norm}
-        metrics |= {"critic/loss": restored_score - sharp_score, "critic/distance": sharp_score - restored_score}
-        return apply(state, restored_grads, stats), metrics
+        def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, jax.Array, jax.Array]:
+            def gradient(images, key):
+                del key
+                (_, (stats, mean_score)), grads = jax.value_and_grad(single_loss, has_aux=True)(state.params, state.stats, images, sign)
+                return grads, stats, mean_score
+
+            grads, stats, mean_score = micro_batches.mean(gradient, images, key=key)
+            return apply(state, grads, stats), mean_score, optax.tree.norm(grads)
+
+        state, sharp_score, sharp_norm = half(state, sharp, -1.0)
+        state, restored_score, restored_norm = half(state, restored, 1.0)
+        metrics = {"critic/sharp": sharp_score, "critic/restored": restored_score, "critic/grad_norm": jnp.hypot(sharp_norm, restored_norm)}
+        return state, metrics | {"critic/loss": restored_score - sharp_score, "critic/distance": sharp_score - restored_score}
 
     return alternating if critic_update == "alternating" else joint

@@ -82,28 +82,31 @@ def generator_loss(
     return jnp.asarray(total), {f"generator/{name}": term for name, term in terms.items()}
 
 
-def update_generator(
-    state: TrainState,
+def differentiate(
     forward_pass: Forward,
     sharp: Images,
     *,
-    tx: optax.GradientTransformation,
     weights: LossWeights,
     score_fn: Callable[[Images], Scores],
     features_fn: FeaturesFn,
-    ema_decay: float,
-) -> tuple[dict[str, PyTree], Metrics]:
-    """Differentiates the loss at the restored images, pulls that back to the parameters; returns the changed fields of the state."""
+) -> tuple[PyTree, PyTree, Metrics]:
+    """Differentiates the loss at the restored images and pulls that back to the parameters: (gradients, statistics, metrics)."""
     loss_fn = partial(generator_loss, sharp=sharp, weights=weights, score_fn=score_fn, features_fn=features_fn)
     (loss, metrics), image_gradient = jax.value_and_grad(loss_fn, has_aux=True)(forward_pass.restored)
     (grads,) = forward_pass.pullback(image_gradient)
+    return grads, forward_pass.stats, metrics | {"generator/loss": loss} | mean_threshold(forward_pass.thresholds)
+
+
+def update_generator(
+    state: TrainState, grads: PyTree, stats: PyTree, *, tx: optax.GradientTransformation, ema_decay: float
+) -> dict[str, PyTree]:
+    """One update of the optimiser and, where it is on, of the running mean; returns the changed fields of the state."""
     updates, opt_state = tx.update(grads, state.generator_opt_state, state.generator_params)
     params = optax.apply_updates(state.generator_params, updates)
-    changes = {"generator_params": params, "generator_stats": forward_pass.stats, "generator_opt_state": opt_state}
+    changes = {"generator_params": params, "generator_stats": stats, "generator_opt_state": opt_state}
     if ema_decay:
         changes["ema_params"] = update_ema(state.ema_params, params, decay=ema_decay, step=state.step)
-    metrics |= {"generator/loss": loss, "generator/grad_norm": optax.tree.norm(grads)}
-    return changes, metrics | mean_threshold(forward_pass.thresholds)
+    return changes
 
 
 def restore_for_critic(

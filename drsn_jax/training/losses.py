@@ -23,13 +23,17 @@ def critic_loss(sharp_scores: Scores, restored_scores: Scores) -> Scalar:
     return restored_scores.mean() - sharp_scores.mean()
 
 
-def gradient_penalty(critic_fn: Callable[[Images], Scores], sharp: Images, restored: Images, *, key: PRNGKeyArray) -> Scalar:
+def draw_weights(key: PRNGKeyArray, number: int) -> Float[Array, "b 1 1 1"]:
+    """One uniform weight in [0, 1) for each of so many samples: where between sharp and restored a gradient penalty looks."""
+    return jax.random.uniform(key, (number, 1, 1, 1))
+
+
+def gradient_penalty(critic_fn: Callable[[Images], Scores], sharp: Images, restored: Images, *, weight: Float[Array, "b 1 1 1"]) -> Scalar:
     """Mean squared departure from 1 of the norm of each sample's own gradient, between sharp and restored (WGAN-GP).
 
-    Each sample is interpolated by its own uniform weight, and the norm runs over height, width and channels of one sample.
-    `critic_fn` must score the samples independently of each other, so it may not hold a batch norm.
+    Each sample is interpolated by its own `weight` (`draw_weights`; 1 is sharp), and the norm runs over height, width and channels of
+    one sample. `critic_fn` must score the samples independently of each other, so it may not hold a batch norm.
     """
-    weight = jax.random.uniform(key, (len(sharp), 1, 1, 1))
     between = weight * sharp + (1 - weight) * restored
     gradients = jax.grad(lambda images: critic_fn(images).sum())(between)
     # The square root has an infinite derivative at zero, where a critic that has not learned anything begins.

@@ -50,12 +50,14 @@ def over_data(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(batch_size: int, *, devices: int) -> None:
-    """Raises InputError unless the batch divides evenly over the devices."""
-    if batch_size % devices:
-        near = max(devices, round(batch_size / devices) * devices)
+def check_batch_size(batch_size: int, *, devices: int, accumulation_steps: int = 1) -> None:
+    """Raises InputError unless the batch divides into that many micro-batches, and each of them evenly over the devices."""
+    multiple = devices * accumulation_steps
+    if batch_size % multiple:
+        near = max(multiple, round(batch_size / multiple) * multiple)
+        parts = f" in {accumulation_steps} micro-batches (accumulation_steps)" if accumulation_steps > 1 else ""
         raise InputError(
-            f"Batch size {batch_size} does not divide over {devices} devices; use a multiple of {devices}"
+            f"Batch size {batch_size} does not divide over {devices} device{'s' * (devices > 1)}{parts}; use a multiple of {multiple}"
             f" (--config.batch_size={near}, or in --config.stages)."
         )
 

@@ -26,11 +26,12 @@ FREE_KEYS = (
     "eval_images",
     "sample_images",
 )
-FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances")
+FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances", "remat")
 # What a change of those does to a run that goes on.
 CONSEQUENCES = {
     "num_train_steps": ": a schedule that falls to the last step falls to the new one",
     "num_epochs": ": a schedule that falls to the last step falls to the new one",
+    "remat": ": the same to rounding, no longer bit for bit",
     "train_dir": ": the data are others, so this is no longer the same run bit for bit",
 }
 

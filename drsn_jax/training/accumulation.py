@@ -1,0 +1,67 @@
+"""Gradient accumulation: means over the micro-batches of a batch, one at a time, so that only one of them is held."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from drsn_jax.errors import InputError
+from drsn_jax.models.remat import after
+
+PyTree = Any
+
+
+class MicroBatches(NamedTuple):
+    """How a batch [b ...] is gone through: in `number` parts of b / number rows, row r in part r % number, so that devices keep their rows.
+
+    Means of gradients, statistics and metrics over parts of one size are those of the whole batch wherever images do not meet: under batch
+    norm the statistics are those of each part. With a number of 1 everything is one call of the function itself. `unroll` unrolls the scan.
+    """
+
+    number: int = 1
+    unroll: bool = False
+
+    def mean(self, function: Callable[..., PyTree], *arrays: Array, key: PRNGKeyArray) -> PyTree:
+        """The mean over the parts of function(*part, key), a pytree of floats; each part draws from the key folded with its number."""
+        if self.number == 1:
+            return function(*arrays, key)
+
+        def add(totals: PyTree, part: tuple[jax.Array, ...]) -> tuple[PyTree, None]:
+            return jax.tree.map(jnp.add, totals, self._call(function, part, key, before=totals)), None
+
+        parts = self._split(arrays)
+        totals, _ = jax.lax.scan(add, self._zeros(function, parts, key), parts, unroll=self.unroll)
+        return jax.tree.map(lambda total: total / self.number, totals)
+
+    def map(self, function: Callable[..., jax.Array], *arrays: Array, key: PRNGKeyArray) -> jax.Array:
+        """function(*part, key), [b / number ...], of every part, as one array [b ...] whose rows are in the order of the batch's."""
+        if self.number == 1:
+            return function(*arrays, key)
+
+        def append(last: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            result = self._call(function, part, key, before=last)
+            return result, result
+
+        parts = self._split(arrays)
+        _, results = jax.lax.scan(append, self._zeros(function, parts, key), parts, unroll=self.unroll)
+        return jnp.moveaxis(results, 0, 1).reshape(-1, *results.shape[2:])
+
+    def _call(self, function: Callable[..., PyTree], part: tuple[jax.Array, ...], key: PRNGKeyArray, *, before: PyTree) -> PyTree:
+        # Unrolled, nothing but this keeps the compiler from beginning every part before it ends one, and from holding them all.
+        (*arrays, index), key = after((part, key), before) if self.unroll else (part, key)
+        return function(*arrays, jax.random.fold_in(key, index))
+
+    def _split(self, arrays: tuple[Array, ...]) -> tuple[jax.Array, ...]:
+        if len(arrays[0]) % self.number:
+            raise InputError(f"A batch of {len(arrays[0])} does not divide into {self.number} micro-batches; use a multiple of them.")
+        parts = (jnp.moveaxis(x.reshape(-1, self.number, *x.shape[1:]), 1, 0) for x in arrays)
+        return (*parts, jnp.arange(self.number))
+
+    def _zeros(self, function: Callable[..., PyTree], parts: tuple[jax.Array, ...], key: PRNGKeyArray) -> PyTree:
+        first = [jax.ShapeDtypeStruct(part.shape[1:], part.dtype) for part in parts[:-1]]
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *first, key))
+
+
+WHOLE = MicroBatches()
