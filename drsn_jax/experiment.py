@@ -81,6 +81,8 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
         cross=config["blur_cross"],
         variation=config["blur_variation"],
         saturation=config["blur_saturation"],
+        object_share=config["blur_object"],
+        jpeg_quality=tuple(config["jpeg_quality"]),
         noise_variance=tuple(config["noise_variance"]),
     )
     recipe.check()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
 
 from drsn_jax.data.synthesis import BlurRecipe, camera_noise, synthesise
 from drsn_jax.errors import InputError
@@ -78,6 +78,13 @@ def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip
     columns = _mirror(jax.random.randint(column_key, (), 0, width - size + 1) + side, width)
     pixel = bank.offsets[image] + rows[:, None] * width + columns
     window = bank.pixels[pixel[..., None] * bank.channels + jnp.arange(bank.channels)]
+    return turn(flip_key, turn_key, window, flip=flip, rotate=rotate)
+
+
+def turn(
+    flip_key: PRNGKeyArray, turn_key: PRNGKeyArray, window: Shaped[Array, "side side c"], *, flip: bool, rotate: bool
+) -> Shaped[Array, "side side c"]:
+    """Mirrors a square left to right in half of all draws (`flip`), and turns it by 0 to 3 quarters (`rotate`)."""
     if flip:
         window = jnp.where(jax.random.bernoulli(flip_key), window[:, ::-1], window)
     if rotate:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
+from drsn_jax.data.jpeg import jpeg
 from drsn_jax.errors import InputError
 
 GAMMA = 2.2
@@ -25,6 +26,8 @@ class BlurRecipe(NamedTuple):
     velocity the camera keeps from one moment of the exposure to the next, of 48 or more in all (1: a straight, even line); `cross` is
     how fast it moves up and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much camera roll adds
     to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest pixels may reach;
+    `object_share` is how many photographs have an object with a motion of its own in front; `jpeg_quality` is the range of the quality
+    (1 to 100, Pillow's) that blurred images are compressed with before the noise, 100 meaning not at all where it is the whole range;
     `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
     """
 
@@ -33,6 +36,8 @@ class BlurRecipe(NamedTuple):
     inertia: tuple[float, float] = (0.9, 0.995)
     variation: float = 0.5
     saturation: float = 0.5
+    object_share: float = 0.0
+    jpeg_quality: tuple[float, float] = (100.0, 100.0)
     noise_variance: tuple[float, float] = (0.0, 0.002)
 
     @property
@@ -48,11 +53,11 @@ class BlurRecipe(NamedTuple):
         """Raises InputError for ranges that are not, and for values that are negative, not finite, or so large that no image would fit into
         memory (which grows with the squares of length and variation). `drsn_jax.config_values` has the same limits.
         """
-        for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1)):
+        for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1), ("jpeg_quality", 100)):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
                 raise InputError(f"blur {name}=({low:g}, {high:g}) is no range; use 0 <= low <= high <= {most:g}.")
-        for name, most in (("cross", 1000), ("variation", 2), ("saturation", 100)):
+        for name, most in (("cross", 1000), ("variation", 2), ("saturation", 100), ("object_share", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"blur {name}={getattr(self, name):g} is out of range; use 0 (none) to {most}.")
 
@@ -107,7 +112,7 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
     return to_kernel(paths)
 
 
-def blur_linear(light: Float[Array, "h w 3"], kernels: Float[Array, "a a k k"]) -> Float[Array, "h w 3"]:
+def blur_linear(light: Float[Array, "h w c"], kernels: Float[Array, "a a k k"]) -> Float[Array, "h w c"]:
     """Convolves linear light with kernels that are interpolated bilinearly over the image (efficient filter flow).
 
     By FFT, so circular: the outer margin of the result is to be cropped.
@@ -138,7 +143,7 @@ def synthesise(
 
     `length` of the path, in pixels, is drawn from the recipe where it is not given.
     """
-    kernel_key, saturation_key, noise_key = jax.random.split(key, 3)
+    kernel_key, saturation_key, noise_key, object_key, jpeg_key = jax.random.split(key, 5)
     margin = recipe.margin
     sharp = photograph.astype(jnp.float32) / 255.0
     light = sharp**GAMMA
@@ -148,10 +153,43 @@ def synthesise(
         beyond = recipe.saturation * jax.random.uniform(saturation_key)
         light *= 1.0 + beyond * jnp.clip((sharp - 0.98) / 0.02, 0.0, 1.0)
     if recipe.length[1]:
-        light = blur_linear(light, shake_kernels(kernel_key, recipe, length))
-    blurred = jnp.clip(light, 0.0, 1.0) ** (1 / GAMMA)
+        background = blur_linear(light, shake_kernels(kernel_key, recipe, length))
+        light = add_object(object_key, light, background, recipe) if recipe.object_share else background
     inner = (slice(margin, -margin), slice(margin, -margin))
-    return camera_noise(noise_key, blurred[inner], noise_variance=recipe.noise_variance), sharp[inner]
+    blurred = jnp.clip(light[inner], 0.0, 1.0) ** (1 / GAMMA)
+    if recipe.jpeg_quality[0] < 100:
+        blurred = jpeg(jpeg_key, blurred, quality=recipe.jpeg_quality)
+    return camera_noise(noise_key, blurred, noise_variance=recipe.noise_variance), sharp[inner]
+
+
+def add_object(
+    key: PRNGKeyArray, light: Float[Array, "h w 3"], background: Float[Array, "h w 3"], recipe: BlurRecipe
+) -> Float[Array, "h w 3"]:
+    """Puts a part of the sharp photograph, blurred by a motion of its own, before the blurred background, in `object_share` of all draws.
+
+    The part is an ellipse of any place and direction with an edge of a few pixels. What it covers during the exposure is as far as it
+    covers it: its mask is blurred as it is.
+    """
+    there_key, mask_key, kernel_key = jax.random.split(key, 3)
+    mask = random_ellipse(mask_key, *light.shape[:2]) * jax.random.bernoulli(there_key, recipe.object_share)
+    kernel = shake_kernels(kernel_key, recipe._replace(variation=0.0))
+    kernel = jnp.pad(kernel, [(0, 0)] * 2 + [((recipe.margin - kernel.shape[-1] // 2),) * 2] * 2)
+    layers = blur_linear(jnp.concatenate([light, jnp.ones_like(light[..., :1])], axis=-1) * mask[..., None], kernel)
+    return layers[..., :3] + (1.0 - layers[..., 3:]) * background
+
+
+def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "h w"]:
+    """1 inside a random ellipse, 0 outside, with a slope of three pixels in between. Its axes are 0.1 to 0.4 of the shorter side."""
+    centre_key, size_key, angle_key = jax.random.split(key, 3)
+    side = min(height, width)
+    y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    centre = jax.random.uniform(centre_key, (2,)) * jnp.array([height, width])
+    axes = jax.random.uniform(size_key, (2,), minval=0.1, maxval=0.4) * side
+    angle = jax.random.uniform(angle_key, maxval=math.pi)
+    down, right = y - centre[0], x - centre[1]
+    along, across = jnp.cos(angle) * right + jnp.sin(angle) * down, jnp.cos(angle) * down - jnp.sin(angle) * right
+    distance = (1.0 - jnp.sqrt(jnp.square(along / axes[0]) + jnp.square(across / axes[1]))) * axes.min()  # in pixels, about
+    return jnp.clip(distance / 3.0 + 0.5, 0.0, 1.0)
 
 
 def camera_noise(key: PRNGKeyArray, image: Float[Array, "h w 3"], *, noise_variance: tuple[float, float]) -> Float[Array, "h w 3"]:

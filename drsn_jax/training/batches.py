@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from drsn_jax.data import clips, photos, resident, stored
 from drsn_jax.data import pairs as pair_files
-from drsn_jax.data import photos, resident, stored
 from drsn_jax.data.frames import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
@@ -74,27 +75,46 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     crop_size = max(stage.crop_size for stage in stages)
     images, validation_fn = _resident_images(config, crop_size=crop_size)
     bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
-    bank, key = replicate((bank, make_keys(config["seed"]).data), mesh)
+    clip = None
+    if config["frames_dir"]:
+        averaged = tuple(config["frames_averaged"])
+        clip = clips.read_clip(Path(config["frames_dir"]).expanduser(), crop_size=crop_size, averaged=averaged)
+    (bank, clip), key = replicate(((bank, clip), make_keys(config["seed"]).data), mesh)
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
-            make_batch = resident.make_batch_fn(
-                batch_size=stage.batch_size * count_parts(config),
-                crop_size=stage.crop_size,
-                recipe=make_recipe(config),
-                flip=config["flip"],
-                rotate=config["rotate"],
-            )
+            make_batch = _make_resident_batch_fn(config, stage)
             batch_fn = jax.jit(
-                lambda bank, key, step, make=make_batch: make(bank, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
+                lambda banks, key, step, make=make_batch: make(banks, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
             )
             for step in range(first, end):
-                yield batch_fn(bank, key, replicate(np.int32(step), mesh))
+                yield batch_fn((bank, clip), key, replicate(np.int32(step), mesh))
 
     kind = "pairs" if config["data"] == "resident" else "photographs, blurred there"
     megapixels = sum(image.shape[0] * image.shape[1] for image in images.values()) / 1e6
     text = f"{len(images)} {kind}, {megapixels:.1f} megapixels, held on the device"
     return Data(text, len(images), stream, validation_fn)
+
+
+def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable[[tuple[resident.Bank, clips.Clip | None], jax.Array], Any]:
+    """Batches of the bank, and where there is a clip of both, its share of the rows of each."""
+    total = stage.batch_size * count_parts(config)
+    of_clip = round(total * config["frames_share"]) if config["frames_dir"] else 0
+    options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"]}
+    of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)
+    if not of_clip:
+        return lambda banks, key: of_bank_fn(banks[0], key)
+    ranges = {"averaged": tuple(config["frames_averaged"]), "noise_variance": tuple(config["noise_variance"])}
+    of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **ranges, **options)
+
+    def batch(banks: tuple[resident.Bank, clips.Clip | None], key: jax.Array) -> dict[str, jax.Array]:
+        bank, clip = banks
+        keys = jax.random.split(key)
+        both = [of_bank_fn(bank, keys[0]), of_clip_fn(clip, keys[1])] if of_clip < total else [of_clip_fn(clip, keys[1])]
+        order = jax.random.permutation(jax.random.fold_in(key, 2), total)  # so that micro-batches and devices get some of each
+        return {name: jnp.concatenate([part[name] for part in both])[order] for name in both[0]}
+
+    return batch
 
 
 def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos.Photographs:
