@@ -30,6 +30,7 @@ ALLOWED = {
     "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
     "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
+    "drsn_jax.restoration.spread": ("costs", "models"),
     "drsn_jax.restoration.model": ("errors", "experiment", "models.generator", "interop.exported", "training.checkpoint"),
     # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "training"),
