@@ -14,6 +14,10 @@ class InputError(ValueError):
     """A mistake in what the user gave: the message names what was given, what is allowed and what to do."""
 
 
+class BadImageError(InputError):
+    """An image file that cannot be read: missing, damaged, or no image."""
+
+
 class TrainingDivergedError(RuntimeError):
     """The loss or a gradient stopped being finite: the message names the range of steps and the last good checkpoint."""
 

@@ -51,9 +51,10 @@ def figures(**changes):
     return {name: jnp.float32(value) for name, value in values.items()}
 
 
-def new_log(critic_output="sigmoid", start_step=0, total=100):
+def new_log(critic_output="sigmoid", start_step=0, total=100, max_nonfinite_steps=10):
     memory = Memory()
-    return Log(memory, start_step=start_step, num_train_steps=total, critic_output=critic_output), memory
+    options = {"critic_output": critic_output, "max_nonfinite_steps": max_nonfinite_steps}
+    return Log(memory, start_step=start_step, num_train_steps=total, **options), memory
 
 
 # Means and what is not finite
