@@ -278,6 +278,20 @@ def test_figures_on_a_full_disk(world, tmp_path, capsys, monkeypatch):
     assert sorted(tiny.losses(tmp_path)) == list(range(1, 13))
 
 
+# Two runs
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_the_first_goes_on(world, tmp_path, capsys):
+    codes = []
+    world.on_batch = lambda step: codes.append(run(tmp_path, seed=1)) if step == 5 and not codes else None
+    assert run(tmp_path) == 0
+    assert codes == [2]
+    err = capsys.readouterr().err
+    assert err == f"drsn-jax: {tmp_path} is in use, another process is training there; wait for it, or choose another folder\n"
+    assert stored_sum(tmp_path, 12) == sum(range(1, 13))
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
 # Clocks
 
 
