@@ -39,13 +39,15 @@ OVERRIDES = ""  # @param {"type":"string"}
 # %% [markdown]
 # ## 2. Drive and packages
 #
-# If an import fails after packages were installed, restart the session and run all again.
+# Where the runtime's JAX is too old, it is replaced. pip may then complain of packages that are not used here; if an
+# import fails, restart the session and run all again.
 
 # %%
 import importlib
 import shlex
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -63,8 +65,8 @@ if find_spec("drsn_jax") is None:
     plugins = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
     packages = [SOURCE, f"jax[{','.join(extra for module, extra in plugins.items() if find_spec(module))}]"]
     packages += ["clu", "tensorboard", "tensorflow-datasets", "array-record", "flatbuffers", "scikit-image", "scikit-learn"]
-    # TPU runtimes have no TensorFlow; where there is one, tensorflow-cpu must not be installed over it.
-    packages += [] if find_spec("tensorflow") else ["tensorflow-cpu"]
+    # The TensorFlow that is there, by the name of its package: tensorflow-cpu must not be installed over it. TPU runtimes have none.
+    packages += set(packages_distributions().get("tensorflow", ["tensorflow-cpu"]))
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
     importlib.invalidate_caches()
 

@@ -37,7 +37,7 @@ class Suited(NamedTuple):
 
 def find_devices() -> Devices:
     """The devices that JAX has found."""
-    first = jax.devices()[0]
+    first = jax.local_devices()[0]
     memory = (first.memory_stats() or {}).get("bytes_limit")
     return Devices(jax.device_count(), first.platform, first.device_kind, getattr(first, "compute_capability", None), memory)
 

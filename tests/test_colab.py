@@ -1,6 +1,7 @@
 """The notebooks: equal to their sources, and executed, every shipped cell as it is, with small values in the cell after the parameters."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -126,34 +127,59 @@ def test_both_notebooks_begin_alike():
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ({"tensorflow", "jax_cuda12_plugin"}, {"jax[cuda12]"}),  # Colab's GPU runtime
-        ({"tensorflow"}, {"jax[]"}),
-        ({"libtpu"}, {"jax[tpu]", "tensorflow-cpu"}),
-        (set(), {"jax[]", "tensorflow-cpu"}),
+        ({"jax_cuda12_plugin": [], "tensorflow": ["tensorflow"]}, {"jax[cuda12]", "tensorflow"}),  # Colab's GPU runtime
+        ({"tensorflow": ["tensorflow", "tensorflow"]}, {"jax[]", "tensorflow"}),
+        ({"tensorflow": ["tensorflow-cpu"]}, {"jax[]", "tensorflow-cpu"}),
+        ({"libtpu": []}, {"jax[tpu]", "tensorflow-cpu"}),
+        ({}, {"jax[]", "tensorflow-cpu"}),
     ],
 )
 def test_what_is_installed_where(found, expected, monkeypatch):
-    """tensorflow-cpu never over a TensorFlow; JAX together with the plugin that is there."""
+    """No TensorFlow over another; JAX together with the plugin that is there."""
     called = []
     monkeypatch.setattr(subprocess, "run", lambda argv, check: called.append(argv))
     run_setup("drsn_jax.zip", found, monkeypatch)
     [argv] = called
     assert argv[:6] == [sys.executable, "-m", "pip", "install", "--quiet", "drsn_jax.zip"]
-    assert {package for package in argv[6:] if package.startswith(("jax", "tensorflow-cpu", "tensorflow="))} == expected
+    assert sorted(package for package in argv[6:] if package.startswith(("jax", "tensorflow"))) == sorted(
+        expected | {"tensorflow-datasets"}
+    )
 
 
 def test_without_a_source_it_says_what_to_set(monkeypatch):
     with pytest.raises(SystemExit, match="drsn_jax is not installed: set SOURCE above"):
-        run_setup("", set(), monkeypatch)
+        run_setup("", {}, monkeypatch)
 
 
 def run_setup(source, found, monkeypatch):
-    """Runs the second code cell where only these modules are found."""
+    """Runs the second code cell where only these modules are found: name -> packages that have it."""
     values = {"DRIVE": True, "FOLDER": "a", "SOURCE": source}
     cell = compile(find_cell(read("train_gopro"), text="find_spec(").source, "cell", "exec")
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: name if name in found else None)
+        patch.setattr(importlib.metadata, "packages_distributions", lambda: found)
         exec(cell, values)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("demo", {"data": "demo", "batch_size": 8, "train_dir": ""}),
+        ("gopro", {"data": "pairs", "train_dir": "gopro:train", "eval_dir": "gopro:validation", "trunk": "unet"}),
+        ("photos", {"data": "photos", "train_dir": "a folder", "eval_dir": ""}),
+    ],
+)
+def test_what_is_trained(data, expected, tmp_path, capsys):
+    notebook = read("train_gopro")
+    values = parameters_of(notebook) | {"DATA": data, "FILES": "a folder", "FOLDER": str(tmp_path), "STEPS": 3_000}
+    values["OVERRIDES"] = "--config.seed=7 '--config.noise_variance=(0.0, 0.1)'"
+    for text in ("find_spec(", "suit("):
+        exec(compile(find_cell(notebook, text=text).source, "cell", "exec"), values)
+    expected = expected | {"num_train_steps": 3_000, "checkpoint_every_steps": 250 if data == "demo" else 1_000, "tensorboard": True}
+    expected |= {"seed": 7, "noise_variance": (0.0, 0.1)}
+    assert {key: values["config"][key] for key in expected} == expected
+    assert values["WORKDIR"] == tmp_path / "runs" / data
+    assert "Mesh: 8 device(s) along the axis `data`: cpu, cpu\n" in capsys.readouterr().out
 
 
 def test_a_training_in_colab_goes_on_after_a_disconnect(tmp_path):

@@ -69,7 +69,7 @@ def test_devices_are_found(monkeypatch):
         def memory_stats(self):
             return {"bytes_limit": 17 * GB, "bytes_in_use": 0}
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device(), Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert find_devices() == Devices(2, "gpu", "NVIDIA L4", "8.9", 17 * GB)
 
