@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,40 +44,47 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     smallest, limit = smallest_batch(config), usable(size)
     stages = tuple(stage._replace(batch_size=max(stage.batch_size, smallest)) for stage in make_stages(config))
     crops = sorted({stage.crop_size for stage in stages})
-    batches = (smallest, 4 * smallest)
-    lines = {}
-    for remat in (False, True):
-        say(f"compiling batches of {batches[0]} and {batches[1]}, remat={remat}")
-        lines[remat] = measure_line(config, crop_size=crops[-1], batches=batches, remat=remat)
+    lines = measure_lines(config, stages, say=say)
     text = [f"{name} on a card of {size / 1e9:g} GB: {limit / 1e9:.2f} GB to use; {MARGIN_REASON}.", name_device(), ""]
-    text.append(f"{'crop':>5}{'remat':>8}{f'batch {batches[0]}, GB':>16}{'each image, GB':>16}{'largest batch':>15}")
+    text.append(f"{'crop':>5}{'remat':>8}{f'batch {smallest}, GB':>16}{'each image, GB':>16}{'largest batch':>15}")
     for crop in crops:
         for remat, line in lines.items():
             each = line.per_pixel * crop**2 / 1e9
             batch = line.largest_batch(limit, crop)
-            text.append(f"{crop:5}{remat!s:>8}{line.at(batches[0], crop) / 1e9:16.2f}{each:16.3f}{batch:15}")
+            text.append(f"{crop:5}{remat!s:>8}{line.at(smallest, crop) / 1e9:16.2f}{each:16.3f}{batch:15}")
     recipe = keep_recipe(config, stages, lines, limit=limit, say=say)
     best = recipe or shrink_crop(config, stages, lines, limit=limit, say=say)
     if best is None:
-        least = min(line.at(batches[0], SMALLEST_CROP) for line in lines.values())
+        least = min(line.at(smallest, SMALLEST_CROP) for line in lines.values())
         raise InputError(
             f"Nothing of {name} fits {size / 1e9:g} GB, of which {limit / 1e9:.2f} GB are to use: crops of {SMALLEST_CROP} need about"
             f" {least / 1e9:.2f} GB; use a smaller network (--config.widths=32,64,128) or a larger card."
         )
     same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that it trains with"
     kept = same if recipe else "smaller crops than the recipe's"
-    text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", _command(name, overrides, best.changes(config))]
+    text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", command_line(name, overrides, best.changes(config))]
     if len(best.stages) == 1 and best.accumulation_steps == 1:
         largest = fill_card(config, best, lines, limit=limit, say=say)
         if largest and largest.stages[0].batch_size > best.stages[0].batch_size:
             text += [
                 f"The largest batch of such crops; {largest.needed / 1e9:.2f} GB, compiled:",
-                _command(name, overrides, largest.changes(config)),
+                command_line(name, overrides, largest.changes(config)),
             ]
     return "\n".join([*text, ""])
 
 
-def _command(name: str, overrides: Sequence[str], changes: Mapping[str, str]) -> str:
+def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Say) -> dict[bool, Line]:
+    """Memory at the largest crop of the stages, without (False) and with rematerialisation. Compiles four programs."""
+    crop_size, smallest = max(stage.crop_size for stage in stages), smallest_batch(config)
+    lines = {}
+    for remat in (False, True):
+        say(f"compiling batches of {smallest} and {4 * smallest}, remat={remat}")
+        lines[remat] = measure_line(config, crop_size=crop_size, batches=(smallest, 4 * smallest), remat=remat)
+    return lines
+
+
+def command_line(name: str, overrides: Sequence[str], changes: Mapping[str, str]) -> str:
+    """`drsn-jax train` with a configuration, and with changes in place of the overrides of those keys."""
     kept = [override for override in overrides if override.removeprefix("--config.").split("=")[0] not in changes]
     return "  " + shlex.join(
         ["drsn-jax", "train", f"--config={name}", *kept, *(f"--config.{key}={value}" for key, value in changes.items())]
@@ -131,14 +139,19 @@ def fill_card(config: Mapping[str, Any], found: Proposal, lines: dict[bool, Line
 
 
 def check(config: Mapping[str, Any], stage: Stage, *, remat: bool, accumulation_steps: int, say: Say) -> int:
-    """Bytes that a stage needs, compiled."""
+    """Bytes that a stage needs, compiled; more than there are on any device where the compiler refuses it for its size, as a TPU's does."""
     say(f"compiling the proposal: batch {stage.batch_size}, crops of {stage.crop_size}, remat={remat}, {accumulation_steps} micro-batches")
     batch, extra, steps = stage.batch_size, 0, accumulation_steps
     if steps > 2 and backend.unroll_critic_loop():
         # Unrolled, it takes minutes to compile. Two micro-batches hold as much as many, but for the images: blurred, sharp and restored.
         batch, steps = 2 * stage.batch_size // steps, 2
         extra = (stage.batch_size - batch) * stage.crop_size**2 * 3 * 3 * 4
-    return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
+    try:
+        return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
+    except (RuntimeError, ValueError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return sys.maxsize
 
 
 def _divisors(number: int) -> Iterator[int]:

@@ -18,7 +18,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit",
         metavar="SIZE",
-        help="propose batch, crop and remat for a card of that size, such as 8GB, by compiling (a few minutes on two CPU cores)",
+        help="propose batch, crop and remat for a card of that size, such as 8GB, by compiling (a few minutes on two CPU cores);"
+        " here: precision and batch for the devices found",
     )
     parser.add_argument("--memory", action="store_true", help="a Markdown table of the memory of a training step (compiles 16 programs)")
 
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run_memory(arguments: argparse.Namespace) -> int:
     from drsn_jax.config import load_config
+    from drsn_jax.devices import describe_here
     from drsn_jax.errors import InputError
     from drsn_jax.fit import describe_fit
     from drsn_jax.memory import memory_table, parse_size
@@ -43,12 +45,15 @@ def _run_memory(arguments: argparse.Namespace) -> int:
 
     if arguments.model is not None:
         raise InputError("--fit and --memory are of a training: leave --model away, and name its configuration (--config=NAME).")
-    size = parse_size(arguments.fit) if arguments.fit else None
+    here = arguments.fit == "here"
+    size = parse_size(arguments.fit) if arguments.fit and not here else None
     config, progress = load_config(arguments.config, arguments.overrides), Progress()
     if arguments.memory:
         sys.stdout.write(memory_table(config, name=arguments.config, say=progress))
+    options = {"name": arguments.config, "overrides": arguments.overrides}
+    if here:
+        sys.stdout.write(describe_here(config, say=progress, **options))
     if size is not None:
-        options = {"name": arguments.config, "overrides": arguments.overrides}
         sys.stdout.write(describe_fit(config, size=size, say=progress, **options))
     progress.close()
     return 0
