@@ -98,6 +98,7 @@ def name_device() -> str:
     text = f"Compiled for {device.platform} ({device.device_kind}) by jax {jax.__version__}, not run; GB are 10^9 bytes."
     if device.platform == "cpu":
         text += "\nFor a GPU these figures are an estimate: the program that is compiled for it is another. Run the same command there."
+        text += "\nCPUs convert bfloat16 to float32 and back, so what it saves elsewhere does not show here."
     return text
 
 
