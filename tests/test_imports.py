@@ -38,6 +38,7 @@ ALLOWED = {
     "drsn_jax.training.batches": ("errors", "experiment", "data", "training"),
     "drsn_jax.training.train": (
         "config",
+        "data.photos",
         "errors",
         "experiment",
         "evaluation",
