@@ -1,6 +1,7 @@
 """drsn-jax info."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +72,6 @@ def _project(config: dict[str, Any], *, name: str, say: Callable[[str], None]) -
     from drsn_jax.projection.report import describe_projection
     from drsn_jax.projection.work import DEVICES
 
-    if jax.config.jax_num_cpu_devices < DEVICES:  # which is to be said before jax computes anything
+    with contextlib.suppress(RuntimeError):  # jax has begun to compute, and says how many it has where they are needed
         jax.config.update("jax_num_cpu_devices", DEVICES)
     return describe_projection(config, name=name, say=say)
