@@ -3,8 +3,8 @@
 import json
 import math
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from drsn_jax import backend
@@ -46,11 +46,7 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
         raise _nothing_fits(name, size, f"parameters and optimisers alone take {least / 1e9:.3g} GB")
     stages = tuple(stage._replace(batch_size=max(stage.batch_size, smallest)) for stage in make_stages(config))
     crops = sorted({stage.crop_size for stage in stages})
-    batches = (smallest, 4 * smallest)
-    lines = {}
-    for remat in (False, True):
-        say(f"compiling batches of {batches[0]} and {batches[1]}, remat={remat}")
-        lines[remat] = measure_line(config, crop_size=crops[-1], batches=batches, remat=remat)
+    lines = measure_lines(config, stages, say=say)
     recipe = keep_recipe(config, stages, lines, limit=limit, say=say)
     best = recipe or shrink_crop(config, stages, lines, limit=limit, say=say)
     if best is None:
@@ -60,7 +56,10 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     text += _tabulate(lines, crops=crops, smallest=smallest, limit=limit)
     same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that it trains with"
     kept = same if recipe else "smaller crops than the recipe's"
-    command = partial(_command, config, name, overrides)
+
+    def command(proposal: Proposal) -> str:
+        return command_line(config, proposal.changes(config), name=name, overrides=overrides)
+
     text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", command(best)]
     if best.accumulation_steps > 1 and "batch" in (config["norm"], config["critic_norm"], config["threshold_norm"]):
         text.append("Its batch norm takes the statistics of each micro-batch, so this is not the large batch to the letter.")
@@ -88,8 +87,18 @@ def _tabulate(lines: dict[bool, Line], *, crops: Sequence[int], smallest: int, l
             yield f"{crop:5}{remat!s:>8}{line.at(smallest, crop) / 1e9:16.2f}{each:16.3f}{batch:15}"
 
 
-def _command(config: Mapping[str, Any], name: str, overrides: Sequence[str], proposal: Proposal) -> str:
-    changes = proposal.changes(config)
+def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Say) -> dict[bool, Line]:
+    """Memory at the largest crop of the stages, without (False) and with rematerialisation. Compiles four programs."""
+    crop_size, smallest = max(stage.crop_size for stage in stages), smallest_batch(config)
+    lines = {}
+    for remat in (False, True):
+        say(f"compiling batches of {smallest} and {4 * smallest}, remat={remat}")
+        lines[remat] = measure_line(config, crop_size=crop_size, batches=(smallest, 4 * smallest), remat=remat)
+    return lines
+
+
+def command_line(config: Mapping[str, Any], changes: Mapping[str, str], *, name: str, overrides: Sequence[str]) -> str:
+    """`drsn-jax train` with a configuration, of that name and those overrides, and with changes in place of the overrides of those keys."""
     kept = [override for override in overrides if override.removeprefix("--config.").split("=")[0] not in changes]
     words = ["drsn-jax", "train", f"--config={name}", "--workdir=WORKDIR"]
     words += ["--config.train_dir=DIR"] if config["data"] != "demo" and not config["train_dir"] else []
@@ -151,7 +160,12 @@ def check(config: Mapping[str, Any], stage: Stage, *, remat: bool, accumulation_
         # Unrolled, it takes minutes to compile. Two micro-batches hold as much as many, but for the images: blurred, sharp and restored.
         batch, steps = 2 * stage.batch_size // steps, 2
         extra = (stage.batch_size - batch) * (2 * count_parts(config) + 1) * stage.crop_size**2 * 3 * 4
-    return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
+    try:
+        return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
+    except (RuntimeError, ValueError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return sys.maxsize
 
 
 def _divisors(number: int) -> Iterator[int]:
