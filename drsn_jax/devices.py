@@ -86,7 +86,7 @@ def describe_here(config: Mapping[str, Any], *, name: str, overrides: Sequence[s
     suited = suit(config, overrides=overrides, devices=devices, say=say)
     chosen = {key: suited.config[key] for key in ("dtype", *SIZES) if suited.config[key] != config[key]}
     changes = {key: str(value).replace(" ", "") for key, value in chosen.items()}
-    return f"{suited.text}\n{command_line(name, overrides, changes)}\n"
+    return f"{suited.text}\n{command_line(config, changes, name=name, overrides=overrides)}\n"
 
 
 def _choose_sizes(config: Mapping[str, Any], devices: Devices, *, say: Say) -> tuple[dict[str, Any], int | None]:

@@ -16,6 +16,7 @@ from drsn_jax.models.generator import Generator
 from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.pretrained import load_vgg19
 from drsn_jax.training.generator_update import FeaturesFn, LossWeights
+from drsn_jax.training.nonfinite import skip_nonfinite
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
 from drsn_jax.training.sharding import check_batch_size
@@ -157,6 +158,8 @@ def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Trainin
         **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
         **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
     )
+    if config["on_nonfinite"] == "skip":
+        train_step = skip_nonfinite(train_step)
     init_fn = partial(
         init_state,
         generator=parts.generator,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from drsn_jax import backend
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_generator, make_stages
-from drsn_jax.memory import MARGIN_REASON, Line, Say, measure_line, name_device, smallest_batch, step_bytes, usable
+from drsn_jax.experiment import count_parts, make_generator, make_stages
+from drsn_jax.memory import MARGIN_REASON, Line, Say, measure_line, name_device, smallest_batch, state_bytes, step_bytes, usable
 from drsn_jax.training.schedule import Stage
 
 MOST_CHECKS = 3  # proposals that are compiled before it is given up
@@ -42,35 +42,48 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     four programs for the lines of the table, and one to six more. `say` is told what is going on. Raises InputError if nothing fits.
     """
     smallest, limit = smallest_batch(config), usable(size)
+    if (least := state_bytes(config, crop_size=SMALLEST_CROP)) > limit:
+        raise _nothing_fits(name, size, f"parameters and optimisers alone take {least / 1e9:.3g} GB")
     stages = tuple(stage._replace(batch_size=max(stage.batch_size, smallest)) for stage in make_stages(config))
     crops = sorted({stage.crop_size for stage in stages})
     lines = measure_lines(config, stages, say=say)
-    text = [f"{name} on a card of {size / 1e9:g} GB: {limit / 1e9:.2f} GB to use; {MARGIN_REASON}.", name_device(), ""]
-    text.append(f"{'crop':>5}{'remat':>8}{f'batch {smallest}, GB':>16}{'each image, GB':>16}{'largest batch':>15}")
-    for crop in crops:
-        for remat, line in lines.items():
-            each = line.per_pixel * crop**2 / 1e9
-            batch = line.largest_batch(limit, crop)
-            text.append(f"{crop:5}{remat!s:>8}{line.at(smallest, crop) / 1e9:16.2f}{each:16.3f}{batch:15}")
     recipe = keep_recipe(config, stages, lines, limit=limit, say=say)
     best = recipe or shrink_crop(config, stages, lines, limit=limit, say=say)
     if best is None:
         least = min(line.at(smallest, SMALLEST_CROP) for line in lines.values())
-        raise InputError(
-            f"Nothing of {name} fits {size / 1e9:g} GB, of which {limit / 1e9:.2f} GB are to use: crops of {SMALLEST_CROP} need about"
-            f" {least / 1e9:.2f} GB; use a smaller network (--config.widths=32,64,128) or a larger card."
-        )
+        raise _nothing_fits(name, size, f"crops of {SMALLEST_CROP} need about {least / 1e9:.3g} GB")
+    text = [f"{name} on a card of {size / 1e9:g} GB: {limit / 1e9:.2f} GB to use; {MARGIN_REASON}.", name_device(), ""]
+    text += _tabulate(lines, crops=crops, smallest=smallest, limit=limit)
     same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that it trains with"
     kept = same if recipe else "smaller crops than the recipe's"
-    text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", command_line(name, overrides, best.changes(config))]
+
+    def command(proposal: Proposal) -> str:
+        return command_line(config, proposal.changes(config), name=name, overrides=overrides)
+
+    text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", command(best)]
+    if best.accumulation_steps > 1 and "batch" in (config["norm"], config["critic_norm"], config["threshold_norm"]):
+        text.append("Its batch norm takes the statistics of each micro-batch, so this is not the large batch to the letter.")
     if len(best.stages) == 1 and best.accumulation_steps == 1:
         largest = fill_card(config, best, lines, limit=limit, say=say)
         if largest and largest.stages[0].batch_size > best.stages[0].batch_size:
-            text += [
-                f"The largest batch of such crops; {largest.needed / 1e9:.2f} GB, compiled:",
-                command_line(name, overrides, largest.changes(config)),
-            ]
+            text += [f"The largest batch of such crops; {largest.needed / 1e9:.2f} GB, compiled:", command(largest)]
     return "\n".join([*text, ""])
+
+
+def _nothing_fits(name: str, size: int, why: str) -> InputError:
+    return InputError(
+        f"Nothing of {name} fits {size / 1e9:g} GB, of which {usable(size) / 1e9:.3g} GB are to use: {why};"
+        " use a smaller network (--config.widths=32,64,128) or a larger card."
+    )
+
+
+def _tabulate(lines: dict[bool, Line], *, crops: Sequence[int], smallest: int, limit: int) -> Iterator[str]:
+    yield f"{'crop':>5}{'remat':>8}{f'batch {smallest}, GB':>16}{'each image, GB':>16}{'largest batch':>15}"
+    for crop in crops:
+        for remat, line in lines.items():
+            each = line.per_pixel * crop**2 / 1e9
+            batch = line.largest_batch(limit, crop)
+            yield f"{crop:5}{remat!s:>8}{line.at(smallest, crop) / 1e9:16.2f}{each:16.3f}{batch:15}"
 
 
 def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Say) -> dict[bool, Line]:
@@ -83,12 +96,12 @@ def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Sa
     return lines
 
 
-def command_line(name: str, overrides: Sequence[str], changes: Mapping[str, str]) -> str:
-    """`drsn-jax train` with a configuration, and with changes in place of the overrides of those keys."""
+def command_line(config: Mapping[str, Any], changes: Mapping[str, str], *, name: str, overrides: Sequence[str]) -> str:
+    """`drsn-jax train` with a configuration, of that name and those overrides, and with changes in place of the overrides of those keys."""
     kept = [override for override in overrides if override.removeprefix("--config.").split("=")[0] not in changes]
-    return "  " + shlex.join(
-        ["drsn-jax", "train", f"--config={name}", *kept, *(f"--config.{key}={value}" for key, value in changes.items())]
-    )
+    words = ["drsn-jax", "train", f"--config={name}", "--workdir=WORKDIR"]
+    words += ["--config.train_dir=DIR"] if config["data"] != "demo" and not config["train_dir"] else []
+    return "  " + shlex.join([*words, *kept, *(f"--config.{key}={value}" for key, value in changes.items())])
 
 
 def keep_recipe(config: Mapping[str, Any], stages: tuple[Stage, ...], lines: dict[bool, Line], *, limit: int, say: Say) -> Proposal | None:
@@ -139,13 +152,13 @@ def fill_card(config: Mapping[str, Any], found: Proposal, lines: dict[bool, Line
 
 
 def check(config: Mapping[str, Any], stage: Stage, *, remat: bool, accumulation_steps: int, say: Say) -> int:
-    """Bytes that a stage needs, compiled; more than there are on any device where the compiler refuses it for its size, as a TPU's does."""
+    """Bytes that a stage needs, compiled."""
     say(f"compiling the proposal: batch {stage.batch_size}, crops of {stage.crop_size}, remat={remat}, {accumulation_steps} micro-batches")
     batch, extra, steps = stage.batch_size, 0, accumulation_steps
     if steps > 2 and backend.unroll_critic_loop():
         # Unrolled, it takes minutes to compile. Two micro-batches hold as much as many, but for the images: blurred, sharp and restored.
         batch, steps = 2 * stage.batch_size // steps, 2
-        extra = (stage.batch_size - batch) * stage.crop_size**2 * 3 * 3 * 4
+        extra = (stage.batch_size - batch) * (2 * count_parts(config) + 1) * stage.crop_size**2 * 3 * 4
     try:
         return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
     except (RuntimeError, ValueError) as error:

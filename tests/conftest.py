@@ -20,17 +20,6 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-def pytest_addoption(parser):
-    parser.addoption("--soak", action="store_true", help="run the long tests too")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--soak"):
-        for item in items:
-            if "soak" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="long; run it with --soak"))
-
-
 @pytest.fixture
 def rng():
     """A seeded numpy generator."""
@@ -42,3 +31,10 @@ def photograph() -> np.ndarray:
     """A colour photograph, uint8 [h w 3]: scikit-image's astronaut."""
     data = pytest.importorskip("skimage.data", reason="scikit-image carries the photographs: pip install 'drsn-jax[demo]'")
     return data.astronaut()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that take minutes run when they are asked for."""
+    if "soak" not in (config.getoption("-m") or ""):
+        for item in (item for item in items if "soak" in item.keywords):
+            item.add_marker(pytest.mark.skip(reason="takes minutes, to be run before a release: pytest -m soak"))

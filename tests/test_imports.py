@@ -30,6 +30,7 @@ ALLOWED = {
     "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
     "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
+    "drsn_jax.restoration.spread": ("costs", "models"),
     "drsn_jax.restoration.model": ("errors", "experiment", "models.generator", "interop.exported", "training.checkpoint"),
     # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "training"),
@@ -51,6 +52,7 @@ ALLOWED = {
     "drsn_jax.memory": ("costs", "errors", "experiment"),
     "drsn_jax.devices": ("config", "errors", "experiment", "fit", "memory", "training.schedule", "training.workdir"),
     "drsn_jax.fit": ("backend", "errors", "experiment", "memory", "training.schedule"),
+    "drsn_jax.projection": ("backend", "costs", "errors", "experiment", "memory", "projection", "training.schedule", "training.sharding"),
     "drsn_jax.files": (),
     "drsn_jax.locks": ("errors",),
     "drsn_jax.lifeline": (),
@@ -70,6 +72,7 @@ ALLOWED = {
         "interop",
         "memory",
         "processes",
+        "projection",
         "training.train",
         "evaluation",
         "restoration",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,13 +37,13 @@ drsn_jax.processes.HEARTBEAT_SECONDS = drsn_jax.processes.JOIN_SECONDS = 10_000
 class Run:
     """Two processes that train. All are killed at the end of `started`, whatever becomes of them."""
 
-    def __init__(self, workdir, folder, *, pause=(0, 0), **changes):
-        """Process r stops before its batch number pause[r] (0: never) until `go`."""
+    def __init__(self, workdir, folder, *, pause=(0, 0), own=({}, {}), **changes):
+        """Process r stops before its batch number pause[r] (0: never) until `go`, and has the options own[r] for itself."""
         self.folders, self.processes = [folder / f"process{process}" for process in range(2)], []
-        arguments = tiny.train_arguments(workdir, **OPTIONS | changes)
+        arguments = [tiny.train_arguments(workdir, **OPTIONS | changes | own[process]) for process in range(2)]
         for _ in range(5):
-            together = [*arguments, f"--coordinator=127.0.0.1:{free_port()}", "--num-processes=2"]
-            self.processes = [self._start(process, pause[process], together) for process in range(2)]
+            together = [f"--coordinator=127.0.0.1:{free_port()}", "--num-processes=2"]
+            self.processes = [self._start(process, pause[process], arguments[process] + together) for process in range(2)]
             if not self._port_was_taken():
                 return
             self.kill()
@@ -221,6 +222,17 @@ def test_sigterm_to_one_stops_both_after_the_same_step_and_a_second_run_is_refus
     assert f"Resumed from step {step}." in train_alone(workdir, devices=4, **changes)
     assert_equal_runs(workdir, whole, steps=12)
     assert ".lock" not in os.listdir(workdir)
+
+
+def test_an_image_that_one_alone_finds_damaged_ends_both_with_its_name(data, started, tmp_path):
+    """On a disk of its own, and in its second step: the other waits inside a computation."""
+    copy = shutil.copytree(data["pairs"]["train_dir"], tmp_path / "copy")
+    path = copy / "GOPR1" / "sharp" / "000001.png"
+    os.truncate(path, path.stat().st_size // 2)
+    (code, _, err), (other_code, _, other_err) = started(tmp_path / "run", own=({}, {"train_dir": copy}), **data["pairs"]).ends()
+    assert (code, other_code) == (2, 2), err + other_err
+    assert last_line(other_err).startswith(f"drsn-jax: {path} is damaged or cut short")
+    assert last_line(err) == f"drsn-jax: process 1 stopped: {last_line(other_err).removeprefix('drsn-jax: ')}"
 
 
 # How they join

@@ -50,7 +50,7 @@ class Validation(NamedTuple):
 
 
 def validate(
-    samples_fn: Callable[[], Iterator[Sample]],
+    samples_fn: Callable[[], Iterator[Sample | None]],
     *,
     restore_fn: Callable[[Image], Image],
     noise_variances: Sequence[float],
@@ -59,7 +59,7 @@ def validate(
 ) -> Validation:
     """Restores and scores every sample at every noise variance; draws `num_panels` of the first ones, all variances below each other.
 
-    Raises InputError for samples that cannot be scored.
+    None in the place of a sample is left out, and leaves their noise to the others. Raises InputError for samples that cannot be scored.
     """
     summaries, rows = {}, {}
 
@@ -75,7 +75,9 @@ def validate(
                 blurred=add_noise(apply_protocol(blurred, protocol=protocol), variance=variance, index=i),
                 truth=apply_protocol(sharp, protocol=protocol),
             )
-            for i, (name, blurred, sharp) in enumerate(samples_fn())
+            for i, sample in enumerate(samples_fn())
+            if sample is not None
+            for name, blurred, sharp in [sample]
         )
         summaries[float(variance)] = summarise(score_images(cases, restore_fn=restore_fn, on_image=draw))
     panels = [panel for group in rows.values() for panel in group]

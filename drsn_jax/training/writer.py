@@ -25,6 +25,12 @@ def say(message: str) -> None:
         sys.stdout.flush()
 
 
+def warn(message: str) -> None:
+    """One line to stderr, at once; of several processes whichever it happens to."""
+    sys.stderr.write(f"drsn-jax: {message}\n")
+    sys.stderr.flush()
+
+
 class Writer:
     """Appends scalars to WORKDIR/metrics.jsonl, one line a write, and to TensorBoard event files where that is on.
 
