@@ -58,6 +58,7 @@ OVERRIDES = ""  # @param {"type":"string"}
 
 # %%
 import importlib
+import os
 import shlex
 import subprocess
 import sys
@@ -85,6 +86,8 @@ if find_spec("drsn_jax") is None:
     importlib.invalidate_caches()
 
 from drsn_jax.cli import main
+
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets otherwise, where it is used
 
 
 def command(*words):
