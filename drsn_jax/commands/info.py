@@ -76,6 +76,7 @@ def _project(config: dict[str, Any], *, name: str, say: Callable[[str], None]) -
     from drsn_jax.projection.report import describe_projection
     from drsn_jax.projection.work import DEVICES
 
-    if jax.config.jax_num_cpu_devices < DEVICES:  # which is to be said before jax computes anything
+    # It is to be said before jax computes anything.
+    if jax.config.jax_num_cpu_devices < DEVICES:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", DEVICES)
     return describe_projection(config, name=name, say=say)

@@ -55,7 +55,7 @@ class _Step:
         placed = with_sharding(state, replicated(mesh)), with_sharding(batch, over_data(mesh))
         with backend.plain_forms():
             step = jax.jit(lambda *arguments: self._training.train_step(*arguments), donate_argnums=0, out_shardings=replicated(mesh))
-            return read_movement(step.lower(*placed).compile().as_text())
+            return read_movement(step.lower(*placed).compile().as_text() or "")
 
 
 def _arguments(training: Training, rows: int, crop_size: int) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:

@@ -123,7 +123,8 @@ def mean_threshold(thresholds: PyTree) -> dict[str, jax.Array]:
     """The mean of all thresholds of all blocks, as a metric; empty without shrinkage."""
     leaves = jax.tree.leaves(thresholds)
     # Of sums, not of one long array: every device would be sent the thresholds of all images for that.
-    return {"generator/threshold": sum(leaf.sum() for leaf in leaves) / sum(leaf.size for leaf in leaves)} if leaves else {}
+    sums = [leaf.sum() for leaf in leaves]
+    return {"generator/threshold": jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)} if leaves else {}
 
 
 def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: jax.Array) -> PyTree:
