@@ -17,7 +17,7 @@
 # Choose *Run all*. As it is, a small network is trained for a few hundred steps, which is enough to see what it does
 # and no more, and restores three photographs that it has not seen. Give it a `MODEL` of your own, and your `PHOTOS`.
 #
-# It runs unchanged on CPU, GPU and TPU, in Colab and in any Jupyter.
+# It is made to run unchanged on CPU, GPU and TPU, in Colab and in any Jupyter.
 
 # %% [markdown]
 # ## 1. Settings

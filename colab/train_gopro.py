@@ -18,8 +18,8 @@
 # and measured on three others: minutes on two CPU cores, and nothing is downloaded but packages. With `gopro` as `DATA`
 # the `best` recipe is trained on GoPro.
 #
-# It runs unchanged on CPU, GPU and TPU, in Colab and in any Jupyter. What is trained goes to your Google Drive
-# (elsewhere: to a folder beside the notebook). **When Colab disconnects, run all again: training goes on from the
+# It is made to run unchanged on CPU, GPU and TPU, in Colab and in any Jupyter. What is trained goes to your Google
+# Drive (elsewhere: to a folder beside the notebook). **When Colab disconnects, run all again: training goes on from the
 # newest checkpoint.**
 
 # %% [markdown]
