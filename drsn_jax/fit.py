@@ -66,7 +66,8 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     if len(best.stages) == 1 and best.accumulation_steps == 1:
         largest = fill_card(config, best, lines, limit=limit, say=say)
         if largest and largest.stages[0].batch_size > best.stages[0].batch_size:
-            text += [f"The largest batch of such crops; {largest.needed / 1e9:.2f} GB, compiled:", command(largest)]
+            how = "with" if best.remat else "without"
+            text += [f"The largest batch of such crops {how} remat; {largest.needed / 1e9:.2f} GB, compiled:", command(largest)]
     return "\n".join([*text, ""])
 
 

@@ -179,7 +179,7 @@ MADE = Work(5e6, Line(2e9, 5e4), (AllReduce(10**7, 6),), "bfloat16")
 
 def test_rows_are_the_recipe_where_it_divides_and_its_batch_on_every_device():
     stages = make_stages(load_config("best"))
-    rows = {(row.machine.name, row.times): row for m in MACHINES for row in report.make_rows(MADE, m, stages, steps=300_000, parts=1)}
+    rows = {(row.machine.name, row.times): row for m in MACHINES for row in report.make_rows(MADE, m, stages, steps=300_000)}
     assert set(rows) == {
         *(("v5e-1", 1), ("v5e-8", 1), ("v5e-8", 8), ("v5e-256", 256)),
         *(("1 H100", 1), ("8 H100", 1), ("8 H100", 8), ("64 H100", 64)),
@@ -193,6 +193,8 @@ def test_rows_are_the_recipe_where_it_divides_and_its_batch_on_every_device():
     assert rows["v5e-8", 1].efficiency.low < rows["v5e-8", 8].efficiency.low
     doubled = next(report.make_rows(MADE, MACHINES[0], stages, steps=300_000, parts=6))
     assert doubled.pairs_per_second.high == pytest.approx(6 * rows["v5e-1", 1].pairs_per_second.high), "fresh batches for the critic"
+    split = {row.times for row in report.make_rows(MADE, MACHINES[1], stages, steps=300_000, micro_batches=2)}
+    assert split == {8}, "a batch of 8 is no two micro-batches over 8 devices"
 
 
 def test_steps_of_recipes():

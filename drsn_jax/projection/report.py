@@ -43,7 +43,8 @@ def describe_projection(config: Mapping[str, Any], *, name: str, say: Say) -> st
     crop = max(stage.crop_size for stage in stages)
     say("compiling the training step for eight devices, with two batch sizes")
     work = measure_work(config, crop_size=crop)
-    rows = [row for machine in MACHINES for row in make_rows(work, machine, stages, steps=steps, parts=count_parts(config))]
+    options = {"steps": steps, "parts": count_parts(config), "micro_batches": config["accumulation_steps"]}
+    rows = [row for machine in MACHINES for row in make_rows(work, machine, stages, **options)]
     batches = " then ".join(f"batch {stage.batch_size} of {stage.crop_size}x{stage.crop_size}" for stage in stages)
     text = [
         f"`{name}`, {config['dtype']}, {steps:,} steps, {batches}. {_describe_work(work, crop)}",
@@ -65,8 +66,8 @@ def _describe_work(work: Work, crop: int) -> str:
         sum(count) for count in zip(*((each.times, each.bytes * each.times / 1e6) for each in work.all_reduces), strict=True)
     )
     return (
-        f"An image of {crop}x{crop} takes {flops:,.0f} GFLOP and moves {each:.1f} GB of memory, a step {fixed:.1f} GB more;"
-        f" {sums} sums over the devices, of {megabytes:,.0f} MB."
+        f"An image of {crop}x{crop} takes {_round(flops)} GFLOP and moves {_round(each)} GB of memory, a step {_round(fixed)} GB more;"
+        f" {sums} sums over the devices, of {_round(megabytes)} MB."
     )
 
 
@@ -75,11 +76,13 @@ def count_steps(config: Mapping[str, Any]) -> int:
     return steps_for(config["num_epochs"] * PAIRS, make_stages(config)) if config["num_epochs"] else config["num_train_steps"]
 
 
-def make_rows(work: Work, machine: Machine, stages: Sequence[Stage], *, steps: int, parts: int) -> Iterator[Row]:
+def make_rows(
+    work: Work, machine: Machine, stages: Sequence[Stage], *, steps: int, parts: int = 1, micro_batches: int = 1
+) -> Iterator[Row]:
     """The recipe as it is, where its batches divide over the devices; and with its batch on every device, for as many images."""
     devices, last = machine.devices, stages[-1]
     batches = math.gcd(*(stage.batch_size for stage in stages))
-    for times in [1] * (batches % devices == 0) + [devices] * (devices > 1):
+    for times in [1] * (batches % (devices * micro_batches) == 0) + [devices] * (devices > 1):
         loads = {stage: Load(stage.batch_size * times / devices, stage.crop_size) for stage in stages}
         seconds = {stage: step_seconds(work, machine, load) for stage, load in loads.items()}
         spans = [(stage, (end - first) / times) for stage, first, end in stage_spans(stages, start_step=0, num_train_steps=steps)]
