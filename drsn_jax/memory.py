@@ -45,7 +45,7 @@ def step_bytes(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **
     """
     config = {**config, **changes, "batch_size": batch_size, "crop_size": crop_size, "stages": ()}
     training = make_training(config, num_train_steps=max(config["num_train_steps"], config["warmup_steps"]))
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((batch_size * count_parts(config), crop_size, crop_size, 3), jnp.float32)
     step = jax.jit(training.train_step, donate_argnums=0)
     needed = peak_bytes(step.lower(state, {"blurred": images, "sharp": images}).compile())

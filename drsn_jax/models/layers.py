@@ -6,12 +6,15 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from drsn_jax import backend
 from drsn_jax.models.convolution import convolve
 
 Norm = Literal["batch", "instance", "layer", "none"]
 Module = Callable[..., Any]
+Images = Float[Array, "b h w 3"]
+Maps = Float[Array, "b h w c"]
 
 KERNEL_INITS: dict[str, Callable] = {
     "glorot_uniform": nn.initializers.glorot_uniform(),  # Keras' default, so the paper's
@@ -26,7 +29,7 @@ class InstanceNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):  # [b h w c]
+    def __call__(self, x: Maps) -> Maps:
         """Returns the shape it was given."""
         return nn.GroupNorm(
             num_groups=None, group_size=1, epsilon=1e-5, use_bias=False, use_scale=False, use_fast_variance=False, dtype=self.dtype
@@ -60,7 +63,7 @@ class ReflectConv(nn.Module):
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
 
     @nn.compact
-    def __call__(self, x):  # [b h w c] -> [b h w features]
+    def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
         """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
         x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
