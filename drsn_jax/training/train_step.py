@@ -144,7 +144,9 @@ def loop_critic_updates(
     return critic_state, jax.tree.map(lambda total: total / critic_steps, totals)
 
 
-def split_batch(batch: Batch, critic_steps: int) -> tuple[dict[str, Float[Array, "b n h w 3"]], Batch]:
+def split_batch(
+    batch: Batch, critic_steps: int
+) -> tuple[dict[str, Float[Array, "rows parts h w 3"]], dict[str, Float[Array, "rows h w 3"]]]:
     """Splits a batch of critic_steps + 1 parts, row r belonging to part r % (critic_steps + 1), so that devices keep their rows."""
     parts = {name: x.reshape(-1, critic_steps + 1, *x.shape[1:]) for name, x in batch.items()}
     return parts, {name: x[:, -1] for name, x in parts.items()}
