@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from drsn_jax.costs import peak_bytes
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import Training, count_parts, make_training
+from drsn_jax.experiment import count_parts, make_training
+from drsn_jax.functional import Training
 
 CARDS = (4, 8, 12, 24)  # GB
 # JAX takes three quarters of a GPU unless told otherwise (XLA_PYTHON_CLIENT_MEM_FRACTION), and inside of that a program needs its memory in
@@ -44,7 +45,7 @@ def step_bytes(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **
     Compiles one program and runs nothing. Raises InputError for what `make_training` refuses, and where the back end does not say.
     """
     training = _make_training(config, batch_size=batch_size, crop_size=crop_size, **changes)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((batch_size * count_parts(config), crop_size, crop_size, 3), jnp.float32)
     step = jax.jit(training.train_step, donate_argnums=0)
     needed = peak_bytes(step.lower(state, {"blurred": images, "sharp": images}).compile())
@@ -56,7 +57,7 @@ def step_bytes(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **
 def state_bytes(config: Mapping[str, Any], *, crop_size: int) -> int:
     """Bytes of the training state alone, both networks with their optimisers: no step needs less. Compiles nothing."""
     training = _make_training(config, batch_size=smallest_batch(config), crop_size=crop_size, accumulation_steps=1)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 

@@ -1,4 +1,4 @@
-"""Eight CPU devices for every test, set before jax starts; a compile cache across runs; a photograph."""
+"""Types and shapes checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,11 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import settings
+from jaxtyping import config as jaxtyping_config
+from jaxtyping import install_import_hook
+
+# Before anything of drsn_jax is imported: what its signatures say of types and shapes is checked in every call of this process.
+install_import_hook("drsn_jax", "beartype.beartype")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
@@ -24,6 +29,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 def rng():
     """A seeded numpy generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def unchecked():
+    """As users run it, without checks of the annotations: for what the package itself says of a wrong type or shape."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,7 @@ def test_bytes_are_those_of_the_compiled_step_and_nearly_a_line():
     needed = {batch: step_bytes(config, batch_size=batch, crop_size=64) for batch in (2, 4, 8)}
     assert needed[4] == pytest.approx((2 * needed[2] + needed[8]) / 3, rel=0.03)
     training = make_training(config | {"batch_size": 4}, num_train_steps=6)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
     compiled = jax.jit(training.train_step, donate_argnums=0).lower(state, {"blurred": images, "sharp": images}).compile()
     held = compiled.memory_analysis()

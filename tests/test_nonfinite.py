@@ -121,7 +121,7 @@ def test_the_configuration_decides_also_one_stored_before_there_was_such_a_key(s
     config = {key: value for key, value in config.items() if key not in ADDED} | stored
     training = make_training(config, num_train_steps=100)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     after, metrics = jax.eval_shape(training.train_step, state, {"blurred": images, "sharp": images})
     assert (SKIPPED in metrics) == skips
     assert jax.tree.structure(after) == jax.tree.structure(state), "checkpoints do not know of it"

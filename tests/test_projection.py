@@ -94,7 +94,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def state(config):
-    return jax.eval_shape(make_training(config, num_train_steps=6).init_fn, rng=jax.random.key(0))
+    return jax.eval_shape(make_training(config, num_train_steps=6).init, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -169,9 +169,9 @@ def test_mistakes_are_named(image, options, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_other_shapes_are_refused():
-    # Any exception: where the tests check the annotations at run time, those come first.
-    with pytest.raises(Exception, match="h w 3"):
+    with pytest.raises(InputError, match="h w 3"):
         restore_array(np.zeros((8, 8), np.float32), predict_fn=Identity(), stride=4)
 
 

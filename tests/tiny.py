@@ -185,8 +185,8 @@ def read_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every array of a checkpoint by its path, the keys of random streams as their data."""
     config = json.loads((workdir / "config.json").read_text())
     stored = json.loads((workdir / "checkpoints" / str(step) / "config" / "metadata").read_text())
-    init_fn = make_training(stored, num_train_steps=config["num_train_steps"]).init_fn
-    abstract = with_sharding(jax.eval_shape(init_fn, rng=jax.random.key(0)), replicated(make_mesh()))
+    training = make_training(stored, num_train_steps=config["num_train_steps"])
+    abstract = with_sharding(jax.eval_shape(training.init, jax.random.key(0)), replicated(make_mesh()))
     state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").resolve(), abstract)
     leaves = jax.tree_util.tree_leaves_with_path(state.replace(rng=jax.random.key_data(state.rng)))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

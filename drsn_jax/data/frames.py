@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,6 +19,7 @@ FRAMES = ("resize", "half_crop", "crop")
 _TURNED = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
 
 
+@runtime_checkable
 class ImageFile(Protocol):
     """What an image is read from: a `Path`, a file of an archive, an image of a prepared data set. `str` of it names it to people.
 

@@ -96,7 +96,7 @@ def make_batch_fn(
     """
     recipe.check()
 
-    def example(bank: Bank, key: PRNGKeyArray) -> dict[str, jax.Array]:
+    def example(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "h w 3"]]:
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
@@ -108,7 +108,7 @@ def make_batch_fn(
             blurred, sharp = synthesise(blur_key, window, recipe)
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}
 
-    def batch(bank: Bank, key: PRNGKeyArray) -> dict[str, jax.Array]:
+    def batch(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:
         return jax.vmap(example, in_axes=(None, 0))(bank, jax.random.split(key, batch_size))
 
     return batch

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from drsn_jax import __version__, backend
 from drsn_jax.errors import InputError
@@ -47,7 +47,9 @@ def export_stablehlo(
     return pack_exported(program=bytes(program), variables=kept, description=description)
 
 
-def apply_on_platform(generator: Generator, variables: Any, images: jax.Array, *, platforms: Sequence[str]) -> jax.Array:
+def apply_on_platform(
+    generator: Generator, variables: Any, images: Float[Array, "b h w 3"], *, platforms: Sequence[str]
+) -> Float[Array, "b h w 3"]:
     """The generator's output, with those choices of `drsn_jax.backend` that fit the platform a program is compiled for, not this one."""
     others = [platform for platform in platforms if platform != "cpu"]
     branches = {"cpu": partial(_apply, generator, "cpu")} if "cpu" in platforms else {}

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Shaped
 
 from drsn_jax.models.convolution import convolve, convolve_upsampled
-from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm, strided_padding
+from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, ReflectConv, make_norm, strided_padding
 from drsn_jax.models.remat import rematerialise
 from drsn_jax.models.rows import Rows, convolve_rows
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
@@ -49,7 +50,7 @@ class Generator(nn.Module):
         return 4 * self.unshuffle
 
     @nn.compact
-    def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, blurred: Images, train: bool = False) -> Images:
         """Returns restored images in [-1, 1], float32. Raises ValueError for sizes that are no multiples of `stride`.
 
         With `train` the batch norms use, and update, the statistics of this batch, and dropout needs an rng of that name.
@@ -132,14 +133,14 @@ class Generator(nn.Module):
         return self._head(x, 3)
 
 
-def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
-    """Folds squares of factor x factor pixels into channels. [b h w c] -> [b h/f w/f f*f*c]."""
+def pixel_unshuffle(x: Shaped[Array, "b h w c"], factor: int) -> Shaped[Array, "b h//{factor} w//{factor} c*{factor}**2"]:
+    """Folds squares of factor x factor pixels into channels; height and width are multiples of `factor`."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, h // factor, w // factor, factor * factor * c)
 
 
-def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
+def pixel_shuffle(x: Shaped[Array, "b h w c"], factor: int) -> Shaped[Array, "b h*{factor} w*{factor} c//{factor}**2"]:
     """Unfolds channels into squares of factor x factor pixels: the inverse of `pixel_unshuffle`."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, factor, factor, c // factor**2).transpose(0, 1, 3, 2, 4, 5)

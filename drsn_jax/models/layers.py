@@ -6,6 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from drsn_jax import backend
 from drsn_jax.models.convolution import convolve
@@ -13,6 +14,8 @@ from drsn_jax.models.rows import Rows, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
 Module = Callable[..., Any]
+Images = Float[Array, "b h w 3"]
+Maps = Float[Array, "b h w c"]
 
 KERNEL_INITS: dict[str, Callable] = {
     "glorot_uniform": nn.initializers.glorot_uniform(),  # Keras' default, so the paper's
@@ -27,7 +30,7 @@ class InstanceNorm(nn.Module):
     dtype: Any = jnp.float32
     rows: Rows | None = None
 
-    def __call__(self, x):  # [b h w c]
+    def __call__(self, x: Maps) -> Maps:
         """Returns the shape it was given."""
         centred = x - mean_pixels(x, rows=self.rows)[:, None, None, :]
         variance = mean_pixels(centred**2, rows=self.rows)[:, None, None, :]
@@ -62,7 +65,7 @@ class ReflectConv(nn.Module):
     rows: Rows | None = None
 
     @nn.compact
-    def __call__(self, x):  # [b h w c] -> [b h w features]
+    def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
         """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
         x = pad_by_reflection(x, margin, rows=self.rows)

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm
+from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, make_norm
 from drsn_jax.models.rows import Rows, mean_pixels
 
 THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
 
 
-def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "b #*dims c"]) -> Float[Array, "b *dims c"]:
+def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "#b #*dims #c"]) -> Float[Array, "b *dims c"]:
     """Moves every value towards zero by `threshold` >= 0, and to zero where it is smaller: sign(x) max(|x| - threshold, 0).
 
     Near-zero features vanish; useful negative ones survive, unlike under ReLU (paper, section 3.2.2).
@@ -32,7 +31,7 @@ class ThresholdNet(nn.Module):
     rows: Rows | None = None
 
     @nn.compact
-    def __call__(self, residual):  # [b h w c] -> [b 1 1 c]
+    def __call__(self, residual: Maps) -> Float[Array, "b 1 1 c"]:
         """Returns the thresholds, each below the mean magnitude of its channel, so that never all of it is removed."""
         channels = residual.shape[-1]
         # The mean over a large map needs float32: bfloat16 has eight bits, and this decides what is noise.
@@ -64,7 +63,7 @@ class ResidualShrinkageBlock(nn.Module):
     rows: Rows | None = None
 
     @nn.compact
-    def __call__(self, x):  # [b h w c] -> [b h w c]
+    def __call__(self, x: Maps) -> Maps:
         """Returns the block's output; its thresholds are sown into the collection `thresholds`."""
         residual = self._residual(x)
         if self.shrinkage:
@@ -72,7 +71,7 @@ class ResidualShrinkageBlock(nn.Module):
             residual = soft_threshold(residual, threshold)
         return x + residual
 
-    def _residual(self, x: jax.Array) -> jax.Array:
+    def _residual(self, x: Maps) -> Maps:
         channels = x.shape[-1]
         for i in range(1, self.convs_per_block + 1):
             norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}", rows=self.rows)

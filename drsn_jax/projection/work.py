@@ -11,7 +11,8 @@ from jax.sharding import AxisType, Mesh
 from drsn_jax import backend
 from drsn_jax.costs import count_macs
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import Training, count_parts, make_training
+from drsn_jax.experiment import count_parts, make_training
+from drsn_jax.functional import Training
 from drsn_jax.memory import Line, smallest_batch
 from drsn_jax.projection.model import Work
 from drsn_jax.projection.program import Movement, read_movement
@@ -60,7 +61,7 @@ class _Step:
 
 def _arguments(training: Training, rows: int, crop_size: int) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
     image = jax.ShapeDtypeStruct((rows, crop_size, crop_size, 3), jnp.float32)
-    return jax.eval_shape(training.init_fn, rng=jax.random.key(0)), {"blurred": image, "sharp": image}
+    return jax.eval_shape(training.init, jax.random.key(0)), {"blurred": image, "sharp": image}
 
 
 def _cpu_mesh() -> Mesh:

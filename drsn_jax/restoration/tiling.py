@@ -35,7 +35,7 @@ def restore_array(
     if image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise InputError(f"An image of shape {image.shape} cannot be restored; give an array [h w 3] with at least one pixel.")
     height, width = image.shape[:2]
-    sizes = [_padded_size(size, stride=stride, tile=tile) for size in (height, width)]
+    sizes = [padded_size(size, stride=stride, tile=tile) for size in (height, width)]
     padded = np.pad(image, ((0, sizes[0] - height), (0, sizes[1] - width), (0, 0)), mode="reflect") if sizes != [height, width] else image
     if tile is None or max(height, width) <= tile:
         restored = _predict(padded, predict_fn)
@@ -96,8 +96,8 @@ def tile_weights(length: int, *, tile: int, overlap: int) -> Float[np.ndarray, "
     return weights
 
 
-def _padded_size(size: int, *, stride: int, tile: int | None) -> int:
-    """An axis that is cut needs no padding: its tiles are moved inwards instead."""
+def padded_size(size: int, *, stride: int, tile: int | None) -> int:
+    """Pixels of an axis as the network sees it. One that is cut needs no padding: its tiles are moved inwards instead."""
     return size if tile is not None and size > tile else max(-(-size // stride), MINIMUM_STRIDES) * stride
 
 

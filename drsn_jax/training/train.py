@@ -12,7 +12,8 @@ from drsn_jax.data.photos import Sample
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import validate
-from drsn_jax.experiment import Training, make_keys, make_stages, make_training
+from drsn_jax.experiment import make_keys, make_stages, make_training
+from drsn_jax.functional import Training
 from drsn_jax.interop.vgg19 import describe_vgg19
 from drsn_jax.processes import first_process
 from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
@@ -100,7 +101,7 @@ def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapp
     Raises InputError where another process reads another checkpoint.
     """
     rng = replicate(make_keys(config["seed"]).state, mesh)
-    abstract_state = jax.eval_shape(training.init_fn, rng=rng)
+    abstract_state = jax.eval_shape(training.init, rng)
     state = checkpoints.restore(with_sharding(abstract_state, replicated(mesh)), say=say)
     step = None if state is None else int(state.step)
     if (first := first_process(lambda: step)) != step:
@@ -108,7 +109,7 @@ def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapp
     if state is not None:
         say(f"Resumed from step {step}.")
         return state
-    return jax.jit(training.init_fn, out_shardings=replicated(mesh))(rng=rng)
+    return jax.jit(training.init, out_shardings=replicated(mesh))(rng)
 
 
 class _BrokenOffError(Exception):
@@ -143,7 +144,7 @@ def make_evaluate_fn(
         if data.validation_fn is None:
             say("No validation images (--config.eval_dir=DIR): not evaluated.")
             return None
-        variables = local_copy({"params": state.inference_params, "batch_stats": state.generator_stats})
+        variables = local_copy(state.variables)
         try:
             validation = validate(
                 partial(_until_stopped, data.validation_fn, stop),
