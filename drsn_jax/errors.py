@@ -10,7 +10,15 @@ import errno
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-class InputError(ValueError):
+class _OneLine:
+    """An error that its message explains."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter and Colab show of it: what the command line does. IPython asks every exception for this name."""
+        return [f"drsn-jax: {self}"]
+
+
+class InputError(_OneLine, ValueError):
     """A mistake in what the user gave: the message names what was given, what is allowed and what to do."""
 
 
@@ -18,7 +26,7 @@ class BadImageError(InputError):
     """An image file that cannot be read: missing, damaged, or no image."""
 
 
-class TrainingDivergedError(RuntimeError):
+class TrainingDivergedError(_OneLine, RuntimeError):
     """The loss or a gradient stopped being finite: the message names the range of steps and the last good checkpoint."""
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -259,6 +261,26 @@ def test_lines_are_on_disk_at_once(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be written"):
         Writer(tmp_path / "nowhere", start_step=0, tensorboard=False)
+
+
+def test_tensorflow_leaves_the_accelerators_to_jax_before_it_writes(tmp_path, monkeypatch):
+    """Its first figure would take all memory of a GPU that JAX has left: Colab's TensorFlow has been built for GPUs."""
+    called = []
+    tensorflow, clu = ModuleType("tensorflow"), ModuleType("clu")
+    tensorflow.config = SimpleNamespace(set_visible_devices=lambda devices, kind: called.append((devices, kind)))
+    clu.metric_writers = SimpleNamespace(SummaryWriter=lambda folder: SimpleNamespace(close=lambda: called.append(folder)))
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    monkeypatch.setitem(sys.modules, "clu", clu)
+    with Writer(tmp_path, start_step=0, tensorboard=True):
+        assert called == [([], "GPU")]
+    assert called[1:] == [str(tmp_path)]
+
+    def refuse(devices, kind):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    tensorflow.config.set_visible_devices = refuse
+    with Writer(tmp_path, start_step=0, tensorboard=True):
+        pass
 
 
 # Waiting and speed, by a clock that is told the time

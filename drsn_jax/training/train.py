@@ -27,12 +27,13 @@ from drsn_jax.training.workdir import open_workdir
 from drsn_jax.training.writer import Writer, say
 
 
-def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
+def train_and_evaluate(config: Mapping[str, Any], workdir: Path, *, on_panels: Callable[[Path], object] | None = None) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
-    Writes metrics.jsonl, checkpoints/, samples/ and config.json there. On SIGTERM it saves, breaking an evaluation off,
-    and returns early. Raises InputError for what the user can mend (data, folders, values that exclude each other, a workdir of another
-    configuration) and TrainingDivergedError when a loss or gradient stops being finite.
+    Writes metrics.jsonl, checkpoints/, samples/ and config.json there; `on_panels` is given the path of each picture in samples/ when it
+    is there. On SIGTERM it saves, breaking an evaluation off, and returns early. Raises InputError for what the user can mend (data,
+    folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
+    being finite.
     """
     mesh = make_mesh()
     meet(mesh)
@@ -50,7 +51,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
         with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:
             shared = {key: config[key] for key in ("critic_output", "max_nonfinite_steps")}
             log = Log(writer, start_step=start, num_train_steps=total, **shared)
-            evaluate_fn = make_evaluate_fn(training, data, writer, stop, config=config, workdir=workdir)
+            evaluate_fn = make_evaluate_fn(training, data, writer, stop, config=config, workdir=workdir, on_panels=on_panels)
             for step in range(start + 1, total + 1):
                 batch, waited = feed.next(after=log.newest)
                 state, metrics = train_step(state, batch)
@@ -122,7 +123,14 @@ def _until_stopped(samples_fn: Callable[[], Iterator[Sample | None]], stop: Stop
 
 
 def make_evaluate_fn(
-    training: Training, data: Data, writer: Writer, stop: StopSignal, *, config: Mapping[str, Any], workdir: Path
+    training: Training,
+    data: Data,
+    writer: Writer,
+    stop: StopSignal,
+    *,
+    config: Mapping[str, Any],
+    workdir: Path,
+    on_panels: Callable[[Path], object] | None = None,
 ) -> Callable[[TrainState, int], float | None]:
     """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
 
@@ -157,6 +165,8 @@ def make_evaluate_fn(
             save_png(validation.picture, path)
             writer.image(step, "samples", validation.picture)
             say(f"Panels: {path}")
+            if on_panels:
+                on_panels(path)
         return validation.psnr
 
     return lambda state, step: first_process(lambda: evaluate(state, step))

@@ -99,4 +99,8 @@ def _open_tensorboard(workdir: Path) -> Any:
     except ImportError as error:
         say(f"TensorBoard: off, clu cannot be imported ({error}); pip install 'drsn-jax[data]' for it. Figures are in {METRICS_FILE}.")
         return None
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # it has begun to use its devices already
+        tf.config.set_visible_devices([], "GPU")  # writing its first figure it would take the memory that jax has left
     return metric_writers.SummaryWriter(str(workdir))
