@@ -17,7 +17,7 @@
 # Choose *Run all*. As it is, a small network is trained for a few hundred steps, which is enough to see what it does
 # and no more, and restores three photographs that it has not seen. Give it a `MODEL` of your own, and your `PHOTOS`.
 #
-# It runs unchanged on CPU, GPU and TPU, in Colab and in any Jupyter.
+# It is made to run unchanged on CPU, GPU and TPU, in Colab and in any Jupyter.
 
 # %% [markdown]
 # ## 1. Settings
@@ -44,6 +44,7 @@ OVERRIDES = ""  # @param {"type":"string"}
 
 # %%
 import importlib
+import os
 import shlex
 import subprocess
 import sys
@@ -71,6 +72,8 @@ if find_spec("drsn_jax") is None:
     importlib.invalidate_caches()
 
 from drsn_jax.cli import main
+
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets otherwise, where it is used
 
 
 def command(*words):

@@ -18,8 +18,8 @@
 # and measured on three others: minutes on two CPU cores, and nothing is downloaded but packages. With `gopro` as `DATA`
 # the `best` recipe is trained on GoPro.
 #
-# It runs unchanged on CPU, GPU and TPU, in Colab and in any Jupyter. What is trained goes to your Google Drive
-# (elsewhere: to a folder beside the notebook). **When Colab disconnects, run all again: training goes on from the
+# It is made to run unchanged on CPU, GPU and TPU, in Colab and in any Jupyter. What is trained goes to your Google
+# Drive (elsewhere: to a folder beside the notebook). **When Colab disconnects, run all again: training goes on from the
 # newest checkpoint.**
 
 # %% [markdown]
@@ -58,6 +58,7 @@ OVERRIDES = ""  # @param {"type":"string"}
 
 # %%
 import importlib
+import os
 import shlex
 import subprocess
 import sys
@@ -85,6 +86,8 @@ if find_spec("drsn_jax") is None:
     importlib.invalidate_caches()
 
 from drsn_jax.cli import main
+
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets otherwise, where it is used
 
 
 def command(*words):

@@ -173,12 +173,11 @@ def _end(error: BaseException, lifeline: Lifeline) -> NoReturn:
     if explained is None:
         time.sleep(NEWS_SECONDS)
         traceback.print_exception(error)
-        message, code = f"{first_line(error)} (more in its own output)", 1
+        message, code, here = f"{first_line(error)} (more in its own output)", 1, ""
     else:
         message, code = explained
-        sys.stderr.write(f"drsn-jax: {message}\n")
-    sys.stderr.flush()
-    lifeline.fail(message, code=code)
+        here = f"drsn-jax: {message}\n"
+    lifeline.fail(message, code=code, here=here)
     sys.stdout.flush()
     os._exit(code)
 

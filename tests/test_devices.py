@@ -182,12 +182,12 @@ def test_the_command_line_makes_the_configuration_that_was_chosen(size, monkeypa
     config = load_config("best", overrides)
     text = describe_here(config, name="best", overrides=overrides, **options)
     words = shlex.split(text.splitlines()[-1])
-    assert words[:4] == ["drsn-jax", "train", "--config=best", "--config.train_dir=a folder"]
-    assert load_config("best", words[3:]) == suit(config, overrides=overrides, **options).config
+    assert words[:5] == ["drsn-jax", "train", "--config=best", "--workdir=WORKDIR", "--config.train_dir=a folder"]
+    assert load_config("best", words[4:]) == suit(config, overrides=overrides, **options).config
 
 
 def test_info_says_what_is_chosen_here(capsys):
     assert main(["info", "--config=demo", "--fit=here"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "Mesh: 8 device(s) along the axis `data`: cpu, cpu"
-    assert out[-1] == "  drsn-jax train --config=demo --config.batch_size=8"
+    assert out[-1] == "  drsn-jax train --config=demo --workdir=WORKDIR --config.batch_size=8"

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -17,6 +18,7 @@ import tiny
 from drsn_jax import processes
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
+from drsn_jax.lifeline import Lifeline
 from drsn_jax.training.checkpoint import read_checkpoint
 
 TIMEOUT = 1200  # other work may share the cores, and stop this for a while
@@ -408,3 +410,16 @@ def test_after_goodbye_everybody_may_go(three):
     for process in reversed(three):
         _, err = process.communicate(timeout=TIMEOUT)
         assert (process.returncode, err) == (0, "")
+
+
+def test_one_that_ends_with_another_says_no_second_reason(capsys):
+    lifeline = Lifeline({}, process=1)
+    lifeline._ending.acquire()  # as its thread does that tells why another has ended
+    failing = threading.Thread(target=lifeline.fail, args=("a",), kwargs={"code": 2, "here": "drsn-jax: a\n"}, daemon=True)
+    failing.start()
+    failing.join(0.3)
+    assert failing.is_alive()
+    assert capsys.readouterr().err == ""
+    lifeline._ending.release()
+    failing.join(60)
+    assert capsys.readouterr().err == "drsn-jax: a\n"

@@ -50,7 +50,7 @@ def convolve_rows(conv: Callable[[jax.Array], jax.Array], x: Float[Array, "b h w
 
 
 def mean_pixels(x: Float[Array, "b h w c"], *, rows: Rows | None) -> Float[Array, "b c"]:
-    """The mean over height and width, of a strip that of the whole map; in float32, since bfloat16 has eight bits."""
+    """The mean over height and width in float32, of a strip that of the whole map."""
     if rows is None:
         return x.mean((1, 2), dtype=jnp.float32)
     row = lax.axis_index(rows.axis) * x.shape[1] + jnp.arange(x.shape[1])
