@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from drsn_jax.data import pairs as pair_files
 from drsn_jax.data import photos, resident, stored
@@ -97,8 +98,8 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     return Data(text, len(images), stream, validation_fn)
 
 
-def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos.Photographs:
-    """Pairs [h w 6] by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
+def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "_ _ 6"]]:
+    """Pairs by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
     fit = {"frame": config["frame"], "crop_size": crop_size}
     found = _find_pairs(config, "train_dir")
     pair_files.check_pairs(found, min_size=smallest_size(**fit))
@@ -110,7 +111,7 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos
 
 def _resident_images(
     config: Mapping[str, Any], *, crop_size: int
-) -> tuple[photos.Photographs, Callable[[], Iterator[photos.Sample]] | None]:
+) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], Callable[[], Iterator[photos.Sample]] | None]:
     """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), _validation_from(config)
