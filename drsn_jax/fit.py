@@ -60,7 +60,8 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     def command(proposal: Proposal) -> str:
         return command_line(config, proposal.changes(config), name=name, overrides=overrides)
 
-    text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", command(best)]
+    part = "" if len(best.stages) == 1 else "; the stage of most pixels"
+    text += ["", f"Proposal, {kept}{part}; {best.needed / 1e9:.2f} GB, compiled:", command(best)]
     if best.accumulation_steps > 1 and "batch" in (config["norm"], config["critic_norm"], config["threshold_norm"]):
         text.append("Its batch norm takes the statistics of each micro-batch, so this is not the large batch to the letter.")
     if len(best.stages) == 1 and best.accumulation_steps == 1:

