@@ -34,9 +34,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "blur_folder": ("blur", "blur_gamma"),
     "frame": ("resize", "half_crop", "crop"),
     "eval_protocol": ("full", "half", "resize256"),
+    "on_nonfinite": ("stop", "skip"),
+    "on_bad_image": ("stop", "skip"),
 }
 POSITIVE = ("num_blocks", "critic_steps", "batch_size", "crop_size", "learning_rate", "critic_learning_rate", "epsilon", "clip_value")
 POSITIVE += ("accumulation_steps", "log_every_steps", "num_train_steps", "hold_out_every", "eval_copies", "dense_features")
+POSITIVE += ("max_nonfinite_steps",)
 NOT_NEGATIVE = ("adversarial_weight", "content_weight", "pixel_weight", "frequency_weight", "penalty_weight", "num_epochs", "warmup_steps")
 NOT_NEGATIVE += ("weight_decay", "clip_norm", "eval_every_steps", "checkpoint_every_steps", "eval_images", "seed", "sample_images")
 NOT_NEGATIVE += ("prefetch", "blur_variation", "blur_saturation", "blur_cross")
@@ -46,6 +49,7 @@ MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross"
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 # Keys that are younger than configurations stored with runs, with what was done before there was such a key.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
+ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 

@@ -19,6 +19,7 @@ from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.pretrained import load_vgg19
 from drsn_jax.training.generator_update import FeaturesFn, LossWeights
 from drsn_jax.training.losses import Images
+from drsn_jax.training.nonfinite import skip_nonfinite
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
 from drsn_jax.training.sharding import check_batch_size
@@ -144,12 +145,15 @@ def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> functio
     """The functions of a configuration's training, and its networks. Raises InputError as `make_parts` does."""
     config = complete(config)
     parts = make_parts(config, num_train_steps=num_train_steps)
-    return functional.make_training(
+    training = functional.make_training(
         **parts._asdict(),
         image_size=make_stages(config)[0].crop_size,
         **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
         **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
     )
+    if config["on_nonfinite"] == "skip":
+        training = training._replace(train_step=skip_nonfinite(training.train_step))
+    return training
 
 
 def _make_optimizers(

@@ -45,3 +45,10 @@ def photograph() -> np.ndarray:
     """A colour photograph, uint8 [h w 3]: scikit-image's astronaut."""
     data = pytest.importorskip("skimage.data", reason="scikit-image carries the photographs: pip install 'drsn-jax[demo]'")
     return data.astronaut()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that take minutes run when they are asked for."""
+    if "soak" not in (config.getoption("-m") or ""):
+        for item in (item for item in items if "soak" in item.keywords):
+            item.add_marker(pytest.mark.skip(reason="takes minutes, to be run before a release: pytest -m soak"))

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drsn_jax import backend
 from drsn_jax.training import losses
+from drsn_jax.training.fourier import rfft2
 
 
 def images(seed, batch=3, height=8, width=6):
@@ -53,6 +55,16 @@ def test_frequency_loss_equals_numpys_fft():
     shifted = SHARP + np.float32(0.5)
     only_dc = 0.5 * 8 * 6 / (8 * (6 // 2 + 1)) / 2  # one coefficient of height x (width // 2 + 1), real only
     assert losses.frequency_loss(SHARP, shifted) == pytest.approx(only_dc, rel=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 30), (7, 9)])
+def test_the_transform_by_products_is_the_fft(height, width):
+    given = images(0, height=height, width=width)
+    spectrum = np.fft.rfft2(given.astype(np.float64), axes=(1, 2))
+    with backend.plain_forms():
+        real, imaginary = rfft2(jnp.array(given))
+    np.testing.assert_allclose(real, spectrum.real, atol=2e-6 * np.abs(spectrum).max())
+    np.testing.assert_allclose(imaginary, spectrum.imag, atol=2e-6 * np.abs(spectrum).max())
 
 
 @pytest.mark.parametrize("loss", [losses.pixel_loss, losses.frequency_loss, losses.content_loss])

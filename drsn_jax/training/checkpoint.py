@@ -13,12 +13,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from drsn_jax.errors import InputError
+from drsn_jax.errors import InputError, first_line
 from drsn_jax.processes import first_process
 from drsn_jax.training.quiet import quieten
 from drsn_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+# What the system says where a file cannot be written, and TensorStore where it knows no better.
+_SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED")
 UNSCORED = -1.0  # PSNR of a checkpoint saved between evaluations: never the best, since Orbax keeps what has no metric for ever
 
 
@@ -59,6 +61,9 @@ class Checkpoints:
         Raises InputError if this or the save before it could not be written, or there is no room for it.
         """
         self.wait()
+        # Where no folder can be made Orbax would say so too, but its threads would keep the process for five minutes.
+        probe = self.folder / f".probe{jax.process_index()}"
+        self._guard(lambda: (probe.mkdir(exist_ok=True), probe.rmdir()))
         # Better refused than broken off half-way: each array is also named in several small files, 2 kB in all.
         needed, free = sum(x.nbytes + 2048 for x in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
         if needed > free:
@@ -75,7 +80,7 @@ class Checkpoints:
             write()
         except Exception as error:  # Orbax passes on whatever its storage library raises
             text = " ".join(str(error).split())
-            for sign in ("No space left", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED"):
+            for sign in _SIGNS:
                 if sign in text:
                     raise InputError(f"A checkpoint could not be written to {self.folder}: {sign}; {self._advice()}.") from error
             raise
@@ -113,7 +118,7 @@ class Checkpoints:
             except Exception as error:  # damage shows as whatever the storage library makes of it
                 if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                     raise InputError(f"Memory is short for checkpoint {step} in {self.folder}; free some and try again.") from error
-                say(f"Checkpoint {step} cannot be read ({_first_line(error)}); trying the one before.")
+                say(f"Checkpoint {step} cannot be read ({first_line(error)}); trying the one before.")
                 damaged.append(step)
                 continue
             if damaged:
@@ -142,10 +147,6 @@ class Checkpoints:
         said = first_process(lambda: [rename(step) for step in steps])
         self._manager = self._open()
         return said
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no reason given'}"
 
 
 def _read_tree(folder: Path) -> dict[str, Any]:
@@ -196,4 +197,4 @@ def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any],
         args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
         return ocp.PyTreeCheckpointer().restore((path / "state").resolve(), args=args), config
     except Exception as error:
-        raise InputError(f"{path} is no readable checkpoint ({_first_line(error)}); give another, or restore it from a backup.") from error
+        raise InputError(f"{path} is no readable checkpoint ({first_line(error)}); give another, or restore it from a backup.") from error

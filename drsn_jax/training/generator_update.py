@@ -122,7 +122,9 @@ def restore_for_critic(
 def mean_threshold(thresholds: PyTree) -> Metrics:
     """The mean of all thresholds of all blocks, as a metric; empty without shrinkage."""
     leaves = jax.tree.leaves(thresholds)
-    return {"generator/threshold": jnp.concatenate([leaf.ravel() for leaf in leaves]).mean()} if leaves else {}
+    # Of sums, not of one long array: every device would be sent the thresholds of all images for that.
+    sums = [leaf.sum() for leaf in leaves]
+    return {"generator/threshold": jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)} if leaves else {}
 
 
 def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from drsn_jax.training.fourier import rfft2
+
 Images = Float[Array, "b h w 3"]
 Scores = Float[Array, " b"]
 Scalar = Float[Array, ""]
@@ -56,5 +58,5 @@ def frequency_loss(sharp: Images, restored: Images) -> Scalar:
 
     The transform is not normalised, as is the habit of the field; so the value grows with the side of the crop.
     """
-    difference = jnp.fft.rfft2(sharp.astype(jnp.float32) - restored.astype(jnp.float32), axes=(1, 2))
-    return (jnp.abs(difference.real) + jnp.abs(difference.imag)).mean() / 2
+    real, imaginary = rfft2(sharp.astype(jnp.float32) - restored.astype(jnp.float32))
+    return (jnp.abs(real) + jnp.abs(imaginary)).mean() / 2
