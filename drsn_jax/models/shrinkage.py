@@ -16,7 +16,8 @@ THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thres
 def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "..."]) -> Float[Array, "b *dims c"]:
     """Moves every value towards zero by `threshold` >= 0, and to zero where it is smaller: sign(x) max(|x| - threshold, 0).
 
-    The threshold has a shape that broadcasts to that of x. Near-zero features vanish; useful negative ones survive, unlike under ReLU (paper, section 3.2.2).
+    The threshold has a shape that broadcasts to that of x. Near-zero features vanish; useful negative ones survive, unlike under ReLU
+    (paper, section 3.2.2).
     """
     return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
