@@ -24,7 +24,7 @@ from drsn_jax.restoration.tiling import restore_array, restore_uint8
 from drsn_jax.training.generator_update import LossWeights
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-[EXAMPLE] = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+EXAMPLE = re.findall(r"^```python\n(.*?)^```", README.partition("\n## From Python\n")[2], re.DOTALL | re.MULTILINE)[0]
 
 
 @pytest.fixture(scope="module")
