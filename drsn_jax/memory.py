@@ -72,7 +72,7 @@ class Line(NamedTuple):
     fixed: float
     per_pixel: float
 
-    def at(self, batch_size: float, crop_size: int) -> float:
+    def at(self, batch_size: int | float, crop_size: int) -> float:
         """Bytes for a batch of crops."""
         return self.fixed + self.per_pixel * batch_size * crop_size**2
 

@@ -23,7 +23,7 @@ import tiny
 
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import Training
+from drsn_jax.functional import Training
 from drsn_jax.training import train
 from drsn_jax.training.batches import Data
 from drsn_jax.training.checkpoint import Checkpoints
@@ -31,6 +31,7 @@ from drsn_jax.training.nonfinite import SKIPPED, skip_nonfinite
 from drsn_jax.training.sharding import over_data
 from drsn_jax.training.state import TrainState
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # a stand-in for the generator is no generator
 BATCH = 8
 
 
@@ -57,7 +58,7 @@ class World:
 
     def _make_training(self, config, *, num_train_steps):
         step = skip_nonfinite(add) if config["on_nonfinite"] == "skip" else add
-        return Training(SimpleNamespace(apply=lambda variables, images: images, stride=1), None, make_state, step)
+        return Training(SimpleNamespace(apply=lambda variables, images: images, stride=1), None, make_state, step, None, None)
 
     def _open_data(self, config, *, mesh):
         put = jax.jit(lambda value: jnp.full([BATCH, 1], value), out_shardings=over_data(mesh))

@@ -153,6 +153,7 @@ def test_initialisations(kernel_init, deviation):
     assert not any(np.any(layer["conv"]["bias"]) for name, layer in params["block1"].items() if name.startswith("conv"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unknown_names_say_what_there_is():
     with pytest.raises(ValueError, match="batch, instance, layer, none"):
         make_norm("spectral", train=False, dtype=jnp.float32, name="norm")  # pyright: ignore[reportArgumentType]

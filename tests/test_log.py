@@ -38,7 +38,7 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-class Memory:
+class Memory(Writer):
     """A writer that remembers."""
 
     def __init__(self):

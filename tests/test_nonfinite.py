@@ -18,6 +18,8 @@ from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.sharding import make_mesh, replicated, shard_batch
 from drsn_jax.training.state import TrainState
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # batches that are no images stand in for them
+
 NETWORKS = ("generator_params", "generator_stats", "ema_params", "critic_params", "critic_stats")
 
 

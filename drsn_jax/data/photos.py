@@ -23,7 +23,7 @@ DEMO_TRAINING = (
 DEMO_HELD_OUT = ("skimage:chelsea.png", "skimage:coffee.png", "sklearn:china.jpg")
 
 Sample = tuple[str, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]  # name, blurred, sharp
-Photographs = dict[str, UInt8[np.ndarray, "h w 3"]]
+Photographs = dict[str, UInt8[np.ndarray, "_ _ 3"]]  # of any sizes
 T = TypeVar("T")
 
 

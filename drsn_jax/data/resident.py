@@ -27,7 +27,7 @@ class Bank:
     channels: int = struct.field(pytree_node=False)
 
 
-def make_bank(images: Sequence[UInt8[np.ndarray, "h w c"]], *, names: Sequence[str], crop_size: int) -> Bank:
+def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Sequence[str], crop_size: int) -> Bank:
     """Lays images [h w 3], or pairs [h w 6] (blurred, sharp), end to end.
 
     Raises InputError if there are none, or if one (its name is given) is smaller than the crop.

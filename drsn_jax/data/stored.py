@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from drsn_jax.data.pairs import Pair, find_pairs
 from drsn_jax.data.prepared_sets import PreparedSet, choose_split, content_hash, find_prepared, is_prepared_spec
@@ -65,7 +65,7 @@ class StoredImage:
                 "prepare the data set again with --overwrite"
             ) from error
 
-    def open(self, mode: str = "rb", /) -> IO[bytes]:
+    def open(self, mode: str = "rb", /) -> io.BytesIO:
         """A binary stream of it."""
         return io.BytesIO(self.read_bytes())
 

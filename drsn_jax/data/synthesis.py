@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from drsn_jax.errors import InputError
@@ -107,7 +108,7 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
     return to_kernel(paths)
 
 
-def blur_linear(light: Float[Array, "h w 3"], kernels: Float[Array, "a a k k"]) -> Float[Array, "h w 3"]:
+def blur_linear(light: Float[Array | np.ndarray, "h w 3"], kernels: Float[Array | np.ndarray, "a a k k"]) -> Float[Array, "h w 3"]:
     """Convolves linear light with kernels that are interpolated bilinearly over the image (efficient filter flow).
 
     By FFT, so circular: the outer margin of the result is to be cropped.

@@ -94,7 +94,9 @@ def random_images(shape: tuple[int, int, int]) -> Images:
     return np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
-def fit_photo(photo: Float[np.ndarray, "h w 3"], *, stride: int, largest: int = 256, size: tuple[int, int] | None = None) -> Images | None:
+def fit_photo(
+    photo: Float[np.ndarray, "h w 3"], *, stride: int, largest: int = 256, size: tuple[int, int] | None = None
+) -> Float[np.ndarray, "1 H W 3"] | None:
     """The middle of a photograph in [0, 1], as images in [-1, 1]: of `size`, else of multiples of `stride`. None where it is too small."""
     wanted = size or tuple(min(side, largest) // stride * stride for side in photo.shape[:2])
     if min(wanted) < SMALLEST * stride or any(side < want for side, want in zip(photo.shape, wanted, strict=False)):

@@ -29,14 +29,16 @@ class Rows(NamedTuple):
         return self.image * (x.shape[1] // self.strip)
 
 
-def pad_by_reflection(x: Float[Array, "b h w c"], margin: int, *, rows: Rows | None) -> Float[Array, "b h2 w2 c"]:
+def pad_by_reflection(x: Float[Array, "b h w c"], margin: int, *, rows: Rows | None) -> Float[Array, "b h+2*{margin} w+2*{margin} c"]:
     """`margin` pixels more on every side: a strip gets its neighbours', and reflected ones where the image ends."""
     if rows is None:
         return jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
     return _extend(jnp.pad(x, ((0, 0), (0, 0), (margin, margin), (0, 0)), mode="reflect"), margin, rows, reflect=True)
 
 
-def convolve_rows(conv: Callable[[jax.Array], jax.Array], x: Float[Array, "b h w c"], *, margin: int, rows: Rows | None) -> jax.Array:
+def convolve_rows(
+    conv: Callable[[jax.Array], jax.Array], x: Float[Array, "b h w c"], *, margin: int, rows: Rows | None
+) -> Float[Array, "b h2 w2 d"]:
     """A convolution that pads by zeros, of a strip as of the whole map.
 
     It is given `margin` rows of the neighbours, zeros where the image ends, and what it makes of those is cut off: a multiple of its
@@ -58,7 +60,7 @@ def mean_pixels(x: Float[Array, "b h w c"], *, rows: Rows | None) -> Float[Array
     return lax.psum(inside.sum((1, 2), dtype=jnp.float32), rows.axis) / (rows.of_image(x) * x.shape[2])
 
 
-def _extend(x: jax.Array, margin: int, rows: Rows, *, reflect: bool) -> jax.Array:
+def _extend(x: Float[Array, "b h w c"], margin: int, rows: Rows, *, reflect: bool) -> Float[Array, "b h+2*{margin} w c"]:
     """`margin` rows of the neighbours above and below; at the image's own ends reflected ones or zeros."""
     if margin > x.shape[1] // rows.strip:  # else one neighbour would not be enough
         raise ValueError(f"A margin of {margin} is more than the {x.shape[1] // rows.strip} rows that a stride is on this map.")

@@ -13,10 +13,11 @@ from drsn_jax.models.rows import Rows, mean_pixels
 THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
 
 
-def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "#b #*dims #c"]) -> Float[Array, "b *dims c"]:
+def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "..."]) -> Float[Array, "b *dims c"]:
     """Moves every value towards zero by `threshold` >= 0, and to zero where it is smaller: sign(x) max(|x| - threshold, 0).
 
-    Near-zero features vanish; useful negative ones survive, unlike under ReLU (paper, section 3.2.2).
+    The threshold has a shape that broadcasts to that of x. Near-zero features vanish; useful negative ones survive, unlike under ReLU
+    (paper, section 3.2.2).
     """
     return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 

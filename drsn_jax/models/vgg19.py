@@ -4,9 +4,8 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
-
-from drsn_jax.models.layers import Images
 
 BLOCK_SIZES = (2, 2, 4, 4, 4)
 BLOCK_WIDTHS = (64, 128, 256, 512, 512)
@@ -26,7 +25,7 @@ class VGG19(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images) -> Float[Array, "b h2 w2 c"]:
+    def __call__(self, images: Float[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
         """Returns the features, each >= 0, of 1 / 2^(block - 1) of the height and width. Raises ValueError for an unknown layer."""
         if self.layer not in LAYERS:
             raise ValueError(f"VGG19 has no layer {self.layer!r}; use one of {', '.join(LAYERS)}.")

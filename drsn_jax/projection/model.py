@@ -26,7 +26,7 @@ class Range(NamedTuple):
 
 
 # Of the peak in data sheets, by whole training steps of convolutional networks; and of the bandwidth, by fused elementwise work.
-COMPUTE_SHARE = Range(0.35, 0.60)
+COMPUTE_SHARE = Range(0.20, 0.60)
 MEMORY_SHARE = Range(0.60, 0.85)
 FUSED_SHARE = Range(0.5, 1.0)  # of the bytes that the program for CPUs moves: compilers for accelerators fuse more
 WAITING_SHARE = Range(0.5, 1.0)

@@ -96,7 +96,7 @@ def make_rows(
 def _format(row: Row, stages: Sequence[Stage]) -> str:
     batch = ", ".join(f"{stage.batch_size * row.times:,}" for stage in stages)
     vcpus = " / ".join(_between(row.pairs_per_second.times(1 / rate)) for rate in PAIRS_PER_VCPU.values())
-    cells = [row.machine.name, batch, _between(row.step.times(1e3)), _between(row.efficiency.times(100)) + " %"]
+    cells = [row.machine.name, batch, _between(row.step.times(1e3)), _between(row.efficiency.times(100.0)) + " %"]
     sent = row.pairs_per_second.times(2 * stages[-1].crop_size ** 2 * 3 * 4 / 1e9)  # crops of both, in float32
     cells += [_between(row.hours), _between(row.dollars), f"{_between(row.pairs_per_second)} ({_between(sent)})"]
     return f"| {' | '.join(cells)} | {vcpus}, of {row.machine.device.vcpus * row.machine.devices:,.0f} |"

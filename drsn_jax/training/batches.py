@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from drsn_jax.data import pairs as pair_files
 from drsn_jax.data import photos, resident, stored
@@ -107,8 +108,8 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     return Data(text, len(images), stream, validation_fn)
 
 
-def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos.Photographs:
-    """Pairs [h w 6] by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
+def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "_ _ 6"]]:
+    """Pairs by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
     fit = {"frame": config["frame"], "crop_size": crop_size}
     found = _find_pairs(config, "train_dir")
     bad_images = _bad_images(config, len(found), "training pairs")
@@ -123,7 +124,7 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos
     return {name: image for name, image in images.items() if image is not None}
 
 
-def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[photos.Photographs, ValidationFn | None]:
+def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], ValidationFn | None]:
     """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), _validation_from(config)
