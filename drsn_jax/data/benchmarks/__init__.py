@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from drsn_jax.data.benchmarks import folders, gopro, hide, koehler, lai, realblur, reds
