@@ -16,6 +16,8 @@ from drsn_jax.models.convolution import upsample_nearest
 from drsn_jax.models.generator import Generator, pixel_shuffle, pixel_unshuffle
 from drsn_jax.models.layers import ReflectConv, make_norm
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # layers are compared on arrays of the host
+
 TINY = {"widths": (4, 6, 8), "num_blocks": 1, "norm": "none", "dropout": 0.0}
 
 

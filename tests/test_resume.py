@@ -14,7 +14,7 @@ import tiny
 
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
-from drsn_jax.training.checkpoint import Checkpoints, find_checkpoint
+from drsn_jax.training.checkpoint import DELETED, Checkpoints, find_checkpoint
 from drsn_jax.training.state import TrainState
 from drsn_jax.training.train import count_steps
 
@@ -235,6 +235,21 @@ def test_without_an_evaluation_the_newest_three_are_kept(tmp_path):
             checkpoints.save(step, small_state())
     assert tiny.steps_on_disk(tmp_path) == [3, 4, 5]
     assert find_checkpoint(tmp_path).name == "5"
+
+
+def test_killed_while_an_old_one_is_deleted(tmp_path, monkeypatch):
+    """Found by twenty kills: of a checkpoint without its metrics Orbax would never let go."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # never comes to it
+        with Checkpoints(tmp_path, config={}) as checkpoints:
+            for step in range(1, 6):
+                checkpoints.save(step, small_state())
+        assert tiny.steps_on_disk(tmp_path) == [3, 4, 5], "whole, or not there"
+        assert {path.name for path in (tmp_path / "checkpoints" / DELETED).iterdir()} == {"1", "2"}
+    with Checkpoints(tmp_path, config={}) as checkpoints:
+        checkpoints.save(6, small_state())
+        checkpoints.wait()
+        assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "5", "6"}
 
 
 def test_workdir_of_another_configuration_is_refused_by_key(kinds, copied):

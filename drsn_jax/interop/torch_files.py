@@ -99,7 +99,7 @@ def _unpickle(file: io.BufferedIOBase) -> tuple[Any, dict[str, str]]:
     Its instructions are looked through first: a length or a number that is a lie is not to take memory.
     """
     start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, _ in pickletools.genops(file):  # pyright: ignore[reportArgumentType]
         if "PUT" in opcode.name and int(argument or 0) > MOST_MEMOS:
             raise ValueError("it numbers more objects than a checkpoint has")
     file.seek(start)

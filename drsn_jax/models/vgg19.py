@@ -29,7 +29,7 @@ class VGG19(nn.Module):
         """Returns the features, each >= 0, of 1 / 2^(block - 1) of the height and width. Raises ValueError for an unknown layer."""
         if self.layer not in LAYERS:
             raise ValueError(f"VGG19 has no layer {self.layer!r}; use one of {', '.join(LAYERS)}.")
-        x = images
+        x = jnp.asarray(images)
         if self.content_input == "imagenet":
             x = (x[..., ::-1] + 1) * 127.5 - jnp.array(BGR_MEANS, x.dtype)
         x = x.astype(self.dtype)
