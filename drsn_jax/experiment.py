@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from drsn_jax import functional
 from drsn_jax.config_values import complete
@@ -18,7 +18,7 @@ from drsn_jax.models.generator import Generator
 from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.pretrained import load_vgg19
 from drsn_jax.training.generator_update import FeaturesFn, LossWeights
-from drsn_jax.training.losses import Images
+from drsn_jax.training.losses import Features, Images
 from drsn_jax.training.nonfinite import skip_nonfinite
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
@@ -135,7 +135,7 @@ def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
     vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
     vgg19_params = load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"]) if weights.content else {}
 
-    def features_fn(images: Images) -> Float[Array, "b h w c"]:
+    def features_fn(images: Images) -> Features:
         return vgg19.apply({"params": vgg19_params}, images)  # pyright: ignore[reportReturnType]
 
     return Parts(generator, critic, features_fn, weights, *_make_optimizers(config, num_train_steps=num_train_steps))

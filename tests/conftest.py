@@ -15,12 +15,9 @@ from hypothesis import settings
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
 
-# Before anything of drsn_jax is imported: what signatures say of types and shapes is checked in every call of this process, in all that
-# computes with arrays. An int passes for a float, as PEP 484 has it.
-CHECKED = ["drsn_jax.models", "drsn_jax.functional", "drsn_jax.restoration", "drsn_jax.evaluation", "drsn_jax.data"]
-STEP = ("losses", "critic_update", "generator_update", "train_step", "accumulation", "optimizer", "state", "nonfinite", "sharding")
-CHECKED += [f"drsn_jax.training.{name}" for name in STEP]
-install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+# Before anything of drsn_jax is imported: what its signatures say of types and shapes is checked in every call of this process. An
+# int passes for a float, as PEP 484 has it.
+install_import_hook("drsn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from drsn_jax.errors import InputError, TrainingDivergedError
@@ -328,7 +327,7 @@ class Arrays:
 def slow_batches(clock, seconds, number=9):
     for i in range(number):
         clock.wait(seconds)
-        yield {"sharp": np.full(2, i)}
+        yield {"sharp": jnp.full(2, i)}
 
 
 def test_the_first_batch_is_all_waiting(clock):

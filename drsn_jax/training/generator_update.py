@@ -7,18 +7,18 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from drsn_jax.errors import InputError
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.shrinkage import THRESHOLDS
 from drsn_jax.training import losses
-from drsn_jax.training.losses import Images, Scalar, Scores
+from drsn_jax.training.losses import Features, Images, Scalar, Scores
 from drsn_jax.training.state import TrainState
 
 PyTree = Any
 Metrics = dict[str, Scalar]
-FeaturesFn = Callable[[Images], Float[Array, "b h w c"]]
+FeaturesFn = Callable[[Images], Features]
 
 
 class LossWeights(NamedTuple):

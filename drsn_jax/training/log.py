@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -41,7 +41,8 @@ class Log:
         """
         if not self._pending:
             return
-        collected, first = jax.device_get(self._pending), self._step + 1
+        collected = [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(self._pending)]
+        first = self._step + 1
         skipped = [bool(metrics.get(SKIPPED, False)) for metrics in collected]
         limit = self._max_nonfinite_steps
         self._skipped_in_a_row = count_skipped(skipped, before=self._skipped_in_a_row, limit=limit, first_step=first)
@@ -106,11 +107,11 @@ def format_progress(step: int, total: int, figures: Mapping[str, float]) -> str:
     return f"step {step}/{total}  {shown}  {speed}  {clock} left  waiting {figures['waiting_share']:.0%}"
 
 
-def mean_metrics(collected: list[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(collected: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each metric over steps; one value that is not finite makes its mean so."""
     names = sorted({name for metrics in collected for name in metrics})
     means = {}
     for name in names:
-        values = [float(metrics[name]) for metrics in collected if name in metrics]
+        values = [metrics[name] for metrics in collected if name in metrics]
         means[name] = sum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
     return means

@@ -10,6 +10,7 @@ from drsn_jax.training.fourier import rfft2
 
 Images = Float[Array, "b h w 3"]
 Scores = Float[Array, " b"]
+Features = Float[Array, "b h2 w2 c"]  # coarser than the images they are of
 Scalar = Float[Array, ""]
 
 CHARBONNIER_EPSILON = 1e-3
@@ -43,7 +44,7 @@ def gradient_penalty(critic_fn: Callable[[Images], Scores], sharp: Images, resto
     return jnp.square(norms - 1).mean()
 
 
-def content_loss(sharp_features: Float[Array, "b h w c"], restored_features: Float[Array, "b h w c"]) -> Scalar:
+def content_loss(sharp_features: Features, restored_features: Features) -> Scalar:
     """Mean squared difference of features over positions and channels (paper, section 4.2; the mean, as both references)."""
     return jnp.square(sharp_features.astype(jnp.float32) - restored_features.astype(jnp.float32)).mean()
 
