@@ -110,6 +110,9 @@ def get_config() -> ConfigDict:
     config.eval_noise_variances = (0.0, 0.001)  # every validation image at each of these; the first chooses the best checkpoint
     config.eval_protocol = "full"  # full | half | resize256
     config.sample_images = 4  # panels drawn at each evaluation
+    config.on_nonfinite = "stop"  # a step whose figures are infinite or not a number: stop | skip, as if its batch had not been there
+    config.max_nonfinite_steps = 10  # skip: so many of them in a row stop the run after all
+    config.on_bad_image = "stop"  # an image that cannot be read: stop | skip, another takes its place; more than a tenth stop the run
     config.tensorboard = True  # where clu can be imported
 
     return config

@@ -57,13 +57,18 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
     _check_keys(config, known=defaults, source=path.name)
     for override in overrides:
         _apply_override(override, config, name=name_or_path)
-    given = {override.removeprefix("--config.").split("=", 1)[0] for override in overrides}
+    given = overridden_keys(overrides)
     if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
         given |= {key for key in config if config[key] != defaults[key]}
     _check_effect(given, config)
     plain = config.to_dict()
     check_values(plain, defaults=defaults.to_dict())
     return plain
+
+
+def overridden_keys(overrides: Sequence[str]) -> set[str]:
+    """The keys that overrides of the form `--config.key=value` set."""
+    return {override.removeprefix("--config.").split("=", 1)[0] for override in overrides}
 
 
 def _apply_override(override: str, config: ConfigDict, *, name: str) -> None:

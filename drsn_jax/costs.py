@@ -104,11 +104,15 @@ def _count_convolution(eqn: Any) -> int:
     made = eqn.outvars[0].aval.shape
     numbers, dilation = eqn.params["dimension_numbers"], eqn.params["lhs_dilation"]
     image, kernel = (variable.aval.shape for variable in eqn.invars)
-    taps = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])  # channels in (of one group) x height x width
-    if all(step == 1 for step in dilation):
-        return math.prod(made) * taps
-    positions = math.prod(image[axis] for axis in numbers.lhs_spec[2:])
-    return math.prod(made[axis] for axis in numbers.out_spec[:2]) * positions * taps
+    macs = (
+        math.prod(made[axis] for axis in numbers.out_spec[:2]) * kernel[numbers.rhs_spec[1]]
+    )  # batch, channels out, channels in of a group
+    for step, *axes in zip(dilation, numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True):
+        pixels, taps, positions = (shape[axis] for shape, axis in zip((image, kernel, made), axes, strict=True))
+        # A transposed convolution meets every pixel with every tap. The gradient of one for its kernel has a map for a kernel and few
+        # positions, at each of which one tap in `step` meets a pixel.
+        macs *= pixels * taps if step > 1 and pixels <= positions else -(-positions * taps // step)
+    return macs
 
 
 def _inner_jaxprs(eqn: Any) -> Iterator[Any]:

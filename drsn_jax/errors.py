@@ -10,11 +10,23 @@ import errno
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
-class InputError(ValueError):
+class _OneLine:
+    """An error that its message explains."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter and Colab show of it: what the command line does. IPython asks every exception for this name."""
+        return [f"drsn-jax: {self}"]
+
+
+class InputError(_OneLine, ValueError):
     """A mistake in what the user gave: the message names what was given, what is allowed and what to do."""
 
 
-class TrainingDivergedError(RuntimeError):
+class BadImageError(InputError):
+    """An image file that cannot be read: missing, damaged, or no image."""
+
+
+class TrainingDivergedError(_OneLine, RuntimeError):
     """The loss or a gradient stopped being finite: the message names the range of steps and the last good checkpoint."""
 
 
@@ -31,3 +43,8 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError) and error.errno in _FULL_OR_FORBIDDEN:
         return f"{error.filename or 'A file'}: {error.strerror}; make room there, or choose another place", 2
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says, to stand within a sentence."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"

@@ -7,20 +7,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PRNGKeyArray
 
+from drsn_jax import functional
 from drsn_jax.config_values import complete
-from drsn_jax.data.synthesis import BlurRecipe
+from drsn_jax.data.camera_shake import BlurRecipe
 from drsn_jax.errors import InputError
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.pretrained import load_vgg19
 from drsn_jax.training.generator_update import FeaturesFn, LossWeights
+from drsn_jax.training.losses import Features, Images
+from drsn_jax.training.nonfinite import skip_nonfinite
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
 from drsn_jax.training.sharding import check_batch_size
-from drsn_jax.training.state import init_state
-from drsn_jax.training.train_step import TrainStep, make_train_step
 
 GENERATOR_KEYS = ("trunk", "num_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm", "dropout")
 GENERATOR_KEYS += ("upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head", "remat")
@@ -92,9 +94,9 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
 class Keys(NamedTuple):
     """The random streams of a run, one for each purpose: a key folded in one of them never meets a key of another."""
 
-    state: jax.Array
-    data: jax.Array
-    validation: jax.Array
+    state: PRNGKeyArray
+    data: PRNGKeyArray
+    validation: PRNGKeyArray
 
 
 def make_keys(seed: int) -> Keys:
@@ -135,40 +137,25 @@ def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
     vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
     vgg19_params = load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"]) if weights.content else {}
 
-    def features_fn(images: jax.Array) -> jax.Array:
+    def features_fn(images: Images) -> Features:
         return vgg19.apply({"params": vgg19_params}, images)  # pyright: ignore[reportReturnType]
 
     return Parts(generator, critic, features_fn, weights, *_make_optimizers(config, num_train_steps=num_train_steps))
 
 
-class Training(NamedTuple):
-    """What a run is made of: pure functions, none of them jitted."""
-
-    generator: Generator
-    critic: Critic
-    init_fn: Any  # (rng) -> TrainState
-    train_step: TrainStep
-
-
-def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> Training:
-    """Networks, initialisation and step of a configuration. Raises InputError as `make_parts` does."""
+def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> functional.Training:
+    """The functions of a configuration's training, and its networks. Raises InputError as `make_parts` does."""
     config = complete(config)
     parts = make_parts(config, num_train_steps=num_train_steps)
-    train_step = make_train_step(
+    training = functional.make_training(
         **parts._asdict(),
+        image_size=make_stages(config)[0].crop_size,
         **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
         **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
     )
-    init_fn = partial(
-        init_state,
-        generator=parts.generator,
-        critic=parts.critic,
-        generator_tx=parts.generator_tx,
-        critic_tx=parts.critic_tx,
-        image_size=make_stages(config)[0].crop_size,
-        ema=config["ema_decay"] > 0,
-    )
-    return Training(parts.generator, parts.critic, init_fn, train_step)
+    if config["on_nonfinite"] == "skip":
+        training = training._replace(train_step=skip_nonfinite(training.train_step))
+    return training
 
 
 def _make_optimizers(

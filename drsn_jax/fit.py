@@ -3,13 +3,14 @@
 import json
 import math
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from drsn_jax import backend
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_generator, make_stages
-from drsn_jax.memory import MARGIN_REASON, Line, Say, measure_line, name_device, smallest_batch, step_bytes, usable
+from drsn_jax.experiment import count_parts, make_generator, make_stages
+from drsn_jax.memory import MARGIN_REASON, Line, Say, measure_line, name_device, smallest_batch, state_bytes, step_bytes, usable
 from drsn_jax.training.schedule import Stage
 
 MOST_CHECKS = 3  # proposals that are compiled before it is given up
@@ -41,46 +42,68 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     four programs for the lines of the table, and one to six more. `say` is told what is going on. Raises InputError if nothing fits.
     """
     smallest, limit = smallest_batch(config), usable(size)
+    if (least := state_bytes(config, crop_size=SMALLEST_CROP)) > limit:
+        raise _nothing_fits(name, size, f"parameters and optimisers alone take {least / 1e9:.3g} GB")
     stages = tuple(stage._replace(batch_size=max(stage.batch_size, smallest)) for stage in make_stages(config))
     crops = sorted({stage.crop_size for stage in stages})
-    batches = (smallest, 4 * smallest)
-    lines = {}
-    for remat in (False, True):
-        say(f"compiling batches of {batches[0]} and {batches[1]}, remat={remat}")
-        lines[remat] = measure_line(config, crop_size=crops[-1], batches=batches, remat=remat)
+    lines = measure_lines(config, stages, say=say)
+    recipe = keep_recipe(config, stages, lines, limit=limit, say=say)
+    best = recipe or shrink_crop(config, stages, lines, limit=limit, say=say)
+    if best is None:
+        least = min(line.at(smallest, SMALLEST_CROP) for line in lines.values())
+        raise _nothing_fits(name, size, f"crops of {SMALLEST_CROP} need about {least / 1e9:.3g} GB")
     text = [f"{name} on a card of {size / 1e9:g} GB: {limit / 1e9:.2f} GB to use; {MARGIN_REASON}.", name_device(), ""]
-    text.append(f"{'crop':>5}{'remat':>8}{f'batch {batches[0]}, GB':>16}{'each image, GB':>16}{'largest batch':>15}")
+    text += _tabulate(lines, crops=crops, smallest=smallest, limit=limit)
+    same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that it trains with"
+    kept = same if recipe else "smaller crops than the recipe's"
+
+    def command(proposal: Proposal) -> str:
+        return command_line(config, proposal.changes(config), name=name, overrides=overrides)
+
+    part = "" if len(best.stages) == 1 else "; the stage of most pixels"
+    text += ["", f"Proposal, {kept}{part}; {best.needed / 1e9:.2f} GB, compiled:", command(best)]
+    if best.accumulation_steps > 1 and "batch" in (config["norm"], config["critic_norm"], config["threshold_norm"]):
+        text.append("Its batch norm takes the statistics of each micro-batch, so this is not the large batch to the letter.")
+    if len(best.stages) == 1 and best.accumulation_steps == 1:
+        largest = fill_card(config, best, lines, limit=limit, say=say)
+        if largest and largest.stages[0].batch_size > best.stages[0].batch_size:
+            how = "with" if best.remat else "without"
+            text += [f"The largest batch of such crops {how} remat; {largest.needed / 1e9:.2f} GB, compiled:", command(largest)]
+    return "\n".join([*text, ""])
+
+
+def _nothing_fits(name: str, size: int, why: str) -> InputError:
+    return InputError(
+        f"Nothing of {name} fits {size / 1e9:g} GB, of which {usable(size) / 1e9:.3g} GB are to use: {why};"
+        " use a smaller network (--config.widths=32,64,128) or a larger card."
+    )
+
+
+def _tabulate(lines: dict[bool, Line], *, crops: Sequence[int], smallest: int, limit: int) -> Iterator[str]:
+    yield f"{'crop':>5}{'remat':>8}{f'batch {smallest}, GB':>16}{'each image, GB':>16}{'largest batch':>15}"
     for crop in crops:
         for remat, line in lines.items():
             each = line.per_pixel * crop**2 / 1e9
             batch = line.largest_batch(limit, crop)
-            text.append(f"{crop:5}{remat!s:>8}{line.at(batches[0], crop) / 1e9:16.2f}{each:16.3f}{batch:15}")
-    recipe = keep_recipe(config, stages, lines, limit=limit, say=say)
-    best = recipe or shrink_crop(config, stages, lines, limit=limit, say=say)
-    if best is None:
-        least = min(line.at(batches[0], SMALLEST_CROP) for line in lines.values())
-        raise InputError(
-            f"Nothing of {name} fits {size / 1e9:g} GB, of which {limit / 1e9:.2f} GB are to use: crops of {SMALLEST_CROP} need about"
-            f" {least / 1e9:.2f} GB; use a smaller network (--config.widths=32,64,128) or a larger card."
-        )
-    same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that it trains with"
-    kept = same if recipe else "smaller crops than the recipe's"
-    text += ["", f"Proposal, {kept}; {best.needed / 1e9:.2f} GB, compiled:", _command(name, overrides, best.changes(config))]
-    if len(best.stages) == 1 and best.accumulation_steps == 1:
-        largest = fill_card(config, best, lines, limit=limit, say=say)
-        if largest and largest.stages[0].batch_size > best.stages[0].batch_size:
-            text += [
-                f"The largest batch of such crops; {largest.needed / 1e9:.2f} GB, compiled:",
-                _command(name, overrides, largest.changes(config)),
-            ]
-    return "\n".join([*text, ""])
+            yield f"{crop:5}{remat!s:>8}{line.at(smallest, crop) / 1e9:16.2f}{each:16.3f}{batch:15}"
 
 
-def _command(name: str, overrides: Sequence[str], changes: Mapping[str, str]) -> str:
+def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Say) -> dict[bool, Line]:
+    """Memory at the largest crop of the stages, without (False) and with rematerialisation. Compiles four programs."""
+    crop_size, smallest = max(stage.crop_size for stage in stages), smallest_batch(config)
+    lines = {}
+    for remat in (False, True):
+        say(f"compiling batches of {smallest} and {4 * smallest}, remat={remat}")
+        lines[remat] = measure_line(config, crop_size=crop_size, batches=(smallest, 4 * smallest), remat=remat)
+    return lines
+
+
+def command_line(config: Mapping[str, Any], changes: Mapping[str, str], *, name: str, overrides: Sequence[str]) -> str:
+    """`drsn-jax train` with a configuration, of that name and those overrides, and with changes in place of the overrides of those keys."""
     kept = [override for override in overrides if override.removeprefix("--config.").split("=")[0] not in changes]
-    return "  " + shlex.join(
-        ["drsn-jax", "train", f"--config={name}", *kept, *(f"--config.{key}={value}" for key, value in changes.items())]
-    )
+    words = ["drsn-jax", "train", f"--config={name}", "--workdir=WORKDIR"]
+    words += ["--config.train_dir=DIR"] if config["data"] != "demo" and not config["train_dir"] else []
+    return "  " + shlex.join([*words, *kept, *(f"--config.{key}={value}" for key, value in changes.items())])
 
 
 def keep_recipe(config: Mapping[str, Any], stages: tuple[Stage, ...], lines: dict[bool, Line], *, limit: int, say: Say) -> Proposal | None:
@@ -137,8 +160,13 @@ def check(config: Mapping[str, Any], stage: Stage, *, remat: bool, accumulation_
     if steps > 2 and backend.unroll_critic_loop():
         # Unrolled, it takes minutes to compile. Two micro-batches hold as much as many, but for the images: blurred, sharp and restored.
         batch, steps = 2 * stage.batch_size // steps, 2
-        extra = (stage.batch_size - batch) * stage.crop_size**2 * 3 * 3 * 4
-    return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
+        extra = (stage.batch_size - batch) * (2 * count_parts(config) + 1) * stage.crop_size**2 * 3 * 4
+    try:
+        return extra + step_bytes(config, batch_size=batch, crop_size=stage.crop_size, remat=remat, accumulation_steps=steps)
+    except (RuntimeError, ValueError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return sys.maxsize
 
 
 def _divisors(number: int) -> Iterator[int]:

@@ -31,12 +31,14 @@ class Lifeline:
             _keep_alive(line)
             threading.Thread(target=self._listen, args=(process_there, line), daemon=True).start()
 
-    def fail(self, message: str, *, code: int) -> None:
+    def fail(self, message: str, *, code: int, here: str = "") -> None:
         """Tells the others that this process ends, why, and with which exit code; they end with it. Returns once they are told.
 
-        Never returns where another process's end is just being told here, and ends this one.
+        `here` goes to stderr first. Never returns, and says nothing, where another process's end is just being told and ends this one.
         """
         self._ending.acquire()
+        sys.stderr.write(here)
+        sys.stderr.flush()
         self._tell(f"process {self._process} stopped: {message}", code)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from drsn_jax.costs import peak_bytes
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import count_parts, make_training
+from drsn_jax.functional import Training
 
 CARDS = (4, 8, 12, 24)  # GB
 # JAX takes three quarters of a GPU unless told otherwise (XLA_PYTHON_CLIENT_MEM_FRACTION), and inside of that a program needs its memory in
@@ -29,7 +30,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]I?)B", text.strip().upper())
     size = round(float(match[1]) * UNITS[match[2]]) if match else 0
     if not size:
-        raise InputError(f"{text!r} is no size of memory; write it as 8GB, 500MB or 7.5GiB (--fit=8GB).")
+        raise InputError(f"{text!r} is no size of memory; write it as 8GB, 500MB or 7.5GiB (--fit=8GB), or here.")
     return size
 
 
@@ -43,9 +44,8 @@ def step_bytes(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **
 
     Compiles one program and runs nothing. Raises InputError for what `make_training` refuses, and where the back end does not say.
     """
-    config = {**config, **changes, "batch_size": batch_size, "crop_size": crop_size, "stages": ()}
-    training = make_training(config, num_train_steps=max(config["num_train_steps"], config["warmup_steps"]))
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    training = _make_training(config, batch_size=batch_size, crop_size=crop_size, **changes)
+    state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((batch_size * count_parts(config), crop_size, crop_size, 3), jnp.float32)
     step = jax.jit(training.train_step, donate_argnums=0)
     needed = peak_bytes(step.lower(state, {"blurred": images, "sharp": images}).compile())
@@ -54,13 +54,25 @@ def step_bytes(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **
     return needed
 
 
+def state_bytes(config: Mapping[str, Any], *, crop_size: int) -> int:
+    """Bytes of the training state alone, both networks with their optimisers: no step needs less. Compiles nothing."""
+    training = _make_training(config, batch_size=smallest_batch(config), crop_size=crop_size, accumulation_steps=1)
+    state = jax.eval_shape(training.init, jax.random.key(0))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+
+def _make_training(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **changes: Any) -> Training:
+    config = {**config, **changes, "batch_size": batch_size, "crop_size": crop_size, "stages": ()}
+    return make_training(config, num_train_steps=max(config["num_train_steps"], config["warmup_steps"]))
+
+
 class Line(NamedTuple):
     """Memory as a line over the number of pixels in a batch, which it is within a percent: fixed is the state, nearly."""
 
     fixed: float
     per_pixel: float
 
-    def at(self, batch_size: int, crop_size: int) -> float:
+    def at(self, batch_size: int | float, crop_size: int) -> float:
         """Bytes for a batch of crops."""
         return self.fixed + self.per_pixel * batch_size * crop_size**2
 
@@ -87,6 +99,7 @@ def name_device() -> str:
     text = f"Compiled for {device.platform} ({device.device_kind}) by jax {jax.__version__}, not run; GB are 10^9 bytes."
     if device.platform == "cpu":
         text += "\nFor a GPU these figures are an estimate: the program that is compiled for it is another. Run the same command there."
+        text += "\nCPUs convert bfloat16 to float32 and back, so what it saves elsewhere does not show here."
     return text
 
 

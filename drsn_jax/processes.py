@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 from jax._src.distributed import global_state  # no public name gives the coordinator's store of keys; Orbax takes it from here too
 
-from drsn_jax.errors import InputError, explain
+from drsn_jax.errors import InputError, explain, first_line
 from drsn_jax.lifeline import Lifeline, accept_others, check_port, connect_to_first, listen_for_others
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
             check_port(int(coordinator.rpartition(":")[2]))  # of one that is taken JAX dies, or takes its other user down
         jax.distributed.initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate", **options)
     except Exception as error:
-        raise InputError(f"Process {process_id} could not join the others at {coordinator} ({_first_line(error)}); {_HOW}.") from error
+        raise InputError(f"Process {process_id} could not join the others at {coordinator} ({first_line(error)}); {_HOW}.") from error
     finally:
         watch.cancel()
 
@@ -139,7 +139,7 @@ def _join_cluster(options: dict[str, Any]) -> None:
     except Exception as error:
         if not any(text in str(error) for text in _ALONE):
             advice = f"{_HOW}, or with --num-processes=1 if it is alone"
-            raise InputError(f"This is one process of a cluster, but it could not join ({_first_line(error)}); {advice}.") from error
+            raise InputError(f"This is one process of a cluster, but it could not join ({first_line(error)}); {advice}.") from error
     finally:
         if kubernetes is not None:
             os.environ["KUBERNETES_SERVICE_HOST"] = kubernetes
@@ -173,12 +173,11 @@ def _end(error: BaseException, lifeline: Lifeline) -> NoReturn:
     if explained is None:
         time.sleep(NEWS_SECONDS)
         traceback.print_exception(error)
-        message, code = f"{_first_line(error)} (more in its own output)", 1
+        message, code, here = f"{first_line(error)} (more in its own output)", 1, ""
     else:
         message, code = explained
-        sys.stderr.write(f"drsn-jax: {message}\n")
-    sys.stderr.flush()
-    lifeline.fail(message, code=code)
+        here = f"drsn-jax: {message}\n"
+    lifeline.fail(message, code=code, here=here)
     sys.stdout.flush()
     os._exit(code)
 
@@ -187,7 +186,3 @@ def _leave(message: str) -> NoReturn:
     sys.stderr.write(f"drsn-jax: {message}\n")
     sys.stderr.flush()
     os._exit(1)
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"

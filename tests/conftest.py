@@ -1,15 +1,23 @@
-"""Eight CPU devices for every test, set before jax starts; a compile cache across runs; a photograph."""
+"""Types and shapes checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
 
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# On a busy machine eight devices on two cores may come later to a sum than the 40 s after which XLA ends the process.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_collective_call_terminate_timeout_seconds=600")
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import settings
+from jaxtyping import config as jaxtyping_config
+from jaxtyping import install_import_hook
+
+# Before anything of drsn_jax is imported: what its signatures say of types and shapes is checked in every call of this process. An
+# int passes for a float, as PEP 484 has it.
+install_import_hook("drsn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
@@ -26,8 +34,23 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def unchecked():
+    """As users run it, without checks of the annotations: for what the package itself says of a wrong type or shape."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
     """A colour photograph, uint8 [h w 3]: scikit-image's astronaut."""
     data = pytest.importorskip("skimage.data", reason="scikit-image carries the photographs: pip install 'drsn-jax[demo]'")
     return data.astronaut()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that take minutes run when they are asked for."""
+    if "soak" not in (config.getoption("-m") or ""):
+        for item in (item for item in items if "soak" in item.keywords):
+            item.add_marker(pytest.mark.skip(reason="takes minutes, to be run before a release: pytest -m soak"))

@@ -161,7 +161,7 @@ def test_the_configuration_reaches_the_step_and_the_network():
     training = make_training(config, num_train_steps=100)
     assert isinstance(training.generator, Generator)
     assert training.generator.remat
-    state = jax.eval_shape(training.init_fn, rng=KEY)
+    state = jax.eval_shape(training.init, KEY)
     images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
     text = str(jax.make_jaxpr(training.train_step)(state, {"blurred": images, "sharp": images}))
     assert "2,2,64,64,3" in text, "two micro-batches of two"

@@ -182,8 +182,8 @@ def test_options_and_blocks():
 def test_what_a_worker_gets_can_be_pickled(tmp_path):
     from functools import partial
 
+    from drsn_jax.data.camera_shake import BlurRecipe
     from drsn_jax.data.photo_pairs import PhotoPairs, make_photo_pairs
-    from drsn_jax.data.synthesis import BlurRecipe
     from drsn_jax.data.video import Source
     from drsn_jax.data.video_pairs import VideoPairs, make_video_pairs
 

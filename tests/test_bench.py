@@ -25,7 +25,7 @@ from drsn_jax.errors import InputError
 STEP = ROWS["training-step"]
 
 
-class FakeWorker:
+class FakeWorker(Worker):
     """Answers as a worker whose calls take so many seconds; every request is noted in `log`."""
 
     def __init__(self, subject, log, *, seconds=1.0, platform="cpu", fails=None, images=1, macs=None, ceiling=None):

@@ -38,7 +38,7 @@ def run_step(config):
     training = make_training(config, num_train_steps=10)
     rng = np.random.default_rng(0)
     batch = {name: jnp.asarray(rng.uniform(-1, 1, (config["batch_size"], 32, 32, 3)), jnp.float32) for name in ("blurred", "sharp")}
-    state = jax.jit(training.init_fn)(rng=jax.random.key(0))
+    state = jax.jit(training.init)(jax.random.key(0))
     return state, batch, jax.jit(training.train_step)(state, batch)[0]
 
 
@@ -99,7 +99,7 @@ def test_the_nominal_step_is_near_what_its_plain_form_computes():
     """That form also computes gradients of borders, and none of the images: hence not the same."""
     config = configure(widths="16,32,64", critic_widths="16,32,64", crop_size=128, dense_features=64)
     training = make_training(config, num_train_steps=10)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
     counted = count_macs(training.train_step, state, {"blurred": image, "sharp": image})
     assert count_row_macs("training-step", config=config, size=(128, 128)) == pytest.approx(counted, rel=0.05)

@@ -58,7 +58,7 @@ def test_verbs_and_their_help(capsys):
             "evaluate",
             ["--model", "--blurred", "--sharp", "--noise-variance", "--protocol", "--output", "--panels", "--overwrite", "--tile"],
         ),
-        ("restore", ["--model", "INPUT", "--output", "--output-format", "--overwrite", "--tile", "--overlap"]),
+        ("restore", ["--model", "INPUT", "--output", "--output-format", "--overwrite", "--tile", "--overlap", "--whole"]),
         ("bench", ["--config", "--against", "--rows", "--batch-size", "--seconds", "--profile", "--output"]),
         ("info", ["--config", "--model"]),
     ],
@@ -108,7 +108,7 @@ def test_what_a_verb_is_given(verb, capsys):
     assert run(*arguments) == 7
     assert str(seen[0].inputs[0]) == "in.png"
     assert seen[0].command == "drsn-jax restore --model=m in.png --output=out"
-    assert (seen[0].tile, seen[0].overlap, seen[0].overwrite) == (768, 64, False)
+    assert (seen[0].tile, seen[0].overlap, seen[0].whole, seen[0].overwrite) == (None, None, False, False)
     assert capsys.readouterr() == ("", "")
 
 

@@ -117,6 +117,22 @@ def test_agrees_with_xla(module):
     assert macs == pytest.approx(operations / 2, rel=0.02)
 
 
+def test_gradients_of_gradients_agree_with_xla():
+    """A gradient penalty's: a kernel's gradient of an image's gradient of a strided convolution, where maps stand for kernels."""
+    critic, image = Critic(head="patch", widths=(32, 64), norm="none"), jax.ShapeDtypeStruct((1, 512, 512, 3), jnp.float32)
+    params = jax.eval_shape(critic.init, jax.random.key(0), image)["params"]
+
+    def penalty_gradient(params, image):
+        def penalty(params):
+            return jnp.square(jax.grad(lambda image: critic.apply({"params": params}, image).sum())(image)).sum()
+
+        return jax.grad(penalty)(params)
+
+    with backend.plain_forms():
+        operations = jax.jit(penalty_gradient).lower(params, image).cost_analysis()["flops"]
+    assert count_macs(penalty_gradient, params, image) == pytest.approx(operations / 2, rel=0.03)
+
+
 def test_costs_of_a_network():
     module = Generator(norm="batch", **SMALL)
     (cost,) = measure_costs(module, sizes=[(32, 48)], run=False)

@@ -187,12 +187,13 @@ def test_files_that_are_no_models(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_shares_and_arrays_are_checked(tmp_path):
     path = write(tmp_path, "yolox")
     for option in ("confidence", "iou"):
         with pytest.raises(InputError, match=f"{option}=25.0"):
             open_detector(path, **{option: 25.0})
-    with pytest.raises(TypeError, match=r"(?i)uint8|h w 3"):
+    with pytest.raises(TypeError, match="uint8"):
         open_detector(path)(np.zeros((64, 96, 3), np.float32))
 
 

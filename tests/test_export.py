@@ -182,7 +182,7 @@ def test_an_export_that_computes_something_else_is_not_written(model, tmp_path, 
 def test_parity_counts_nan_as_a_difference():
     generator, variables = drawn(num_blocks=1)
     with pytest.raises(InputError, match=r"off by nan"):
-        export.measure_parity(lambda x: x * np.nan, generator=generator, variables=variables, images={"a": images(1, 16, 16)})
+        export.measure_parity(lambda x: x * np.nan, generator=generator, variables=variables, images={"a": np.asarray(images(1, 16, 16))})
 
 
 def test_the_photograph_is_cut_to_what_fits():

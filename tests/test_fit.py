@@ -14,7 +14,8 @@ from drsn_jax.cli import main
 from drsn_jax.config import load_config
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_stages, make_training
-from drsn_jax.memory import CARDS, Line, memory_table, parse_size, step_bytes, usable
+from drsn_jax.memory import CARDS, Line, memory_table, parse_size, state_bytes, step_bytes, usable
+from drsn_jax.training.schedule import Stage
 
 GB = 10**9
 
@@ -56,6 +57,7 @@ def propose(name, size, *changes):
     lines = [shlex.split(line) for line in text.splitlines() if line.startswith("  drsn-jax train")]
     overrides = [[word for word in line if word.startswith("--config.")] for line in lines]
     assert all(f"--config={name}" in line for line in lines)
+    assert all("--workdir=WORKDIR" in line and "--config.train_dir=DIR" in line for line in lines)
     return text, [load_config(name, given) for given in overrides]
 
 
@@ -115,13 +117,36 @@ def test_batch_norm_of_thresholds_gets_two_images(monkeypatch):
     assert "the smallest batch that it trains with" in text
 
 
-def test_a_card_too_small_for_anything(monkeypatch):
-    Made(monkeypatch)
-    with pytest.raises(
-        InputError, match=r"Nothing of paper fits 0\.2 GB, of which 0\.14 GB are to use: crops of 32 need about 0\.2"
-    ) as caught:
-        propose("paper", "200MB")
+@pytest.mark.parametrize(
+    ("size", "why", "compiled"),
+    [("8MB", r"0\.0056 GB are to use: parameters and optimisers alone take 0\.18", 0), ("290MB", r"crops of 32 need about 0\.205 GB", 4)],
+)
+def test_a_card_too_small_for_anything(monkeypatch, size, why, compiled):
+    made = Made(monkeypatch)
+    with pytest.raises(InputError, match=rf"Nothing of paper fits .* GB, of which .*{why}.*; use a smaller network") as caught:
+        propose("paper", size)
     assert "\n" not in str(caught.value)
+    assert len(made.compiled) == compiled, "before anything is compiled, where the state alone is too large"
+
+
+def test_what_a_proposal_says_of_batch_norm_in_micro_batches(monkeypatch):
+    Made(monkeypatch)
+    warned = {}
+    for name in ("paper", "default"):
+        text, [found, *_] = propose(name, "2GB", "batch_size=8", "crop_size=256", *(["stages=()"] if name == "default" else []))
+        assert found["accumulation_steps"] > 1
+        warned[name] = "the statistics of each micro-batch" in text
+    assert warned == {"paper": True, "default": False}
+
+
+def test_many_micro_batches_are_compiled_as_two_and_the_images_of_the_others_added(monkeypatch):
+    made = Made(monkeypatch, fixed=0.0, each=0.0)
+    stage = Stage(0, 64, 8)
+    for changes, images in (([], 3), (["critic_batches=fresh", "critic_steps=2"], 7)):
+        config = load_config("paper", [f"--config.{change}" for change in changes])
+        needed = fit.check(config, stage, remat=True, accumulation_steps=4, say=lambda line: None)
+        assert made.compiled[-1] == (4, 64, True, 2)
+        assert needed == 4 * images * 64 * 64 * 3 * 4, "blurred and sharp of every part, and restored"
 
 
 def test_a_line():
@@ -156,7 +181,7 @@ def test_the_table(monkeypatch):
 
 # By real compilations
 
-NETWORK = tiny.OPTIONS | {"critic_steps": 1, "lipschitz": "none", "widths": "8,8,8", "crop_size": 64}
+NETWORK = tiny.OPTIONS | {"trunk": "quarter", "critic_steps": 1, "lipschitz": "none", "widths": "8,8,8", "crop_size": 64}
 
 
 def network(**changes):
@@ -168,12 +193,14 @@ def test_bytes_are_those_of_the_compiled_step_and_nearly_a_line():
     needed = {batch: step_bytes(config, batch_size=batch, crop_size=64) for batch in (2, 4, 8)}
     assert needed[4] == pytest.approx((2 * needed[2] + needed[8]) / 3, rel=0.03)
     training = make_training(config | {"batch_size": 4}, num_train_steps=6)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
     compiled = jax.jit(training.train_step, donate_argnums=0).lower(state, {"blurred": images, "sharp": images}).compile()
     held = compiled.memory_analysis()
     new = held.output_size_in_bytes - held.alias_size_in_bytes
     assert needed[4] == held.argument_size_in_bytes + held.temp_size_in_bytes + new
+    batch = 4 * 64 * 64 * 3 * 2 * 4
+    assert state_bytes(config, crop_size=64) == pytest.approx(held.argument_size_in_bytes - batch, rel=0.01), "what is not the batch"
 
 
 def test_fresh_batches_are_counted():
@@ -192,5 +219,7 @@ def test_from_the_command_line(capsys):
     config = load_config("default", network())
     assert float(needed) == pytest.approx(step_bytes(config, batch_size=4, crop_size=32) / 1e9, abs=0.006)
     assert main(["info", "--fit=8"]) == 2
+    assert main(["info", "--fit="]) == 2
+    assert main(["info", "--fit=8GB", "--costs"]) == 2
     assert main(["info", "--model=runs/none", "--fit=8GB"]) == 2
     assert "leave --model away" in capsys.readouterr().err

@@ -153,6 +153,7 @@ def test_initialisations(kernel_init, deviation):
     assert not any(np.any(layer["conv"]["bias"]) for name, layer in params["block1"].items() if name.startswith("conv"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unknown_names_say_what_there_is():
     with pytest.raises(ValueError, match="batch, instance, layer, none"):
         make_norm("spectral", train=False, dtype=jnp.float32, name="norm")  # pyright: ignore[reportArgumentType]
@@ -190,8 +191,8 @@ def test_training_mode_updates_statistics_and_inference_uses_them():
 def test_batch_norm_is_keras_and_survives_a_large_mean():
     x = (100 + 0.1 * np.random.default_rng(0).normal(size=(4, 8, 8, 2))).astype(np.float32)
     norm = make_norm("batch", train=True, dtype=jnp.float32, name="norm")
-    variables = norm.init(jax.random.key(0), x)
-    out, _ = norm.apply(variables, x, mutable=["batch_stats"])
+    variables = norm.init(jax.random.key(0), jnp.array(x))
+    out, _ = norm.apply(variables, jnp.array(x), mutable=["batch_stats"])
     wide = x.astype(np.float64)
     np.testing.assert_allclose(out, (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-3), atol=2e-3)
 
@@ -257,7 +258,7 @@ def conv_params(seed=0, channels=4, features=6, size=3):
 @pytest.mark.parametrize(("padding", "before"), [("keras", 0), ("torch", 1)])
 def test_strided_padding(padding, before):
     x, params = np.random.default_rng(1).normal(size=(12, 10, 4)).astype(np.float32), conv_params()
-    out = Down(strided_padding=padding).apply({"params": {"conv": params}}, x[None])[0]
+    out = Down(strided_padding=padding).apply({"params": {"conv": params}}, jnp.array(x[None]))[0]
     np.testing.assert_allclose(out, convolve_strided(x, params["kernel"], before) + params["bias"], rtol=1e-4, atol=1e-4)
     other = convolve_strided(x, params["kernel"], 1 - before) + params["bias"]
     assert np.abs(out - other).max() > 0.1, "they differ"
@@ -272,7 +273,7 @@ def test_transposed_upsampling_is_pytorchs():
     for i, j, u, v in itertools.product(range(5), range(7), range(3), range(3)):
         scattered[2 * i + u, 2 * j + v] += x[i, j] @ weight[u, v]
     expected = scattered[1 : 1 + 10, 1 : 1 + 14] + params["bias"]  # padding=1 cuts the first; output_padding=1 keeps the last
-    out = Up(upsampling="transposed").apply({"params": {"conv": params}}, x[None])[0]
+    out = Up(upsampling="transposed").apply({"params": {"conv": params}}, jnp.array(x[None]))[0]
     assert out.shape == (10, 14, 6)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
@@ -290,8 +291,8 @@ def correlate(x, params):
 def test_nearest_upsampling_then_a_convolution():
     x, params = np.random.default_rng(1).normal(size=(5, 7, 4)).astype(np.float32), conv_params()
     repeated = x.repeat(2, 0).repeat(2, 1)
-    np.testing.assert_array_equal(upsample_nearest(x[None])[0], repeated)
-    out = Up(upsampling="nearest").apply({"params": {"conv": params}}, x[None])[0]
+    np.testing.assert_array_equal(upsample_nearest(jnp.array(x[None]))[0], repeated)
+    out = Up(upsampling="nearest").apply({"params": {"conv": params}}, jnp.array(x[None]))[0]
     np.testing.assert_allclose(out[1:-1, 1:-1], correlate(repeated, params)[1:-1, 1:-1], rtol=1e-4, atol=1e-4)
     assert np.abs(out[0] - correlate(repeated, params)[0]).max() > 0.1, "zero padding at the borders, as Keras' Conv2D(padding='same')"
 
@@ -301,7 +302,7 @@ def test_nearest_upsampling_then_a_convolution():
 def test_reflect_conv_equals_scipy(size, crop, monkeypatch):
     monkeypatch.setattr(backend, "crop_after_convolution", lambda: crop)
     x, params = np.random.default_rng(1).normal(size=(9, 12, 4)).astype(np.float32), conv_params(size=size)
-    out = ReflectConv(6, size).apply({"params": {"conv": params}}, x[None])[0]
+    out = ReflectConv(6, size).apply({"params": {"conv": params}}, jnp.array(x[None]))[0]
     assert out.shape == (9, 12, 6)
     np.testing.assert_allclose(out, correlate(x, params), rtol=1e-4, atol=2e-4)
 
@@ -309,7 +310,7 @@ def test_reflect_conv_equals_scipy(size, crop, monkeypatch):
 @pytest.mark.parametrize("shape", [(1, 64, 64, 16), (2, 9, 33, 4), (1, 4, 4, 3)])
 def test_same_and_crop_equals_valid(shape, monkeypatch):
     x, params = (
-        np.random.default_rng(1).normal(size=shape).astype(np.float32),
+        jnp.array(np.random.default_rng(1).normal(size=shape).astype(np.float32)),
         {"params": {"conv": conv_params(channels=shape[-1], size=7)}},
     )
     forms, gradients = [], []
@@ -324,8 +325,8 @@ def test_same_and_crop_equals_valid(shape, monkeypatch):
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_pixel_unshuffle_and_its_inverse(factor):
     x = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
-    folded = np.asarray(pixel_unshuffle(x, factor))
+    folded = np.asarray(pixel_unshuffle(jnp.array(x), factor))
     assert folded.shape == (2, 8 // factor, 12 // factor, 3 * factor**2)
     for i, j, c in itertools.product(range(factor), range(factor), range(3)):
         np.testing.assert_array_equal(folded[..., (i * factor + j) * 3 + c], x[:, i::factor, j::factor, c])
-    np.testing.assert_array_equal(pixel_shuffle(folded, factor), x)
+    np.testing.assert_array_equal(pixel_shuffle(jnp.array(folded), factor), x)

@@ -2,10 +2,11 @@
 
 import json
 import math
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from drsn_jax.errors import InputError, TrainingDivergedError
@@ -13,6 +14,7 @@ from drsn_jax.training import feed, log
 from drsn_jax.training.feed import Feed
 from drsn_jax.training.health import check_finite, saturation_warning
 from drsn_jax.training.log import Log, Progress, format_progress, mean_metrics
+from drsn_jax.training.nonfinite import SKIPPED
 from drsn_jax.training.writer import Writer
 
 GOOD = {"critic/distance": 0.3, "critic/grad_norm": 0.1, "generator/loss": 1.0}
@@ -35,7 +37,7 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-class Memory:
+class Memory(Writer):
     """A writer that remembers."""
 
     def __init__(self):
@@ -51,9 +53,10 @@ def figures(**changes):
     return {name: jnp.float32(value) for name, value in values.items()}
 
 
-def new_log(critic_output="sigmoid", start_step=0, total=100):
+def new_log(critic_output="sigmoid", start_step=0, total=100, max_nonfinite_steps=10):
     memory = Memory()
-    return Log(memory, start_step=start_step, num_train_steps=total, critic_output=critic_output), memory
+    options = {"critic_output": critic_output, "max_nonfinite_steps": max_nonfinite_steps}
+    return Log(memory, start_step=start_step, num_train_steps=total, **options), memory
 
 
 # Means and what is not finite
@@ -111,6 +114,76 @@ def test_several_metrics_are_all_named_and_large_ones_pass():
     check_finite({"a": 1e38, "b": -1e-38}, first_step=1, last_step=2, last_checkpoint=0, workdir=Path("x"))
     with pytest.raises(TrainingDivergedError, match=r"^a, c became .*checkpoint from before them is step 0"):
         check_finite({"a": math.inf, "b": 1.0, "c": math.nan}, first_step=1, last_step=2, last_checkpoint=0, workdir=Path("x"))
+
+
+# Steps that were skipped
+
+
+def step_figures(skip, **changes):
+    return figures(**changes) | {SKIPPED: jnp.float32(skip)}
+
+
+def flushed(diary, step, *skips):
+    for skip in skips:
+        diary.add(step_figures(skip, generator_loss=math.nan if skip else 2.0), images=1, waited=0.0)
+    diary.flush(step, last_checkpoint=None, workdir=Path("x"))
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_means(capsys):
+    diary, memory = new_log()
+    flushed(diary, 4, 0, 1, 1, 0)
+    flushed(diary, 6, 0, 0)
+    (_, first), (_, second) = memory.lines
+    assert (first["generator/loss"], first[SKIPPED]) == (2, 2)
+    assert (second["generator/loss"], second[SKIPPED]) == (2, 0)
+    said = capsys.readouterr().out.splitlines()
+    assert "skipped 2" in said[0]
+    assert "skipped" not in said[1]
+
+
+def test_a_line_of_skipped_steps_alone_is_still_a_line():
+    diary, memory = new_log()
+    flushed(diary, 3, 1, 1, 1)
+    [(step, values)] = memory.lines
+    assert (step, values[SKIPPED]) == (3, 3)
+    assert "generator/loss" not in values
+    assert all(map(math.isfinite, values.values())), "what is not a number is not JSON"
+
+
+def flush_all(diary, flushes):
+    step = 0
+    for skips in flushes:
+        step += len(skips)
+        flushed(diary, step, *skips)
+
+
+@pytest.mark.parametrize(
+    ("flushes", "first", "last"),
+    [
+        ([(0, 1), (1, 1)], 2, 4),
+        ([(1,), (1,), (1,)], 1, 3),
+        ([(0, 1, 1, 1, 0, 0)], 2, 4),
+        ([(0, 0, 1), (1,), (0,), (1, 1), (1,)], 6, 8),
+    ],
+)
+def test_so_many_in_a_row_stop_the_run_wherever_the_log_cuts(flushes, first, last):
+    diary, memory = new_log(max_nonfinite_steps=3)
+    with pytest.raises(TrainingDivergedError, match=rf"All of steps {first} to {last} gave figures .*max_nonfinite_steps=3"):
+        flush_all(diary, flushes)
+    assert len(memory.lines) == len(flushes) - 1
+
+
+def test_fewer_in_a_row_do_not_however_many_there_are():
+    diary, memory = new_log(max_nonfinite_steps=3)
+    flush_all(diary, [(1, 1), (0, 1), (1, 0), (1, 1, 0), (1, 1, 0)])
+    assert [values[SKIPPED] for _, values in memory.lines] == [2, 1, 1, 2, 2]
+
+
+def test_a_step_that_was_not_skipped_is_still_to_be_finite():
+    diary, _ = new_log()
+    diary.add(step_figures(0, generator_loss=math.nan), images=1, waited=0.0)
+    with pytest.raises(TrainingDivergedError, match="generator/loss became"):
+        diary.flush(1, last_checkpoint=None, workdir=Path("x"))
 
 
 # Saturation
@@ -189,6 +262,26 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Writer(tmp_path / "nowhere", start_step=0, tensorboard=False)
 
 
+def test_tensorflow_leaves_the_accelerators_to_jax_before_it_writes(tmp_path, monkeypatch):
+    """Its first figure would take all memory of a GPU that JAX has left: Colab's TensorFlow has been built for GPUs."""
+    called = []
+    tensorflow, clu = ModuleType("tensorflow"), ModuleType("clu")
+    tensorflow.config = SimpleNamespace(set_visible_devices=lambda devices, kind: called.append((devices, kind)))
+    clu.metric_writers = SimpleNamespace(SummaryWriter=lambda folder: SimpleNamespace(close=lambda: called.append(folder)))
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    monkeypatch.setitem(sys.modules, "clu", clu)
+    with Writer(tmp_path, start_step=0, tensorboard=True):
+        assert called == [([], "GPU")]
+    assert called[1:] == [str(tmp_path)]
+
+    def refuse(devices, kind):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    tensorflow.config.set_visible_devices = refuse
+    with Writer(tmp_path, start_step=0, tensorboard=True):
+        pass
+
+
 # Waiting and speed, by a clock that is told the time
 
 
@@ -234,7 +327,7 @@ class Arrays:
 def slow_batches(clock, seconds, number=9):
     for i in range(number):
         clock.wait(seconds)
-        yield {"sharp": np.full(2, i)}
+        yield {"sharp": jnp.full(2, i)}
 
 
 def test_the_first_batch_is_all_waiting(clock):

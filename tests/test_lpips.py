@@ -89,6 +89,7 @@ def test_the_smallest_size_is_the_smallest_that_is_finite(package, lpips, rng):
     assert not np.isfinite(package.LPIPSEvaluator(net="alexnet", replicate=False)(smaller, smaller)).all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_images_and_a_missing_package_are_told(lpips, photograph, monkeypatch):
     with pytest.raises(InputError, match="40x50 and 40x49"):
         lpips(photograph[:50, :40], photograph[:49, :40])

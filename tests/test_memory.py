@@ -11,7 +11,7 @@ LIMIT = 1.5e9  # bytes: issue 1/5
 
 def test_the_papers_step_at_256_fits_in_one_and_a_half_gigabytes():
     training = make_training(load_config("paper"), num_train_steps=10)
-    state = jax.eval_shape(training.init_fn, rng=jax.random.key(0))
+    state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, 256, 256, 3), "float32")
     batch = {"blurred": images, "sharp": images}
     compiled = jax.jit(training.train_step, donate_argnums=0).lower(state, batch).compile()

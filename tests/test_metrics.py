@@ -133,13 +133,14 @@ def test_the_padded_kind_takes_any_size(rng):
         metrics.score_pair(restored, sharp)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_sizes_and_types_are_checked(pair):
     restored, sharp = pair
     with pytest.raises(InputError, match=r"350x512 and 350x511"):
         metrics.psnr(restored, sharp[1:])
-    with pytest.raises(TypeError, match=r"(?i)uint8"):
+    with pytest.raises(TypeError, match="uint8"):
         metrics.score_pair(restored / np.float32(255), sharp / np.float32(255))
-    with pytest.raises(TypeError, match=r"(h w|_ _) 3"):
+    with pytest.raises(TypeError, match="h w 3"):
         metrics.psnr(restored[..., :1], sharp[..., :1])
 
 

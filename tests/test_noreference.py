@@ -88,6 +88,7 @@ def test_every_score_is_a_finite_float(rng):
         assert all(isinstance(value, float) and np.isfinite(value) for value in scores.values()), scores
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_images_and_missing_packages_are_told(photograph, monkeypatch):
     with pytest.raises(InputError, match=r"15x40.*16x16"):
         score_noreference(photograph[:40, :15])

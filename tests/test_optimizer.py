@@ -50,6 +50,14 @@ def test_keras_form_over_several_steps(scale):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize("adam_form", ["optax", "keras"])
+def test_a_state_that_was_not_made_under_jit_can_be_donated(adam_form):
+    tx = make_optimizer(learning_rate_fn=lambda _: 0.01, adam_form=adam_form)
+    gradient = tree(0)
+    _, state = jax.jit(tx.update, donate_argnums=1)(gradient, tx.init(tree(1)))
+    np.testing.assert_allclose(jax.tree.leaves(optax.tree.get(state, "mu"))[0], 0.1 * gradient["bias"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 def test_optax_form_is_optax_adam(scale):
     params, gradients = tree(0), [tree(i, scale) for i in range(1, 6)]

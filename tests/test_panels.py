@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drsn_jax.data.pairs import find_pairs
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.panels import find_changed_box, make_panel, save_png, stack_panels
+from drsn_jax.evaluation.validation import write_samples
 
 LABELS = ["blurred", "restored", "sharp"]
 
@@ -134,3 +136,17 @@ def test_a_failed_save_leaves_the_old_file(images, tmp_path, monkeypatch):
         save_png(images[2], target)
     np.testing.assert_array_equal(np.asarray(Image.open(target)), images[1])
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_samples_become_files_of_pairs_and_stay_as_they_are(images, tmp_path):
+    samples = [("cat-01-9px", images[0], images[2]), ("cat-02-10px", images[1], images[2])]
+    assert write_samples(samples[:1], tmp_path) == tmp_path
+    first = tmp_path / "blur" / "cat-01-9px.png"
+    before = first.stat()
+    write_samples(samples, tmp_path)
+    assert (first.stat().st_mtime_ns, first.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    pairs = find_pairs(tmp_path)
+    assert [pair.name for pair in pairs] == [name for name, _, _ in samples]
+    for pair, (_, blurred, sharp) in zip(pairs, samples, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(pair.blurred)), blurred)
+        np.testing.assert_array_equal(np.asarray(Image.open(pair.sharp)), sharp)

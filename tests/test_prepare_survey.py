@@ -261,6 +261,7 @@ def test_own_images_of_one_name_are_not_guessed_between(tmp_path):
     assert "have the same name but for the suffix" in _refused(survey)
 
 
+@pytest.mark.usefixtures("unchecked")  # numbers stand in for files
 def test_sides_are_matched_in_order_of_names():
     examples, problems = match_sides({"b": 1, "a": 2, "c": 3}, {"a": 4, "b": 5, "d": 6})  # type: ignore[dict-item]
     assert [(example.name, dict(example.files)) for example in examples] == [

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -16,6 +18,7 @@ import tiny
 from drsn_jax import processes
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
+from drsn_jax.lifeline import Lifeline
 from drsn_jax.training.checkpoint import read_checkpoint
 
 TIMEOUT = 1200  # other work may share the cores, and stop this for a while
@@ -36,13 +39,13 @@ drsn_jax.processes.HEARTBEAT_SECONDS = drsn_jax.processes.JOIN_SECONDS = 10_000
 class Run:
     """Two processes that train. All are killed at the end of `started`, whatever becomes of them."""
 
-    def __init__(self, workdir, folder, *, pause=(0, 0), **changes):
-        """Process r stops before its batch number pause[r] (0: never) until `go`."""
+    def __init__(self, workdir, folder, *, pause=(0, 0), own=({}, {}), **changes):
+        """Process r stops before its batch number pause[r] (0: never) until `go`, and has the options own[r] for itself."""
         self.folders, self.processes = [folder / f"process{process}" for process in range(2)], []
-        arguments = tiny.train_arguments(workdir, **OPTIONS | changes)
+        arguments = [tiny.train_arguments(workdir, **OPTIONS | changes | own[process]) for process in range(2)]
         for _ in range(5):
-            together = [*arguments, f"--coordinator=127.0.0.1:{free_port()}", "--num-processes=2"]
-            self.processes = [self._start(process, pause[process], together) for process in range(2)]
+            together = [f"--coordinator=127.0.0.1:{free_port()}", "--num-processes=2"]
+            self.processes = [self._start(process, pause[process], arguments[process] + together) for process in range(2)]
             if not self._port_was_taken():
                 return
             self.kill()
@@ -223,6 +226,17 @@ def test_sigterm_to_one_stops_both_after_the_same_step_and_a_second_run_is_refus
     assert ".lock" not in os.listdir(workdir)
 
 
+def test_an_image_that_one_alone_finds_damaged_ends_both_with_its_name(data, started, tmp_path):
+    """On a disk of its own, and in its second step: the other waits inside a computation."""
+    copy = shutil.copytree(data["pairs"]["train_dir"], tmp_path / "copy")
+    path = copy / "GOPR1" / "sharp" / "000001.png"
+    os.truncate(path, path.stat().st_size // 2)
+    (code, _, err), (other_code, _, other_err) = started(tmp_path / "run", own=({}, {"train_dir": copy}), **data["pairs"]).ends()
+    assert (code, other_code) == (2, 2), err + other_err
+    assert last_line(other_err).startswith(f"drsn-jax: {path} is damaged or cut short")
+    assert last_line(err) == f"drsn-jax: process 1 stopped: {last_line(other_err).removeprefix('drsn-jax: ')}"
+
+
 # How they join
 
 
@@ -396,3 +410,16 @@ def test_after_goodbye_everybody_may_go(three):
     for process in reversed(three):
         _, err = process.communicate(timeout=TIMEOUT)
         assert (process.returncode, err) == (0, "")
+
+
+def test_one_that_ends_with_another_says_no_second_reason(capsys):
+    lifeline = Lifeline({}, process=1)
+    lifeline._ending.acquire()  # as its thread does that tells why another has ended
+    failing = threading.Thread(target=lifeline.fail, args=("a",), kwargs={"code": 2, "here": "drsn-jax: a\n"}, daemon=True)
+    failing.start()
+    failing.join(0.3)
+    assert failing.is_alive()
+    assert capsys.readouterr().err == ""
+    lifeline._ending.release()
+    failing.join(60)
+    assert capsys.readouterr().err == "drsn-jax: a\n"

@@ -109,6 +109,7 @@ def test_black_images_stay_finite(sharp):
     assert np.isfinite([score.psnr, score.ssim_gaussian]).all()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_images_and_a_missing_package_are_told(sharp, monkeypatch):
     with pytest.raises(InputError, match="172x160 and 172x159"):
         score_realblur(sharp, sharp[1:])

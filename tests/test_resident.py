@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from drsn_jax.data import photos
+from drsn_jax.data.bad_images import BadImages
+from drsn_jax.data.camera_shake import BlurRecipe
 from drsn_jax.data.resident import make_bank, make_batch_fn, sample_window
-from drsn_jax.data.synthesis import BlurRecipe
 from drsn_jax.errors import InputError
 
 SIZES = ((9, 40), (30, 12), (16, 17))
@@ -177,22 +178,28 @@ def folder(tmp_path):
     return tmp_path / "trip"
 
 
+def all_of(number):
+    """Passes over none."""
+    return BadImages(number, what="photographs", skip=False)
+
+
 def test_a_folder_is_read_below_and_sorted(folder):
-    read = photos.read_photo_folder(folder)
-    assert list(read) == ["a.JPG", "b.png", "day2/c.webp", "day2/d.tif"]
+    found = photos.find_photos(folder)
+    read = photos.read_photos(found, bad_images=all_of(4))
+    assert list(found) == list(read) == ["a.JPG", "b.png", "day2/c.webp", "day2/d.tif"]
     np.testing.assert_array_equal(read["b.png"], coded(7, 20, 24))
     assert {image.dtype for image in read.values()} == {np.dtype(np.uint8)}
 
 
 def test_folders_that_cannot_be_read(folder, tmp_path):
     with pytest.raises(InputError, match=r"no folder .*nowhere; .*--config.train_dir=DIR"):
-        photos.read_photo_folder(tmp_path / "nowhere")
+        photos.find_photos(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty holds no photographs; .*\.jpg"):
-        photos.read_photo_folder(tmp_path / "empty")
+        photos.find_photos(tmp_path / "empty")
     (folder / "broken.png").write_bytes(b"not a PNG")
     with pytest.raises(InputError, match=r"broken\.png"):
-        photos.read_photo_folder(folder)
+        photos.read_photos(photos.find_photos(folder), bad_images=all_of(5))
 
 
 def test_hold_out_is_every_nth_and_shares_nothing():

@@ -172,7 +172,7 @@ def test_interruption_leaves_whole_files_only(tmp_path):
     assert same(folder / "a.png", output / "a.png")
 
 
-def test_full_device_asks_for_smaller_tiles_and_our_own_failures_keep_their_traceback(tmp_path):
+def test_full_device_asks_for_less_and_our_own_failures_keep_their_traceback(tmp_path):
     path = save(tmp_path / "a.png")
 
     def full(blurred):
@@ -183,6 +183,8 @@ def test_full_device_asks_for_smaller_tiles_and_our_own_failures_keep_their_trac
 
     [(_, message)] = run([path], tmp_path / "out", predict_fn=full, tile=96).failed
     assert "--tile=48" in message
+    [(_, message)] = run([path], tmp_path / "out", predict_fn=full, tile=None).failed
+    assert "use more devices, or restore in tiles (without --whole)" in message
     with pytest.raises(RuntimeError, match="a bug"):
         run([path], tmp_path / "out", predict_fn=broken)
 

@@ -8,12 +8,13 @@ import subprocess
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
-from drsn_jax.training.checkpoint import Checkpoints, find_checkpoint
+from drsn_jax.training.checkpoint import DELETED, Checkpoints, find_checkpoint
 from drsn_jax.training.state import TrainState
 from drsn_jax.training.train import count_steps
 
@@ -83,18 +84,31 @@ def test_the_state_holds_all_that_has_to_be_equal(whole):
     assert any(before[name].tobytes() != after[name].tobytes() for name in before if "critic_stats" in name)
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_killed_and_resumed_equals_one_go(kind, kinds, whole, tmp_path):
+def test_killed_and_resumed_equals_one_go(kinds, whole, tmp_path):
     workdir = tmp_path / "run"
-    process = tiny.start_pausing(workdir, tmp_path, before=5, wait_for="run/checkpoints/3", **kinds[kind])
+    process = tiny.start_pausing(workdir, tmp_path, before=5, wait_for="run/checkpoints/3", **kinds["pairs"])
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert tiny.steps_on_disk(workdir) == [3]
     assert max(tiny.losses(workdir)) == 4, "a later step was done and logged: it is to be done again, and to stand there once"
-    done = tiny.train(workdir, **kinds[kind])
+    done = tiny.train(workdir, **kinds["pairs"])
     assert "Resumed from step 3." in done.stdout
-    assert_same_run(workdir, whole(kind))
+    assert_same_run(workdir, whole("pairs"))
+
+
+def test_killed_twice_while_saving_after_every_step(kinds, whole, tmp_path):
+    """The other kind, at random moments, most of them within a save. Twenty more are in test_soak.py."""
+    workdir, rng, changes = tmp_path / "run", np.random.default_rng(0), kinds["resident"] | {"checkpoint_every_steps": 1}
+    tiny.kill_at_random(workdir, rng, lines=2, seconds=0.2, **changes)
+    left = tiny.steps_on_disk(workdir)
+    tiny.kill_at_random(workdir, rng, lines=2, seconds=0.2, **changes)
+    assert tiny.steps_on_disk(workdir) >= left
+    newest = tiny.steps_on_disk(workdir)[-1:]
+    done = tiny.train(workdir, **changes)
+    assert [line for line in done.stdout.splitlines() if "Resumed" in line] == [f"Resumed from step {step}." for step in newest]
+    assert_same_run(workdir, whole("resident"))
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"4", "5", "6"}, "nothing half-written stays"
 
 
 def test_sigterm_saves_at_once_and_the_rest_is_the_same(kinds, whole, tmp_path):
@@ -221,6 +235,21 @@ def test_without_an_evaluation_the_newest_three_are_kept(tmp_path):
             checkpoints.save(step, small_state())
     assert tiny.steps_on_disk(tmp_path) == [3, 4, 5]
     assert find_checkpoint(tmp_path).name == "5"
+
+
+def test_killed_while_an_old_one_is_deleted(tmp_path, monkeypatch):
+    """Found by twenty kills: of a checkpoint without its metrics Orbax would never let go."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # never comes to it
+        with Checkpoints(tmp_path, config={}) as checkpoints:
+            for step in range(1, 6):
+                checkpoints.save(step, small_state())
+        assert tiny.steps_on_disk(tmp_path) == [3, 4, 5], "whole, or not there"
+        assert {path.name for path in (tmp_path / "checkpoints" / DELETED).iterdir()} == {"1", "2"}
+    with Checkpoints(tmp_path, config={}) as checkpoints:
+        checkpoints.save(6, small_state())
+        checkpoints.wait()
+        assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "5", "6"}
 
 
 def test_workdir_of_another_configuration_is_refused_by_key(kinds, copied):

@@ -24,7 +24,7 @@ def _quick_compiles():
 
 
 def images(seed=0, batch=2, size=7, channels=CHANNELS, offset=0.0):
-    return np.random.default_rng(seed).normal(offset, 1, (batch, size, size + 2, channels)).astype(np.float32)
+    return jnp.array(np.random.default_rng(seed).normal(offset, 1, (batch, size, size + 2, channels)).astype(np.float32))
 
 
 def relu(x):
@@ -77,7 +77,7 @@ def test_negative_features_survive_unlike_under_relu():
 
 def test_each_channel_of_each_image_has_its_own_threshold():
     x, t = images(), np.random.default_rng(1).uniform(0, 1.5, (2, 1, 1, CHANNELS)).astype(np.float32)
-    np.testing.assert_allclose(soft_threshold(jnp.array(x), jnp.array(t)), proximal_l1(x, t), atol=1e-6)
+    np.testing.assert_allclose(soft_threshold(x, jnp.array(t)), proximal_l1(x, t), atol=1e-6)
 
 
 def test_gradients():
@@ -142,7 +142,7 @@ def test_block_equals_numpy(order, convs, norm, threshold_norm):
     variables = randomised({name: variables[name] for name in variables if name != THRESHOLDS})
     out, sown = block.apply(variables, x, mutable=[THRESHOLDS])
     plain = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
-    residual = residual_of(x.astype(np.float64), plain, order=order, norm=norm, convs=convs)
+    residual = residual_of(np.asarray(x, np.float64), plain, order=order, norm=norm, convs=convs)
     if shrinkage:
         stats = plain.get("batch_stats", {}).get("threshold", {})
         tau, magnitude = thresholds_of(residual, plain["params"]["threshold"], stats, threshold_norm)
@@ -181,7 +181,7 @@ def test_pre_ends_in_a_convolution_and_begins_with_a_relu():
     x = images()
     block = ResidualShrinkageBlock(train=False, block_order="pre", shrinkage=False, norm="none")
     variables = block.init(jax.random.key(0), x)
-    negative = -np.abs(x)
+    negative = -jnp.abs(x)
     np.testing.assert_allclose(
         block.apply(variables, negative), negative, atol=1e-6, err_msg="all below 0: nothing gets through (zero biases)"
     )

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from drsn_jax import config_values
 from drsn_jax.config import load_config
-from drsn_jax.data.synthesis import BlurRecipe, blur_linear, camera_noise, path_to_kernel, shake_kernels, shake_path, synthesise
+from drsn_jax.data.camera_shake import BlurRecipe, blur_linear, path_to_kernel, shake_kernels, shake_path
+from drsn_jax.data.synthesis import camera_noise, synthesise
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_recipe
 

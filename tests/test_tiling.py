@@ -113,6 +113,13 @@ def test_large_image_is_one_compilation():
     assert compiled == [(1, 96, 96, 3)]
 
 
+def test_without_a_tile_nothing_is_cut():
+    identity = Identity()
+    image = image_of(333, 1002)
+    np.testing.assert_allclose(restore_array(image, predict_fn=identity, stride=4, tile=None), image, atol=1e-6)
+    assert identity.shapes == [(1, 336, 1004, 3)]
+
+
 def test_padding_mirrors_the_image():
     seen = []
     image = image_of(14, 18)
@@ -162,9 +169,9 @@ def test_mistakes_are_named(image, options, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_other_shapes_are_refused():
-    # Any exception: where the tests check the annotations at run time, those come first.
-    with pytest.raises(Exception, match="h w 3"):
+    with pytest.raises(InputError, match="h w 3"):
         restore_array(np.zeros((8, 8), np.float32), predict_fn=Identity(), stride=4)
 
 
@@ -174,7 +181,7 @@ def test_shape_changing_network_is_refused():
 
 
 def test_restoration_needs_no_tensorflow():
-    modules = ["tiling", "photo", "exif", "png16", "encoding", "decoding", "images", "jobs", "restore"]
+    modules = ["tiling", "photo", "exif", "png16", "encoding", "decoding", "images", "jobs", "restore", "spread"]
     code = "import sys\n" + "\n".join(f"import drsn_jax.restoration.{name}" for name in modules)
     code += "\nassert not {'tensorflow', 'tensorflow_datasets', 'clu'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

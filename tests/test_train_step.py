@@ -502,7 +502,7 @@ def shrunken(name, **changes):
 def test_shipped_configurations_take_a_step(name):
     config = shrunken(name)
     training = make_training(config, num_train_steps=10)
-    state = jax.jit(training.init_fn)(rng=jax.random.key(0))
+    state = jax.jit(training.init)(jax.random.key(0))
     sharp = np.random.default_rng(0).uniform(-1, 1, (config["batch_size"], 32, 32, 3)).astype(np.float32)
     batch = {"blurred": jnp.asarray((sharp + np.roll(sharp, 1, 1)) / 2), "sharp": jnp.asarray(sharp)}
     after, metrics = jax.jit(training.train_step)(state, batch)

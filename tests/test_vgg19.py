@@ -67,7 +67,7 @@ def features(image, stored, layer, content_input):
 @pytest.mark.parametrize("layer", ["conv1_1", "conv2_2", "conv3_3"])
 def test_features_equal_numpy(layer, content_input, params, stored):
     image = np.random.default_rng(0).uniform(-1, 1, (12, 16, 3)).astype(np.float32)
-    seen = VGG19(layer, content_input).apply({"params": load_vgg19(layer)}, image[None])[0]
+    seen = VGG19(layer, content_input).apply({"params": load_vgg19(layer)}, jnp.array(image[None]))[0]
     expected = features(image, stored, layer, content_input)
     assert seen.shape == expected.shape
     np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5 * expected.max())

@@ -5,6 +5,7 @@ A process has one CPU device and the compilations of earlier ones; in this proce
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import orbax.checkpoint as ocp
 from PIL import Image, ImageFilter
 
 from drsn_jax.experiment import make_training
+from drsn_jax.locks import LOCK_FILE
 from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
 
 SIZE = (64, 48)  # width and height of every photograph
@@ -122,6 +124,23 @@ def start_pausing(workdir, folder: Path, *, before: int, wait_for: str, **change
     return process
 
 
+def kill_at_random(workdir, rng: np.random.Generator, *, lines: int, seconds: float, **changes) -> None:
+    """Starts a training, kills it a random time below `seconds` after it has said up to `lines` steps, and checks what it left."""
+    argv = [sys.executable, "-m", "drsn_jax", *train_arguments(workdir, **changes)]
+    with subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = (line for line in process.stdout if line.startswith(("Training on ", "step ")))
+        for _ in range(rng.integers(0, lines + 1)):
+            next(said)
+        time.sleep(rng.uniform(0, seconds))
+        saved = steps_on_disk(workdir)
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it had ended already"
+    assert set(saved[-1:]) <= set(steps_on_disk(workdir)), "what was saved stays"
+    assert not lines or (workdir / LOCK_FILE).exists(), "a lock that nobody holds any more"
+
+
 def write_photos(folder: Path, photograph: np.ndarray) -> Path:
     """Five photographs."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +161,7 @@ def write_gopro(root: Path, photograph: np.ndarray) -> Path:
 
 
 def steps_on_disk(workdir: Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
 
 
 def read_metrics(workdir: Path) -> list[dict]:
@@ -166,8 +185,8 @@ def read_state(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Every array of a checkpoint by its path, the keys of random streams as their data."""
     config = json.loads((workdir / "config.json").read_text())
     stored = json.loads((workdir / "checkpoints" / str(step) / "config" / "metadata").read_text())
-    init_fn = make_training(stored, num_train_steps=config["num_train_steps"]).init_fn
-    abstract = with_sharding(jax.eval_shape(init_fn, rng=jax.random.key(0)), replicated(make_mesh()))
+    training = make_training(stored, num_train_steps=config["num_train_steps"])
+    abstract = with_sharding(jax.eval_shape(training.init, jax.random.key(0)), replicated(make_mesh()))
     state = ocp.StandardCheckpointer().restore((workdir / "checkpoints" / str(step) / "state").resolve(), abstract)
     leaves = jax.tree_util.tree_leaves_with_path(state.replace(rng=jax.random.key_data(state.rng)))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

@@ -161,8 +161,8 @@ def _stepping(step: TrainStep | Callable[..., Any], state: Any, batch: Batch) ->
 
 
 def _init_state(config: Config) -> TrainState:
-    init_fn = make_training(config, num_train_steps=config["num_train_steps"]).init_fn
-    return jax.jit(init_fn)(rng=make_keys(config["seed"]).state)
+    training = make_training(config, num_train_steps=config["num_train_steps"])
+    return jax.jit(training.init)(make_keys(config["seed"]).state)
 
 
 def _draw_batch(config: Config, *, rows: int) -> Batch:

@@ -98,8 +98,8 @@ def prepare_photos(arguments: argparse.Namespace) -> int:
     """Runs `prepare photos`."""
     from functools import partial
 
+    from drsn_jax.data.camera_shake import BlurRecipe
     from drsn_jax.data.photo_pairs import PhotoPairs, describe, list_photos, make_photo_pairs, plan_photo_pairs
-    from drsn_jax.data.synthesis import BlurRecipe
 
     recipe = BlurRecipe(
         length=_pair("blur-length", arguments.blur_length),

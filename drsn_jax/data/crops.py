@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from drsn_jax.data.bad_images import BadImages
 from drsn_jax.data.frames import ImageFile, fit_frame, fitted_size, image_size, read_rgb
 from drsn_jax.errors import InputError
 
@@ -14,9 +16,10 @@ from drsn_jax.errors import InputError
 class CropLoader:
     """Number of a pair and four random draws -> the same window, mirroring and turn of its two images. For many threads at once.
 
-    `files` are (blurred, sharp), paths or stored images; `decode` is `read_rgb` or its equal. `flip` mirrors every other sample
-    left to right, `rotate` turns by 0 to 3 quarters. With `cache_limit_bytes`, fitted frames stay in `frames` and nothing is decoded
-    twice: sum of height * width * 6 bytes (GoPro's 2,103 pairs at full size: 11.6 GB); `InputError` at once where that exceeds the limit.
+    `files` are (blurred, sharp), paths or stored images; `decode` is `read_rgb` or its equal. Where `bad_images` passes over a pair that
+    cannot be read, the one after it takes its place, cut by the same draws. `flip` mirrors every other sample left to right, `rotate`
+    turns by 0 to 3 quarters. With `cache_limit_bytes`, fitted frames stay in `frames` and nothing is decoded twice: sum of
+    height * width * 6 bytes (GoPro's 2,103 pairs at full size: 11.6 GB); `InputError` at once where that exceeds the limit.
     """
 
     def __init__(
@@ -28,12 +31,14 @@ class CropLoader:
         flip: bool = False,
         rotate: bool = False,
         cache_limit_bytes: int | None = None,
+        bad_images: BadImages | None = None,
         decode: Callable[[ImageFile], UInt8[np.ndarray, "h w 3"]] = read_rgb,
     ):
         """Nothing is read yet, but for the headers when the memory of a cache has to be counted."""
         self.files, self.frame, self.crop_size, self.decode = files, frame, crop_size, decode
         self.flip, self.rotate, self.cache = flip, rotate, cache_limit_bytes is not None
         self.frames: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.bad_images = bad_images or BadImages(len(files), what="pairs", skip=False)
         if cache_limit_bytes is not None:
             self._check_memory(cache_limit_bytes)
 
@@ -42,7 +47,9 @@ class CropLoader:
 
         Raises `InputError` when a file is unreadable, too small, or not of its partner's size.
         """
-        images = self.frames.get(int(number)) or self._fit(int(number))
+        following = ((int(number) + i) % len(self.files) for i in range(len(self.files)))
+        read = (self.frames.get(i) or self.bad_images.read(str(self.files[i][0]), partial(self._fit, i)) for i in following)
+        images = next(images for images in read if images is not None)
         down, right, mirror, turn = draws.tolist()
         height, width = (extent - self.crop_size + 1 for extent in images[0].shape[:2])
         top, left = int(down * height), int(right * width)
@@ -70,8 +77,8 @@ class CropLoader:
 
     def _check_memory(self, limit: int) -> None:
         with ThreadPoolExecutor(8) as pool:
-            sizes = pool.map(image_size, [blurred for blurred, _ in self.files])
-            fitted = [fitted_size(size, frame=self.frame, crop_size=self.crop_size) for size in sizes]
+            sizes = pool.map(lambda files: self.bad_images.read(str(files[0]), partial(image_size, files[0])), self.files)
+            fitted = [fitted_size(size, frame=self.frame, crop_size=self.crop_size) for size in sizes if size is not None]
         needed = sum(height * width * 6 for height, width in fitted)
         if needed > limit:
             raise InputError(

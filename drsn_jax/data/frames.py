@@ -4,22 +4,22 @@ Pillow and numpy only: whatever `read_rgb` reads can be trained on, evaluated an
 """
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from drsn_jax.errors import InputError
+from drsn_jax.errors import BadImageError, InputError
 
 FRAMES = ("resize", "half_crop", "crop")
 _TURNED = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
 
 
+@runtime_checkable
 class ImageFile(Protocol):
     """What an image is read from: a `Path`, a file of an archive, an image of a prepared data set. `str` of it names it to people.
 
@@ -39,21 +39,21 @@ def read_rgb(path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     """Decode all of one image file.
 
     Returns uint8 [h w 3], RGB, 0..255, upright (EXIF orientation applied). Grey, palette and CMYK are converted, alpha is
-    dropped, 16-bit grey is scaled by 1/257. Raises `InputError` naming the file when it is missing, empty, damaged, cut short,
+    dropped, 16-bit grey is scaled by 1/257. Raises `BadImageError` naming the file when it is missing, empty, damaged, cut short,
     not an image, or holds floating-point values.
     """
     with _opening(path) as image:
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F":
-            raise InputError(f"{path} holds floating-point values, whose range is anyone's guess; save it with 8 or 16 bits a channel")
+            raise BadImageError(f"{path} holds floating-point values, whose range is anyone's guess; save it with 8 or 16 bits a channel")
         if upright.mode == "I" or upright.mode.startswith("I;16"):
             return _from_16_bits(np.asarray(upright), path)
         return np.array(upright.convert("RGB"))
 
 
 def image_size(path: str | ImageFile) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header alone; raises `InputError` as `read_rgb` does."""
+    """(height, width) of the upright image, from the file's header alone; raises `BadImageError` as `read_rgb` does."""
     if (known := getattr(path, "size", None)) is not None:
         return known
     with _opening(path) as image:
@@ -62,9 +62,12 @@ def image_size(path: str | ImageFile) -> tuple[int, int]:
 
 def contents_of(file: ImageFile) -> bytes:
     """The encoded image, or nothing where a path cannot be read: `read_rgb` will say why."""
-    if isinstance(file, Path) and not (file.is_file() and os.access(file, os.R_OK)):
+    if isinstance(file, Path) and not file.is_file():
         return b""
-    return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def check_whole(contents: bytes, *, name: str) -> None:
@@ -120,7 +123,7 @@ def smallest_size(*, frame: str, crop_size: int) -> int:
 
 @contextmanager
 def _opening(file: str | ImageFile) -> Iterator[Image.Image]:
-    """Open an image; whatever a decoder raises on damaged data, here or in the caller's block, becomes an `InputError`."""
+    """Open an image; whatever a decoder raises on damaged data, here or in the caller's block, becomes a `BadImageError`."""
     file = Path(file) if isinstance(file, str) else file
     path = file if isinstance(file, Path) else None
     try:
@@ -130,7 +133,7 @@ def _opening(file: str | ImageFile) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         empty = not path.exists() or path.stat().st_size == 0 if path else not file.read_bytes()
-        raise InputError(f"{file} {_trouble(path, error, empty=empty)}") from error
+        raise BadImageError(f"{file} {_trouble(path, error, empty=empty)}") from error
 
 
 def _trouble(path: Path | None, error: Exception, *, empty: bool) -> str:
@@ -161,6 +164,6 @@ def _orientation(image: Image.Image) -> int:
 
 def _from_16_bits(values: np.ndarray, path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
     if values.min() < 0 or values.max() > 65535:  # mode "I" holds 32 bits
-        raise InputError(f"{path} holds grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")
+        raise BadImageError(f"{path} holds grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")
     grey = np.rint(values / 257).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)

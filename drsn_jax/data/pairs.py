@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from drsn_jax.data.bad_images import BadImages
 from drsn_jax.data.frames import ImageFile, image_size, read_rgb
 from drsn_jax.errors import InputError
 
@@ -63,18 +64,25 @@ def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_
     return _match(blurred, sharp, str(blurred_folder), str(sharp_folder))
 
 
-def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None) -> None:
-    """Check the headers of all images, a few seconds for GoPro's 2,103 pairs; pixels are not decoded.
+def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_images: BadImages | None = None) -> list[Pair]:
+    """Check the headers of all images, a few seconds for GoPro's 2,103 pairs; pixels are not decoded. Returns the pairs.
 
-    Raises `InputError` naming the first file, in the order of `pairs`, that cannot be opened, whose size differs from its
-    partner's, or whose height or width (pixels) is below `min_size`; also when there is no pair at all.
+    Those that `bad_images` passes over because they cannot be opened are left out. Raises `InputError` naming the first file, in the
+    order of `pairs`, that cannot be opened, whose size differs from its partner's, or whose height or width (pixels) is below
+    `min_size`; also when there is no pair at all.
     """
     if not pairs:
         raise InputError("No pairs of images were given; at least one is needed")
+    bad_images = bad_images or BadImages(len(pairs), what="pairs", skip=False)
+
+    def sizes_of(pair: Pair) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        return bad_images.read(str(pair.blurred), lambda: (image_size(pair.blurred), image_size(pair.sharp)))
+
+    readable = []
     with ThreadPoolExecutor(8) as pool:
-        blurred_sizes = pool.map(image_size, [pair.blurred for pair in pairs])
-        sharp_sizes = pool.map(image_size, [pair.sharp for pair in pairs])
-        for pair, blurred, sharp in zip(pairs, blurred_sizes, sharp_sizes, strict=True):
+        opened = ((pair, *sizes) for pair, sizes in zip(pairs, pool.map(sizes_of, pairs), strict=True) if sizes)
+        for pair, blurred, sharp in opened:
+            readable.append(pair)
             if blurred != sharp:
                 raise InputError(
                     f"{pair.blurred} is {_shown(blurred)} and {pair.sharp} is {_shown(sharp)} (height x width); "
@@ -85,6 +93,7 @@ def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None) -> None:
                     f"{pair.blurred} is {_shown(blurred)} (height x width), at least {min_size}x{min_size} is needed; "
                     "use smaller crops (--config.crop_size) or remove the pair"
                 )
+    return readable
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:

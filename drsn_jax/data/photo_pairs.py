@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, UInt8
 
+from drsn_jax.data.camera_shake import BlurRecipe
 from drsn_jax.data.frames import image_size, read_rgb
 from drsn_jax.data.making import Example, Line
 from drsn_jax.data.pairs import IMAGE_SUFFIXES, list_images
-from drsn_jax.data.synthesis import BlurRecipe, synthesise
+from drsn_jax.data.synthesis import synthesise
 from drsn_jax.errors import InputError
 
 SIZE_CLASS = 256  # whole photographs are padded to multiples of it: one compilation for each size that occurs

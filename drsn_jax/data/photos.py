@@ -1,15 +1,19 @@
 """Photographs for resident data: a user's folder, or those that installed packages carry (the demo)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, UInt8
 
+from drsn_jax.data.bad_images import BadImages
+from drsn_jax.data.camera_shake import BlurRecipe
 from drsn_jax.data.pairs import IMAGE_SUFFIXES, read_rgb
-from drsn_jax.data.synthesis import BlurRecipe, synthesise
+from drsn_jax.data.synthesis import synthesise
 from drsn_jax.errors import InputError
 
 # Held out by subject, chosen before anything was trained; the stereo pair of the motorcycle stays on the training side.
@@ -20,7 +24,8 @@ DEMO_TRAINING = (
 DEMO_HELD_OUT = ("skimage:chelsea.png", "skimage:coffee.png", "sklearn:china.jpg")
 
 Sample = tuple[str, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]  # name, blurred, sharp
-Photographs = dict[str, UInt8[np.ndarray, "h w 3"]]
+Photographs = dict[str, UInt8[np.ndarray, "_ _ 3"]]  # of any sizes
+T = TypeVar("T")
 
 
 def read_demo_photos(names: Sequence[str]) -> Photographs:
@@ -39,28 +44,29 @@ def read_demo_photos(names: Sequence[str]) -> Photographs:
     return {name.split(":")[1].split(".")[0]: read_rgb(folders[name.split(":")[0]] / name.split(":")[1]) for name in names}
 
 
-def read_photo_folder(folder: Path) -> Photographs:
-    """Reads every image below a folder, uint8 RGB, by relative name in sorted order.
-
-    Raises InputError if there is no such folder, no image in it, or an image that cannot be read.
-    """
+def find_photos(folder: Path) -> dict[str, Path]:
+    """Every image below a folder, by relative name in sorted order. Raises InputError if there is no such folder, or no image in it."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of photographs (--config.train_dir=DIR).")
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(IMAGE_SUFFIXES)}.")
-    return {str(path.relative_to(folder)): read_rgb(path) for path in paths}
+    return {str(path.relative_to(folder)): path for path in paths}
 
 
-def hold_out(photographs: Photographs, *, every: int) -> tuple[Photographs, Photographs]:
+def hold_out(found: Mapping[str, T], *, every: int) -> tuple[dict[str, T], dict[str, T]]:
     """Splits off every n-th photograph by sorted name for validation. Raises InputError if nothing is left to train on."""
-    held = {name: image for i, (name, image) in enumerate(photographs.items()) if i % every == 0}
-    training = {name: image for name, image in photographs.items() if name not in held}
+    held = {name: found[name] for i, name in enumerate(found) if i % every == 0}
+    training = {name: found[name] for name in found if name not in held}
     if not training:
-        raise InputError(
-            f"{len(photographs)} photographs are too few to hold out every {every}th; give more, or an --config.eval_dir of pairs."
-        )
+        raise InputError(f"{len(found)} photographs are too few to hold out every {every}th; give more, or an --config.eval_dir of pairs.")
     return training, held
+
+
+def read_photos(found: Mapping[str, Path], *, bad_images: BadImages) -> Photographs:
+    """Reads photographs, uint8 RGB, but for those that `bad_images` passes over. Raises InputError for one that cannot be read."""
+    read = {name: bad_images.read(str(path), partial(read_rgb, path)) for name, path in found.items()}
+    return {name: image for name, image in read.items() if image is not None}
 
 
 def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: int, key: PRNGKeyArray) -> list[Sample]:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from drsn_jax.data.bad_images import BadImages
 from drsn_jax.data.crops import CropLoader, half_of_memory
-from drsn_jax.data.frames import FRAMES, ImageFile, contents_of, plain_format, read_rgb
+from drsn_jax.data.frames import ImageFile, contents_of, plain_format, read_rgb
 from drsn_jax.data.pairs import Pair
+from drsn_jax.data.stream_checks import check_samples, check_stream
 from drsn_jax.errors import InputError
 
 
@@ -35,6 +37,7 @@ def make_batches(
     noise_variance: tuple[float, float] = (0.0, 0.0),
     cache: bool = False,
     cache_limit_bytes: int | None = None,
+    bad_images: BadImages | None = None,
     process_index: int = 0,
     process_count: int = 1,
     prefetch: int = 2,
@@ -47,13 +50,22 @@ def make_batches(
     `noise_variance` is a range on the scale [0, 1]: Gaussian noise is added to the blurred crop, its standard deviation uniform
     between the range's square roots, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded to k/255.
     Process p of n makes the p-th of n equal parts of each batch. Raises `InputError`: at once on impossible arguments and without
-    TensorFlow; on a damaged image, by name, when its turn comes.
+    TensorFlow; on a damaged image, by name, when its turn comes, unless `bad_images` passes it over (see `CropLoader`).
     """
-    _check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
-    _check_samples(crop_size, frame, seed, noise_variance)
+    check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
+    check_samples(crop_size, frame, seed, noise_variance)
     files = [(pair.blurred, pair.sharp) for pair in pairs]
     limit = None if not cache else half_of_memory() if cache_limit_bytes is None else cache_limit_bytes
-    load = CropLoader(files, frame=frame, crop_size=crop_size, flip=flip, rotate=rotate, cache_limit_bytes=limit, decode=_decode_rgb)
+    load = CropLoader(
+        files,
+        frame=frame,
+        crop_size=crop_size,
+        flip=flip,
+        rotate=rotate,
+        cache_limit_bytes=limit,
+        bad_images=bad_images,
+        decode=_decode_rgb,
+    )
     faults: dict[int, InputError] = {}
     sample_fn = _make_sample_fn(load, faults, seed=seed, noise_variance=noise_variance)
     stop = np.iinfo(np.int64).max if num_steps is None else (start_step + num_steps) * batch_size
@@ -162,39 +174,3 @@ def _iterate(
             yield batch
     finally:
         load.frames.clear()  # TensorFlow keeps the function, and with it the frames, for longer than the iterator lives
-
-
-def _check_stream(
-    num_pairs: int, batch_size: int, start_step: int, num_steps: int | None, rank: int, process_count: int, prefetch: int
-) -> None:
-    if num_pairs < 1:
-        raise InputError("No pairs of images were given; at least one is needed")
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("start_step", start_step, 0),
-        ("num_steps", num_steps or 0, 0),
-        ("process_count", process_count, 1),
-        ("prefetch", prefetch, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name}={value} is impossible; use {least} or more")
-    if not 0 <= rank < process_count:
-        raise InputError(f"process_index={rank} is not among {process_count} processes; use 0 to {process_count - 1}")
-    if batch_size % process_count:
-        fitting = -(-batch_size // process_count) * process_count
-        raise InputError(
-            f"batch_size={batch_size} does not divide over {process_count} processes; "
-            f"use a multiple of {process_count} (--config.batch_size={fitting})"
-        )
-
-
-def _check_samples(crop_size: int, frame: str, seed: int, noise_variance: tuple[float, float]) -> None:
-    if crop_size < 1:
-        raise InputError(f"crop_size={crop_size} is impossible; use 1 or more")
-    if frame not in FRAMES:
-        raise InputError(f"frame={frame!r} is unknown; use one of {', '.join(FRAMES)}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed} is impossible; use a whole number from 0 to 2**63 - 1")
-    low, high = noise_variance
-    if not 0 <= low <= high < np.inf:
-        raise InputError(f"noise_variance=({low}, {high}) is no range; use 0 <= low <= high on the scale [0, 1], such as (0, 0.001)")

@@ -12,7 +12,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
 
-from drsn_jax.data.synthesis import BlurRecipe, camera_noise, synthesise
+from drsn_jax.data.camera_shake import BlurRecipe
+from drsn_jax.data.synthesis import camera_noise, synthesise
 from drsn_jax.errors import InputError
 
 
@@ -27,7 +28,7 @@ class Bank:
     channels: int = struct.field(pytree_node=False)
 
 
-def make_bank(images: Sequence[UInt8[np.ndarray, "h w c"]], *, names: Sequence[str], crop_size: int) -> Bank:
+def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Sequence[str], crop_size: int) -> Bank:
     """Lays images [h w 3], or pairs [h w 6] (blurred, sharp), end to end.
 
     Raises InputError if there are none, or if one (its name is given) is smaller than the crop.
@@ -103,7 +104,7 @@ def make_batch_fn(
     """
     recipe.check()
 
-    def example(bank: Bank, key: PRNGKeyArray) -> dict[str, jax.Array]:
+    def example(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "h w 3"]]:
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
@@ -115,7 +116,7 @@ def make_batch_fn(
             blurred, sharp = synthesise(blur_key, window, recipe)
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}
 
-    def batch(bank: Bank, key: PRNGKeyArray) -> dict[str, jax.Array]:
+    def batch(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:
         return jax.vmap(example, in_axes=(None, 0))(bank, jax.random.split(key, batch_size))
 
     return batch

@@ -5,11 +5,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from drsn_jax.data.pairs import Pair, find_pairs
 from drsn_jax.data.prepared_sets import PreparedSet, choose_split, content_hash, find_prepared, is_prepared_spec
-from drsn_jax.errors import InputError
+from drsn_jax.errors import BadImageError, InputError
 
 
 class _Records:
@@ -54,18 +54,18 @@ class StoredImage:
     records: _Records = field(repr=False, compare=False)
 
     def read_bytes(self) -> bytes:
-        """The encoded image. Raises `InputError` naming it where it cannot be read."""
+        """The encoded image. Raises `BadImageError` naming it where it cannot be read."""
         try:
             return self.records.read(self.number)[self.feature]
         except InputError:  # a package that is missing
             raise
         except (OSError, ValueError, RuntimeError, IndexError, KeyError) as error:
-            raise InputError(
+            raise BadImageError(
                 f"{self} cannot be read from {self.records.folder} ({' '.join(str(error).split())[:200]}); "
                 "prepare the data set again with --overwrite"
             ) from error
 
-    def open(self, mode: str = "rb", /) -> IO[bytes]:
+    def open(self, mode: str = "rb", /) -> io.BytesIO:
         """A binary stream of it."""
         return io.BytesIO(self.read_bytes())
 

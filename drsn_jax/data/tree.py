@@ -68,7 +68,7 @@ class Tree:
         return self.files[name].read_bytes()
 
 
-def open_tree(path: str | Path, *, archives: Sequence[str] = ()) -> Tree:
+def open_tree(path: str | os.PathLike[str], *, archives: Sequence[str] = ()) -> Tree:
     """The files below a folder, or of a .zip file. Hidden ones and macOS's `__MACOSX` are passed over.
 
     .zip files directly in a folder whose names fit one of the `archives` patterns stand for their contents; where the same file

@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
     shift: Int[Array, "2"]
 
 
-def to_spectrum(image: UInt8[Array, "h w 3"]) -> Complex[Array, "h w/2+1"]:
+def to_spectrum(image: UInt8[Array, "h w 3"]) -> Complex[Array, "h half"]:
     """The Fourier transform of the mean of the channels, less its own mean.
 
     The mean moves a circular cross-correlation up or down as a whole; without it float32 keeps more digits of the peak.
@@ -78,7 +78,7 @@ def to_spectrum(image: UInt8[Array, "h w 3"]) -> Complex[Array, "h w/2+1"]:
     return jnp.fft.rfft2(gray - gray.mean())
 
 
-def find_shift(truth: Complex[Array, "h w/2+1"], restored: Complex[Array, "h w/2+1"], *, width: int) -> Int[Array, "2"]:
+def find_shift(truth: Complex[Array, "h half"], restored: Complex[Array, "h half"], *, width: int) -> Int[Array, "2"]:
     """(down, right) in whole pixels that brings `restored` onto `truth`, both from `to_spectrum`.
 
     Where the circular cross-correlation Re ifft2(X conj Z) is largest, not normalised (phase correlation is another thing), counted
@@ -110,8 +110,8 @@ def find_covered(size: tuple[int, ...], shift: Int[Array, "2"]) -> Bool[Array, "
 def register(
     truth: UInt8[Array, "h w 3"],
     restored: UInt8[Array, "h w 3"],
-    truth_spectrum: Complex[Array, "h w/2+1"],
-    restored_spectrum: Complex[Array, "h w/2+1"],
+    truth_spectrum: Complex[Array, "h half"],
+    restored_spectrum: Complex[Array, "h half"],
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 3"], Int[Array, "2"]]:
     """The two images as the benchmark compares them, and the shift: truth and scaled, moved restored image, black beyond its edge.
 

@@ -176,3 +176,13 @@ def score_pair(restored: Image, sharp: Image) -> dict[str, Float[Array, ""]]:
         "ssim_skimage": ssim_skimage(restored, sharp),
         "ssim_matlab_rgb": _ssim(_mix_channels(moments)),
     }
+
+
+def score_batch(restored: Float[Array, "b h w 3"], sharp: Float[Array, "b h w 3"]) -> dict[str, Float[Array, " b"]]:
+    """`score_pair` of every pair of a batch in [-1, 1], rounded to uint8 as files would hold it; 11x11 at least.
+
+    An image with a value that is not finite scores NaN: as uint8 it would be some image. Raises as the single metrics do.
+    """
+    restored_uint8, sharp_uint8 = (jnp.rint(jnp.clip((x + 1) / 2, 0, 1) * 255).astype(jnp.uint8) for x in (restored, sharp))
+    finite = jnp.isfinite(restored).all((1, 2, 3))
+    return {name: jnp.where(finite, value, jnp.nan) for name, value in jax.vmap(score_pair)(restored_uint8, sharp_uint8).items()}

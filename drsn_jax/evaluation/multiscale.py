@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.metrics import C1, C2, check_pair, gaussian_weights
@@ -77,9 +77,9 @@ def _combine(moments: Sequence[Float[Array, "12 _ _"]]) -> Float[Array, ""]:
 
 
 @jax.jit
-def _to_planes(image: Shaped[Array | np.ndarray, "h w 3"]) -> Float[Array, "3 h w"]:
+def _to_planes(image: Float[Array | np.ndarray, "h w 3"]) -> Float[Array, "3 h w"]:
     """Variances do not feel the shift by 128, and smaller squares keep more of float32's digits."""
-    return jnp.moveaxis(image, -1, 0).astype(jnp.float32) - _MIDDLE
+    return jnp.moveaxis(jnp.asarray(image, jnp.float32), -1, 0) - _MIDDLE
 
 
 def ssim_map(restored: Float[Array | np.ndarray, "h w 3"], sharp: Float[Array | np.ndarray, "h w 3"]) -> Float[Array, "H W 3"]:
@@ -111,7 +111,7 @@ def ms_ssim(restored: Image, sharp: Image) -> Float[Array, ""]:
     differ, TypeError where the arrays are not uint8 RGB.
     """
     check_multiscale(restored, sharp)
-    return ms_ssim_of_floats(restored, sharp)
+    return ms_ssim_of_floats(jnp.asarray(restored, jnp.float32), jnp.asarray(sharp, jnp.float32))
 
 
 def check_multiscale(restored: Image, sharp: Image) -> None:

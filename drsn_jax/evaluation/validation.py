@@ -1,13 +1,14 @@
 """Full-frame evaluation during training: every validation image at every noise variance, and panels of some."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from drsn_jax.data.photos import Sample
-from drsn_jax.evaluation.panels import make_panel, stack_panels
+from drsn_jax.evaluation.panels import make_panel, save_png, stack_panels
 from drsn_jax.evaluation.protocols import add_noise, apply_protocol
 from drsn_jax.evaluation.scoring import Case, ImageScore, score_images, summarise
 
@@ -49,7 +50,7 @@ class Validation(NamedTuple):
 
 
 def validate(
-    samples_fn: Callable[[], Iterator[Sample]],
+    samples_fn: Callable[[], Iterator[Sample | None]],
     *,
     restore_fn: Callable[[Image], Image],
     noise_variances: Sequence[float],
@@ -58,7 +59,7 @@ def validate(
 ) -> Validation:
     """Restores and scores every sample at every noise variance; draws `num_panels` of the first ones, all variances below each other.
 
-    Raises InputError for samples that cannot be scored.
+    None in the place of a sample is left out, and leaves their noise to the others. Raises InputError for samples that cannot be scored.
     """
     summaries, rows = {}, {}
 
@@ -74,8 +75,23 @@ def validate(
                 blurred=add_noise(apply_protocol(blurred, protocol=protocol), variance=variance, index=i),
                 truth=apply_protocol(sharp, protocol=protocol),
             )
-            for i, (name, blurred, sharp) in enumerate(samples_fn())
+            for i, sample in enumerate(samples_fn())
+            if sample is not None
+            for name, blurred, sharp in [sample]
         )
         summaries[float(variance)] = summarise(score_images(cases, restore_fn=restore_fn, on_image=draw))
     panels = [panel for group in rows.values() for panel in group]
     return Validation(summaries, stack_panels(panels) if panels else None)
+
+
+def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
+    """Writes samples as FOLDER/blur/NAME.png and FOLDER/sharp/NAME.png, to be evaluated or restored as files; returns the folder.
+
+    What is there is left as it is. Raises OSError where it cannot be written.
+    """
+    for name, blurred, sharp in samples:
+        for side, image in (("blur", blurred), ("sharp", sharp)):
+            path = folder / side / f"{name}.png"
+            if not path.exists():
+                save_png(image, path)
+    return folder

@@ -64,7 +64,7 @@ def make_state(config: Mapping[str, Any], generator: Variables, critic: Variable
     # Only the state's form is wanted: of what checks the training, neither the features nor a batch of one matters here.
     form = {"stages": (), "crop_size": make_stages(config)[0].crop_size, "batch_size": 2, "content_weight": 0.0, "pixel_weight": 1.0}
     training = make_training({**config, **form}, num_train_steps=config["warmup_steps"] + 1)
-    state: TrainState = jax.jit(training.init_fn)(rng=make_keys(config["seed"]).state)
+    state: TrainState = jax.jit(training.init)(make_keys(config["seed"]).state)
     changes = {"generator_params": generator["params"], "generator_stats": generator.get("batch_stats", {})}
     if jax.tree.leaves(state.ema_params):
         changes["ema_params"] = generator["params"]

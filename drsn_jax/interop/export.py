@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from drsn_jax import __version__, backend
 from drsn_jax.errors import InputError
@@ -47,7 +47,9 @@ def export_stablehlo(
     return pack_exported(program=bytes(program), variables=kept, description=description)
 
 
-def apply_on_platform(generator: Generator, variables: Any, images: jax.Array, *, platforms: Sequence[str]) -> jax.Array:
+def apply_on_platform(
+    generator: Generator, variables: Any, images: Float[Array, "b h w 3"], *, platforms: Sequence[str]
+) -> Float[Array, "b h w 3"]:
     """The generator's output, with those choices of `drsn_jax.backend` that fit the platform a program is compiled for, not this one."""
     others = [platform for platform in platforms if platform != "cpu"]
     branches = {"cpu": partial(_apply, generator, "cpu")} if "cpu" in platforms else {}
@@ -92,7 +94,9 @@ def random_images(shape: tuple[int, int, int]) -> Images:
     return np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
-def fit_photo(photo: Float[np.ndarray, "h w 3"], *, stride: int, largest: int = 256, size: tuple[int, int] | None = None) -> Images | None:
+def fit_photo(
+    photo: Float[np.ndarray, "h w 3"], *, stride: int, largest: int = 256, size: tuple[int, int] | None = None
+) -> Float[np.ndarray, "1 H W 3"] | None:
     """The middle of a photograph in [0, 1], as images in [-1, 1]: of `size`, else of multiples of `stride`. None where it is too small."""
     wanted = size or tuple(min(side, largest) // stride * stride for side in photo.shape[:2])
     if min(wanted) < SMALLEST * stride or any(side < want for side, want in zip(photo.shape, wanted, strict=False)):

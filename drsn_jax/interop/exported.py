@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -60,7 +60,7 @@ def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: 
     return buffer.getvalue()
 
 
-def read_exported(file: Path | BinaryIO) -> Exported:
+def read_exported(file: Path | io.BufferedIOBase) -> Exported:
     """Reads an export, checked against what this jax can run, on the platform that jax runs on by default.
 
     Raises InputError for files that are no exports, are damaged, of a newer drsn-jax, of a jax too old or too new for this one,

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class _Mapping(dict):
 class _Unpickler(pickle.Unpickler):
     """Admits what describes tensors. It hands out bound methods and strings, since the attributes of a function could be set."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         """Latin-1 reads what Python 2 wrote, and any other bytes."""
         super().__init__(file, encoding="latin1")
         self.kinds: dict[str, str] = {}  # of all storages that were named
@@ -93,13 +93,13 @@ class _Unpickler(pickle.Unpickler):
         return tensor
 
 
-def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, str]]:
+def _unpickle(file: io.BufferedIOBase) -> tuple[Any, dict[str, str]]:
     """The next pickle of a file and the kinds of the storages it names, by key.
 
     Its instructions are looked through first: a length or a number that is a lie is not to take memory.
     """
     start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, _ in pickletools.genops(file):  # pyright: ignore[reportArgumentType]
         if "PUT" in opcode.name and int(argument or 0) > MOST_MEMOS:
             raise ValueError("it numbers more objects than a checkpoint has")
     file.seek(start)

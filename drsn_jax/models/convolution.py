@@ -24,7 +24,9 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 _Pads = tuple[tuple[int, int], ...]
 
 
-def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], strides: Any, padding: Any, **options: Any) -> jax.Array:
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw group d"], strides: Any, padding: Any, **options: Any
+) -> Float[Array, "b h2 w2 d"]:
     """`lax.conv_general_dilated`, as the `conv_general_dilated` of `flax.linen.Conv`: equal values, gradients equal to rounding.
 
     Only float32 convolutions on CPU, of one stride in both directions and more than a few channels (or blocks of pixels) take the
@@ -41,15 +43,15 @@ def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], stri
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-def upsample_nearest(x: Float[Array, "b h w c"]) -> jax.Array:
-    """Doubles height and width by repetition. [b h w c] -> [b 2h 2w c]."""
+def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Doubles height and width by repetition."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 def convolve_upsampled(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], strides: Any, padding: Any, **options: Any
-) -> Float[Array, "b h2 w2 d"]:
+) -> Float[Array, "b 2*h 2*w d"]:
     """`convolve` of the map doubled by `upsample_nearest`: a `conv_general_dilated` of `flax.linen.Conv` for 3x3, stride 1, SAME.
 
     Where the back end gains by it, the doubled map is never made: each output pixel sees 2x2 different pixels of `x`, those above or

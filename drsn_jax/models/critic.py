@@ -5,9 +5,10 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from drsn_jax.models.convolution import convolve
-from drsn_jax.models.layers import KERNEL_INITS, Norm, make_norm
+from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, make_norm
 
 DENSE_WIDTHS = (64, 64, 128, 256, 512)
 PATCH_WIDTHS = (64, 128, 256, 512)
@@ -30,7 +31,7 @@ class Critic(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, " b"]:
         """Returns one float32 score an image, [b]. With `train` batch norms use, and update, the statistics of this batch."""
         x = images.astype(self.dtype)
         last = len(self.widths)

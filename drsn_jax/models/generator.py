@@ -7,10 +7,12 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Shaped
 
 from drsn_jax.models.convolution import convolve, convolve_upsampled
-from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm, strided_padding
+from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, ReflectConv, make_norm, strided_padding
 from drsn_jax.models.remat import rematerialise
+from drsn_jax.models.rows import Rows, convolve_rows
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
 
 
@@ -40,6 +42,7 @@ class Generator(nn.Module):
     zero_head: bool = False
     dtype: Any = jnp.float32
     remat: bool = False
+    rows: Rows | None = None
 
     @property
     def stride(self) -> int:
@@ -47,7 +50,7 @@ class Generator(nn.Module):
         return 4 * self.unshuffle
 
     @nn.compact
-    def __call__(self, blurred: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, blurred: Images, train: bool = False) -> Images:
         """Returns restored images in [-1, 1], float32. Raises ValueError for sizes that are no multiples of `stride`.
 
         With `train` the batch norms use, and update, the statistics of this batch, and dropout needs an rng of that name.
@@ -74,34 +77,37 @@ class Generator(nn.Module):
             dropout=self.dropout,
             dtype=self.dtype,
             kernel_init=KERNEL_INITS[self.kernel_init],
+            rows=self.rows,
             name=name,
         )
 
     def _norm_relu(self, x: jax.Array, train: bool, name: str) -> jax.Array:
-        return nn.relu(make_norm(self.norm, train=train, dtype=self.dtype, name=name)(x))
+        return nn.relu(make_norm(self.norm, train=train, dtype=self.dtype, name=name, rows=self.rows)(x))
 
     def _conv(self, features: int, kernel_size: int, name: str) -> nn.Module:
         init = KERNEL_INITS[self.kernel_init]
-        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, name=name)
+        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, name=name)
 
     def _head(self, x: jax.Array, kernel_size: int) -> jax.Array:
         # A zero head makes the untrained generator the identity, so that training starts at the input's PSNR.
         init: Callable = nn.initializers.zeros if self.zero_head else KERNEL_INITS[self.kernel_init]
         features = 3 * self.unshuffle**2
-        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, name="head")(x)
+        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, name="head")(x)
 
     def _down(self, x: jax.Array, features: int, name: str) -> jax.Array:
         padding = strided_padding(self.strided_padding, 3)
         init = KERNEL_INITS[self.kernel_init]
         options = {"kernel_init": init, "dtype": self.dtype, "conv_general_dilated": convolve}
-        return nn.Conv(features, (3, 3), strides=2, padding=padding, name=name, **options)(x)
+        conv = nn.Conv(features, (3, 3), strides=2, padding=padding, name=name, **options)
+        return convolve_rows(conv, x, margin=2, rows=self.rows)
 
     def _up(self, x: jax.Array, features: int, name: str) -> jax.Array:
         options = partial(dict, kernel_init=KERNEL_INITS[self.kernel_init], dtype=self.dtype, name=name)
         if self.upsampling == "nearest":  # the paper's, against chessboard artefacts
-            return nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=convolve_upsampled, **options())(x)
-        # DeblurGAN's: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
-        return nn.ConvTranspose(features, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)), **options())(x)
+            conv = nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=convolve_upsampled, **options())
+        else:  # DeblurGAN's: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
+            conv = nn.ConvTranspose(features, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)), **options())
+        return convolve_rows(conv, x, margin=1, rows=self.rows)
 
     def _quarter(self, x: jax.Array, train: bool) -> jax.Array:
         x = self._norm_relu(self._conv(self.widths[0], 7, "stem")(x), train, "stem_norm")
@@ -127,14 +133,14 @@ class Generator(nn.Module):
         return self._head(x, 3)
 
 
-def pixel_unshuffle(x: jax.Array, factor: int) -> jax.Array:
-    """Folds squares of factor x factor pixels into channels. [b h w c] -> [b h/f w/f f*f*c]."""
+def pixel_unshuffle(x: Shaped[Array, "b h w c"], factor: int) -> Shaped[Array, "b h//{factor} w//{factor} c*{factor}**2"]:
+    """Folds squares of factor x factor pixels into channels; height and width are multiples of `factor`."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, h // factor, w // factor, factor * factor * c)
 
 
-def pixel_shuffle(x: jax.Array, factor: int) -> jax.Array:
+def pixel_shuffle(x: Shaped[Array, "b h w c"], factor: int) -> Shaped[Array, "b h*{factor} w*{factor} c//{factor}**2"]:
     """Unfolds channels into squares of factor x factor pixels: the inverse of `pixel_unshuffle`."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, factor, factor, c // factor**2).transpose(0, 1, 3, 2, 4, 5)

@@ -6,12 +6,16 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from drsn_jax import backend
 from drsn_jax.models.convolution import convolve
+from drsn_jax.models.rows import Rows, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
 Module = Callable[..., Any]
+Images = Float[Array, "b h w 3"]
+Maps = Float[Array, "b h w c"]
 
 KERNEL_INITS: dict[str, Callable] = {
     "glorot_uniform": nn.initializers.glorot_uniform(),  # Keras' default, so the paper's
@@ -24,16 +28,16 @@ class InstanceNorm(nn.Module):
     """Normalises every channel of every image by its own mean and variance, without scale and bias, as DeblurGAN does."""
 
     dtype: Any = jnp.float32
+    rows: Rows | None = None
 
-    @nn.compact
-    def __call__(self, x):  # [b h w c]
+    def __call__(self, x: Maps) -> Maps:
         """Returns the shape it was given."""
-        return nn.GroupNorm(
-            num_groups=None, group_size=1, epsilon=1e-5, use_bias=False, use_scale=False, use_fast_variance=False, dtype=self.dtype
-        )(x)
+        centred = x - mean_pixels(x, rows=self.rows)[:, None, None, :]
+        variance = mean_pixels(centred**2, rows=self.rows)[:, None, None, :]
+        return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(self.dtype)
 
 
-def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str) -> Callable[[jax.Array], jax.Array]:
+def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, rows: Rows | None = None) -> Callable[[jax.Array], jax.Array]:
     """Builds a normalisation of a given kind under a given parameter name, inside a compact module.
 
     `batch` follows Keras (momentum 0.99, epsilon 1e-3, and the two-pass variance, since the one-pass form loses the variance of
@@ -43,7 +47,7 @@ def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str) -> Callable[[ja
     if kind == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, use_fast_variance=False, dtype=dtype, name=name)
     if kind == "instance":
-        return InstanceNorm(dtype=dtype, name=name)
+        return InstanceNorm(dtype=dtype, rows=rows, name=name)
     if kind == "layer":
         return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
     if kind == "none":
@@ -58,12 +62,13 @@ class ReflectConv(nn.Module):
     kernel_size: int
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
+    rows: Rows | None = None
 
     @nn.compact
-    def __call__(self, x):  # [b h w c] -> [b h w features]
+    def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
         """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
-        x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="reflect")
+        x = pad_by_reflection(x, margin, rows=self.rows)
         crop = backend.crop_after_convolution()
         x = nn.Conv(
             self.features,

@@ -53,7 +53,7 @@ def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[j
     def forward(*args: jax.Array) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
         return run(*args), args
 
-    def backward(args: tuple[jax.Array, ...], gradients: list[jax.Array]) -> tuple[jax.Array | None, ...]:
+    def backward(args: tuple[jax.Array, ...], gradients: list[Any]) -> tuple[jax.Array | None, ...]:  # of whole numbers float0
         args = after(args, gradients)
         real = [i for i, arg in enumerate(args) if jnp.issubdtype(arg.dtype, jnp.inexact)]
 

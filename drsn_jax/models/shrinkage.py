@@ -4,19 +4,20 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax.models.layers import KERNEL_INITS, Norm, ReflectConv, make_norm
+from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, make_norm
+from drsn_jax.models.rows import Rows, mean_pixels
 
 THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
 
 
-def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "b #*dims c"]) -> Float[Array, "b *dims c"]:
+def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "..."]) -> Float[Array, "b *dims c"]:
     """Moves every value towards zero by `threshold` >= 0, and to zero where it is smaller: sign(x) max(|x| - threshold, 0).
 
-    Near-zero features vanish; useful negative ones survive, unlike under ReLU (paper, section 3.2.2).
+    The threshold has a shape that broadcasts to that of x. Near-zero features vanish; useful negative ones survive, unlike under ReLU
+    (paper, section 3.2.2).
     """
     return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
@@ -28,13 +29,14 @@ class ThresholdNet(nn.Module):
     train: bool
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
+    rows: Rows | None = None
 
     @nn.compact
-    def __call__(self, residual):  # [b h w c] -> [b 1 1 c]
+    def __call__(self, residual: Maps) -> Float[Array, "b 1 1 c"]:
         """Returns the thresholds, each below the mean magnitude of its channel, so that never all of it is removed."""
         channels = residual.shape[-1]
         # The mean over a large map needs float32: bfloat16 has eight bits, and this decides what is noise.
-        magnitude = jnp.abs(residual).mean((1, 2), dtype=jnp.float32).astype(self.dtype)  # [b c]
+        magnitude = mean_pixels(jnp.abs(residual), rows=self.rows).astype(self.dtype)  # [b c]
         x = nn.Dense(channels, kernel_init=self.kernel_init, dtype=self.dtype, name="dense1")(magnitude)
         x = nn.relu(make_norm(self.norm, train=self.train, dtype=self.dtype, name="norm")(x))
         x = nn.Dense(channels, kernel_init=self.kernel_init, dtype=self.dtype, name="dense2")(x)
@@ -59,21 +61,22 @@ class ResidualShrinkageBlock(nn.Module):
     dropout: float = 0.5
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
+    rows: Rows | None = None
 
     @nn.compact
-    def __call__(self, x):  # [b h w c] -> [b h w c]
+    def __call__(self, x: Maps) -> Maps:
         """Returns the block's output; its thresholds are sown into the collection `thresholds`."""
         residual = self._residual(x)
         if self.shrinkage:
-            threshold = ThresholdNet(self.threshold_norm, self.train, self.dtype, self.kernel_init, name="threshold")(residual)
+            threshold = ThresholdNet(self.threshold_norm, self.train, self.dtype, self.kernel_init, self.rows, name="threshold")(residual)
             residual = soft_threshold(residual, threshold)
         return x + residual
 
-    def _residual(self, x: jax.Array) -> jax.Array:
+    def _residual(self, x: Maps) -> Maps:
         channels = x.shape[-1]
         for i in range(1, self.convs_per_block + 1):
-            norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}")
-            conv = ReflectConv(channels, 3, dtype=self.dtype, kernel_init=self.kernel_init, name=f"conv{i}")
+            norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}", rows=self.rows)
+            conv = ReflectConv(channels, 3, dtype=self.dtype, kernel_init=self.kernel_init, rows=self.rows, name=f"conv{i}")
             x = conv(nn.relu(norm(x))) if self.block_order == "pre" else norm(conv(x))
             if self.block_order == "post" and i == 1:  # the last convolution of two has no ReLU: the residual may be negative
                 x = nn.relu(x)

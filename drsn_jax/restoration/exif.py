@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+from jaxtyping import Shaped
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
@@ -10,8 +11,8 @@ PREFIX = b"Exif\x00\x00"
 _DESCRIPTIVE = (Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
 
 
-def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels [h w ...] as they are meant to be seen, given the EXIF orientation 1-8 (EXIF 2.3, 4.6.4 A); others change nothing."""
+def upright(samples: Shaped[np.ndarray, "h w *channels"], orientation: int) -> Shaped[np.ndarray, "H W *channels"]:
+    """Pixels as they are meant to be seen, given the EXIF orientation 1-8 (EXIF 2.3, 4.6.4 A); others change nothing."""
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

@@ -28,7 +28,7 @@ def restore_files(
     output: Path,
     predict_fn: Callable,
     stride: int,
-    tile: int = 768,
+    tile: int | None = 768,
     overlap: int = 64,
     overwrite: bool = False,
     output_format: str | None = None,
@@ -69,12 +69,17 @@ def _restore_file(source: Path, target: Path, *, overwrite: bool, **tiling) -> s
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # how jax says that the device is full
             raise
-        smaller = max(tiling["tile"] // 2 // tiling["stride"], 1) * tiling["stride"]
-        raise InputError(f"{quoted(source)} does not fit in memory; use smaller tiles (--tile={smaller}).") from error
+        raise InputError(f"{quoted(source)} does not fit in memory; {_less_memory(tiling['tile'], tiling['stride'])}.") from error
     seconds = time.perf_counter() - started
     write_photo(photo, restored, target, overwrite=overwrite)
     height, width = photo.rgb.shape[:2]
     return f"{quoted(source)} -> {quoted(target)}  {width}x{height}  {seconds / (height * width / 1e6):.2f} s/MP"
+
+
+def _less_memory(tile: int | None, stride: int) -> str:
+    if tile is None:
+        return "use more devices, or restore in tiles (without --whole)"
+    return f"use smaller tiles (--tile={max(tile // 2 // stride, 1) * stride})"
 
 
 class _Progress:

@@ -1,7 +1,8 @@
 """An image of any size through the generator: reflect padding for small ones, blended tiles for large ones.
 
 The generator's threshold branches average over everything they see, so a tile gets the thresholds of its own content and not of
-the whole image; the blend hides the small differences between neighbours. An image that fits in one tile is never split.
+the whole image; the blend hides the small differences between neighbours. An image that fits in one tile is never split, and without
+tiles (`tile=None`) none is.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,14 @@ EVALUATION_TILE = 1280
 
 
 def restore_array(
-    image: Float[np.ndarray, "h w 3"], *, predict_fn: Callable, stride: int, tile: int = 768, overlap: int = 64
+    image: Float[np.ndarray, "h w 3"], *, predict_fn: Callable, stride: int, tile: int | None = 768, overlap: int = 64
 ) -> Float[np.ndarray, "h w 3"]:
     """Restore one image with values in [0, 1], of any size from 1x1 up; the result is float32 in [0, 1].
 
     `predict_fn` maps float32 [1 h w 3] in [-1, 1] to the same shape, h and w multiples of `stride`. An axis of up to `tile`
     pixels is reflect-padded at its end to a multiple of `stride` (at least four) and cropped back; a longer one is cut into
     tiles of exactly `tile` pixels (the last moved inwards), so one image costs one compilation. What `predict_fn` computes from
-    `overlap // 4` pixels around is free of seams exactly; anything wider is blended by `tile_weights`.
+    `overlap // 4` pixels around is free of seams exactly; anything wider is blended by `tile_weights`. With `tile=None` no axis is cut.
     Memory on the host: the image, one float32 result of its padded size and one tile; on the device: one tile through the network.
     Raises InputError for an image of another shape, sizes `check_tile` refuses, or a network that returns infinities or NaN.
     """
@@ -34,10 +35,12 @@ def restore_array(
     if image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise InputError(f"An image of shape {image.shape} cannot be restored; give an array [h w 3] with at least one pixel.")
     height, width = image.shape[:2]
-    sizes = [_padded_size(size, stride=stride, tile=tile) for size in (height, width)]
+    sizes = [padded_size(size, stride=stride, tile=tile) for size in (height, width)]
     padded = np.pad(image, ((0, sizes[0] - height), (0, sizes[1] - width), (0, 0)), mode="reflect") if sizes != [height, width] else image
-    fits = max(height, width) <= tile
-    restored = _predict(padded, predict_fn) if fits else _blend_tiles(padded, predict_fn, tile=tile, overlap=overlap)
+    if tile is None or max(height, width) <= tile:
+        restored = _predict(padded, predict_fn)
+    else:
+        restored = _blend_tiles(padded, predict_fn, tile=tile, overlap=overlap)
     if not np.isfinite(restored).all():
         raise InputError("The network returned values that are not finite; the weights are damaged or do not fit, try another checkpoint.")
     restored = restored[:height, :width]
@@ -45,7 +48,7 @@ def restore_array(
 
 
 def restore_uint8(
-    image: UInt8[np.ndarray, "h w 3"], *, predict_fn: Callable, stride: int, tile: int = 768, overlap: int = 64
+    image: UInt8[np.ndarray, "h w 3"], *, predict_fn: Callable, stride: int, tile: int | None = 768, overlap: int = 64
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Restore an 8-bit image as `restore_array` does; the result is clipped and rounded half to even, never truncated."""
     scaled = image.astype(np.float32) / np.float32(255)
@@ -53,8 +56,10 @@ def restore_uint8(
     return np.rint(restored * np.float32(255)).astype(np.uint8)
 
 
-def check_tile(*, stride: int, tile: int, overlap: int) -> None:
-    """Raise InputError unless `tile` is a positive multiple of `stride` and `overlap` is in [0, tile)."""
+def check_tile(*, stride: int, tile: int | None, overlap: int) -> None:
+    """Raise InputError unless there is no `tile`, or it is a positive multiple of `stride` and `overlap` is in [0, tile)."""
+    if tile is None:
+        return
     if tile <= 0 or tile % stride:
         nearest = max(stride, round(tile / stride) * stride)
         raise InputError(f"Tile size {tile} is not a positive multiple of the network's stride {stride}; use {nearest} (--tile={nearest}).")
@@ -91,9 +96,9 @@ def tile_weights(length: int, *, tile: int, overlap: int) -> Float[np.ndarray, "
     return weights
 
 
-def _padded_size(size: int, *, stride: int, tile: int) -> int:
-    """A long axis needs no padding: its tiles are moved inwards instead."""
-    return size if size > tile else max(-(-size // stride), MINIMUM_STRIDES) * stride
+def padded_size(size: int, *, stride: int, tile: int | None) -> int:
+    """Pixels of an axis as the network sees it. One that is cut needs no padding: its tiles are moved inwards instead."""
+    return size if tile is not None and size > tile else max(-(-size // stride), MINIMUM_STRIDES) * stride
 
 
 def _predict(patch: np.ndarray, predict_fn: Callable) -> Float[np.ndarray, "h w 3"]:

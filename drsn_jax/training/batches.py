@@ -9,15 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import UInt8
 
 from drsn_jax.data import clips, photos, resident, stored
 from drsn_jax.data import pairs as pair_files
+from drsn_jax.data.bad_images import BadImages
 from drsn_jax.data.frames import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.pipeline import make_batches
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import count_parts, make_keys, make_recipe, make_stages
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
+from drsn_jax.training.writer import warn
+
+ValidationFn = Callable[[], Iterator[photos.Sample | None]]  # None in the place of an image that was passed over
 
 
 class Data(NamedTuple):
@@ -26,7 +31,7 @@ class Data(NamedTuple):
     description: str
     num_images: int  # or pairs, to train on
     stream_fn: Callable[[int, int], Iterator[dict[str, jax.Array]]]  # (start step, num_train_steps) -> batches
-    validation_fn: Callable[[], Iterator[photos.Sample]] | None  # anew for each evaluation
+    validation_fn: ValidationFn | None  # anew for each evaluation
 
 
 def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
@@ -44,10 +49,15 @@ def _find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
     return stored.find_pairs_or_prepared(config[key], blur_folder=config["blur_folder"], default_split=split)
 
 
+def _bad_images(config: Mapping[str, Any], total: int, what: str) -> BadImages:
+    return BadImages(total, what=what, skip=config["on_bad_image"] == "skip", tell_fn=warn)
+
+
 def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
     found = _find_pairs(config, "train_dir")
     crop_size = max(stage.crop_size for stage in stages)
-    pair_files.check_pairs(found, min_size=smallest_size(frame=config["frame"], crop_size=crop_size))
+    bad_images = _bad_images(config, len(found), "training pairs")
+    pair_files.check_pairs(found, min_size=smallest_size(frame=config["frame"], crop_size=crop_size), bad_images=bad_images)
     keys = ("seed", "frame", "flip", "rotate", "cache", "prefetch")
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
@@ -59,6 +69,7 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
                 start_step=first,
                 num_steps=end - first,
                 noise_variance=tuple(config["noise_variance"]),
+                bad_images=bad_images,
                 process_index=jax.process_index(),
                 process_count=jax.process_count(),
                 **{key: config[key] for key in keys},
@@ -117,20 +128,23 @@ def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable
     return batch
 
 
-def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> photos.Photographs:
-    """Pairs [h w 6] by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
+def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "_ _ 6"]]:
+    """Pairs by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
     fit = {"frame": config["frame"], "crop_size": crop_size}
     found = _find_pairs(config, "train_dir")
-    pair_files.check_pairs(found, min_size=smallest_size(**fit))
+    bad_images = _bad_images(config, len(found), "training pairs")
+    found = pair_files.check_pairs(found, min_size=smallest_size(**fit), bad_images=bad_images)
     sizes = [fitted_size(pair_files.image_size(p.sharp), **fit) for p in found]
     resident.check_room(sum(height * width for height, width in sizes), channels=6)
-    sides = ([fit_frame(pair_files.read_rgb(path), **fit) for path in (p.blurred, p.sharp)] for p in found)
-    return {p.name: np.concatenate(side, axis=-1) for p, side in zip(found, sides, strict=True)}
+
+    def read(pair: pair_files.Pair) -> np.ndarray:
+        return np.concatenate([fit_frame(pair_files.read_rgb(path), **fit) for path in (pair.blurred, pair.sharp)], axis=-1)
+
+    images = {p.name: bad_images.read(str(p.blurred), partial(read, p)) for p in found}
+    return {name: image for name, image in images.items() if image is not None}
 
 
-def _resident_images(
-    config: Mapping[str, Any], *, crop_size: int
-) -> tuple[photos.Photographs, Callable[[], Iterator[photos.Sample]] | None]:
+def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], ValidationFn | None]:
     """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), _validation_from(config)
@@ -141,9 +155,11 @@ def _resident_images(
     else:
         if not config["train_dir"]:
             raise InputError("data=photos needs photographs to train on: give --config.train_dir=DIR.")
-        training, held = photos.read_photo_folder(Path(config["train_dir"]).expanduser()), {}
-        if not config["eval_dir"]:
-            training, held = photos.hold_out(training, every=config["hold_out_every"])
+        found, found_held = photos.find_photos(Path(config["train_dir"]).expanduser()), {}
+        if not config["eval_dir"]:  # chosen before any is read, so that none changes sides where another cannot be
+            found, found_held = photos.hold_out(found, every=config["hold_out_every"])
+        training = photos.read_photos(found, bad_images=_bad_images(config, len(found), "photographs"))
+        held = photos.read_photos(found_held, bad_images=_bad_images(config, len(found_held), "photographs held out"))
     if config["eval_dir"]:
         return training, _validation_from(config)
     blurred = photos.blur_photographs(
@@ -152,11 +168,17 @@ def _resident_images(
     return training, partial(iter, pair_files.spread(blurred, config["eval_images"] or len(blurred)))
 
 
-def _validation_from(config: Mapping[str, Any]) -> Callable[[], Iterator[photos.Sample]] | None:
+def _validation_from(config: Mapping[str, Any]) -> ValidationFn | None:
     """Reads the pairs of eval_dir anew each time; None without one."""
     if not config["eval_dir"]:
         return None
     found = _find_pairs(config, "eval_dir")
     found = pair_files.spread(found, config["eval_images"] or len(found))
-    pair_files.check_pairs(found, min_size={"full": 11, "half": 22, "resize256": 1}[config["eval_protocol"]])  # SSIM's window is 11x11
-    return lambda: ((p.name, pair_files.read_rgb(p.blurred), pair_files.read_rgb(p.sharp)) for p in found)
+    bad_images = _bad_images(config, len(found), "validation pairs")
+    min_size = {"full": 11, "half": 22, "resize256": 1}[config["eval_protocol"]]  # SSIM's window is 11x11
+    pair_files.check_pairs(found, min_size=min_size, bad_images=bad_images)
+
+    def read(pair: pair_files.Pair) -> photos.Sample:
+        return pair.name, pair_files.read_rgb(pair.blurred), pair_files.read_rgb(pair.sharp)
+
+    return lambda: (bad_images.read(str(p.blurred), partial(read, p)) for p in found)

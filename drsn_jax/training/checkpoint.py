@@ -1,5 +1,6 @@
 """Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -13,12 +14,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from drsn_jax.errors import InputError
+from drsn_jax.errors import InputError, first_line
 from drsn_jax.processes import first_process
+from drsn_jax.training.disk import check_room, explained
 from drsn_jax.training.quiet import quieten
 from drsn_jax.training.state import TrainState
 
 FOLDER = "checkpoints"
+DELETED = ".deleted"  # where what is to be deleted goes first, in one move: of half a checkpoint Orbax would never let go
 UNSCORED = -1.0  # PSNR of a checkpoint saved between evaluations: never the best, since Orbax keeps what has no metric for ever
 
 
@@ -35,7 +38,9 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         policies = ocp.checkpoint_managers
         best = policies.BestN(get_metric_fn=lambda metrics: metrics["psnr"], n=1)
+        self._sweep()
         options = ocp.CheckpointManagerOptions(
+            todelete_subdir=DELETED,
             best_fn=lambda metrics: metrics["psnr"],  # without it the policy's metrics are not written
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), best]),
         )
@@ -48,7 +53,8 @@ class Checkpoints:
         if kind and jax.process_count() > 1:
             return  # closing waits for the other processes, which may wait for what this one does no more
         try:
-            self._guard(self._manager.close)
+            with self._explained():
+                self._manager.close()
         except Exception:  # of the last save: what went wrong first is what is to be told
             if kind is None:
                 raise
@@ -59,26 +65,24 @@ class Checkpoints:
         Raises InputError if this or the save before it could not be written, or there is no room for it.
         """
         self.wait()
-        # Better refused than broken off half-way: each array is also named in several small files, 2 kB in all.
-        needed, free = sum(x.nbytes + 2048 for x in jax.tree.leaves(state)), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise InputError(f"No room for a checkpoint: it takes {needed / 1e6:.3g} MB, {free / 1e6:.3g} MB are free; {self._advice()}.")
+        size = sum(x.nbytes + 2048 for x in jax.tree.leaves(state))  # each array is also named in several small files, 2 kB in all
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config))
-        self._guard(lambda: self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr}))
+        with self._explained():
+            check_room(self.folder, needed=size, advice=self._advice())
+            self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr})
 
     def wait(self) -> None:
         """Returns when the last save is whole on disk. Raises InputError if it could not be written."""
-        self._guard(self._manager.wait_until_finished)
+        with self._explained():
+            self._manager.wait_until_finished()
+        self._sweep()
 
-    def _guard(self, write: Callable[[], Any]) -> None:
-        try:
-            write()
-        except Exception as error:  # Orbax passes on whatever its storage library raises
-            text = " ".join(str(error).split())
-            for sign in ("No space left", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED"):
-                if sign in text:
-                    raise InputError(f"A checkpoint could not be written to {self.folder}: {sign}; {self._advice()}.") from error
-            raise
+    def _sweep(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(self.folder, advice=self._advice())
 
     def _advice(self) -> str:
         return f"make room or choose another --workdir; the newest whole checkpoint is {self.newest_whole() or 'none yet'}"
@@ -113,7 +117,7 @@ class Checkpoints:
             except Exception as error:  # damage shows as whatever the storage library makes of it
                 if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                     raise InputError(f"Memory is short for checkpoint {step} in {self.folder}; free some and try again.") from error
-                say(f"Checkpoint {step} cannot be read ({_first_line(error)}); trying the one before.")
+                say(f"Checkpoint {step} cannot be read ({first_line(error)}); trying the one before.")
                 damaged.append(step)
                 continue
             if damaged:
@@ -142,10 +146,6 @@ class Checkpoints:
         said = first_process(lambda: [rename(step) for step in steps])
         self._manager = self._open()
         return said
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no reason given'}"
 
 
 def _read_tree(folder: Path) -> dict[str, Any]:
@@ -196,4 +196,4 @@ def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any],
         args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
         return ocp.PyTreeCheckpointer().restore((path / "state").resolve(), args=args), config
     except Exception as error:
-        raise InputError(f"{path} is no readable checkpoint ({_first_line(error)}); give another, or restore it from a backup.") from error
+        raise InputError(f"{path} is no readable checkpoint ({first_line(error)}); give another, or restore it from a backup.") from error

@@ -12,10 +12,10 @@ from drsn_jax.errors import InputError
 from drsn_jax.models.critic import Critic
 from drsn_jax.training import losses
 from drsn_jax.training.accumulation import WHOLE, MicroBatches
-from drsn_jax.training.losses import Images, Scores
+from drsn_jax.training.losses import Images, Scalar, Scores
 
 PyTree = Any
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Scalar]
 Lipschitz = Literal["none", "clip", "gradient_penalty"]
 
 
@@ -103,7 +103,7 @@ def make_critic_update(
         return apply(state, grads, stats), metrics
 
     def alternating(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
-        def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, jax.Array, jax.Array]:
+        def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, Scalar, Scalar]:
             def gradient(images, key):
                 del key
                 (_, (stats, mean_score)), grads = jax.value_and_grad(single_loss, has_aux=True)(state.params, state.stats, images, sign)

@@ -52,15 +52,17 @@ class StopSignal:
 
     def __init__(self, mesh: Mesh) -> None:
         """Not yet requested."""
-        self._requested, self._mesh = False, mesh
+        self.requested = False
+        """Whether the signal has reached this process."""
+        self._mesh = mesh
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
         self._asked: deque[jax.Array] = deque()
 
     def agreed(self) -> bool:
         """Whether to stop now: the same in every process, if each calls this once a step."""
         if jax.process_count() == 1:
-            return self._requested
-        requests = np.full(self._mesh.size // jax.process_count(), self._requested)
+            return self.requested
+        requests = np.full(self._mesh.size // jax.process_count(), self.requested)
         self._asked.append(self._any(jax.make_array_from_process_local_data(over_data(self._mesh), requests)))
         return len(self._asked) > 2 and bool(self._asked.popleft())
 
@@ -73,7 +75,7 @@ class StopSignal:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self._requested = True
+        self.requested = True
 
     def __exit__(self, *_: object) -> None:
         if self._main:

@@ -7,18 +7,18 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from drsn_jax.errors import InputError
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.shrinkage import THRESHOLDS
 from drsn_jax.training import losses
-from drsn_jax.training.losses import Images, Scores
+from drsn_jax.training.losses import Features, Images, Scalar, Scores
 from drsn_jax.training.state import TrainState
 
 PyTree = Any
-Metrics = dict[str, jax.Array]
-FeaturesFn = Callable[[Images], Float[Array, "b h w c"]]
+Metrics = dict[str, Scalar]
+FeaturesFn = Callable[[Images], Features]
 
 
 class LossWeights(NamedTuple):
@@ -67,7 +67,7 @@ def generator_loss(
     weights: LossWeights,
     score_fn: Callable[[Images], Scores],
     features_fn: FeaturesFn,
-) -> tuple[Float[Array, ""], Metrics]:
+) -> tuple[Scalar, Metrics]:
     """L = sum of weight x term over adversarial, content, pixel and frequency terms (SPEC section 2), and each term unweighted."""
     terms = {}
     if weights.adversarial:
@@ -119,13 +119,15 @@ def restore_for_critic(
     return generator.apply(variables, blurred, train=True, rngs={"dropout": key}, mutable=["batch_stats"])[0]
 
 
-def mean_threshold(thresholds: PyTree) -> dict[str, jax.Array]:
+def mean_threshold(thresholds: PyTree) -> Metrics:
     """The mean of all thresholds of all blocks, as a metric; empty without shrinkage."""
     leaves = jax.tree.leaves(thresholds)
-    return {"generator/threshold": jnp.concatenate([leaf.ravel() for leaf in leaves]).mean()} if leaves else {}
+    # Of sums, not of one long array: every device would be sent the thresholds of all images for that.
+    sums = [leaf.sum() for leaf in leaves]
+    return {"generator/threshold": jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)} if leaves else {}
 
 
-def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: jax.Array) -> PyTree:
+def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:
     """Moves the running mean towards `params`. The decay grows to its value over the first steps, so that the start is forgotten."""
     warm_decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, ema_params, 1.0 - warm_decay)

@@ -1,13 +1,16 @@
 """What a run watches in its own metrics: losses that are no longer finite, a critic that no longer learns."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drsn_jax.errors import TrainingDivergedError
 
 SATURATED_DISTANCE = 0.99  # of a sigmoid critic, whose scores differ by 1 at most
 DEAD_GRADIENT = 1e-7
+
+
+_REMEDY = "Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir"
 
 
 def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: int, last_checkpoint: int | None, workdir: Path) -> None:
@@ -24,8 +27,23 @@ def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: in
         )
         raise TrainingDivergedError(
             f"{', '.join(broken)} became infinite or not a number within steps {first_step} to {last_step}; {good}, in {workdir}."
-            " Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir."
+            f" {_REMEDY}; or --config.on_nonfinite=skip in this one, which passes over single steps."
         )
+
+
+def count_skipped(skipped: Sequence[bool], *, before: int, limit: int, first_step: int) -> int:
+    """How many steps in a row, up to the last of these, were skipped; `before` of them right before `first_step`.
+
+    Raises TrainingDivergedError, naming the steps, where that was ever `limit`.
+    """
+    for step, skip in enumerate(skipped, start=first_step):
+        before = before + 1 if skip else 0
+        if before == limit:
+            raise TrainingDivergedError(
+                f"All of steps {step - limit + 1} to {step} gave figures that are infinite or not a number, and were skipped"
+                f" (on_nonfinite=skip, max_nonfinite_steps={limit}). {_REMEDY}."
+            )
+    return before
 
 
 def saturation_warning(metrics: Mapping[str, float], *, critic_output: str) -> str | None:

@@ -2,21 +2,23 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 
-from drsn_jax.training.health import check_finite, saturation_warning
+from drsn_jax.training.health import check_finite, count_skipped, saturation_warning
+from drsn_jax.training.nonfinite import SKIPPED
 from drsn_jax.training.writer import Writer, say
 
 
 class Log:
     """Collects the metrics of each step on the device, and brings their means to the terminal and the writer when they are due."""
 
-    def __init__(self, writer: Writer, *, start_step: int, num_train_steps: int, critic_output: str):
+    def __init__(self, writer: Writer, *, start_step: int, num_train_steps: int, critic_output: str, max_nonfinite_steps: int):
         """Begins after `start_step`."""
         self._writer, self._total, self._critic_output = writer, num_train_steps, critic_output
+        self._max_nonfinite_steps, self._skipped_in_a_row = max_nonfinite_steps, 0
         self._progress = Progress(start_step=start_step, num_train_steps=num_train_steps)
         self._pending: list[dict[str, jax.Array]] = []
         self._step, self._warned = start_step, False
@@ -34,12 +36,20 @@ class Log:
     def flush(self, step: int, *, last_checkpoint: int | None, workdir: Path) -> None:
         """Fetches, checks, writes and prints the means since the last flush; nothing if there was no step since.
 
-        Raises TrainingDivergedError, naming the steps, if one is not finite.
+        Of steps that were skipped only the number counts. Raises TrainingDivergedError, naming the steps, if one is not finite, or if
+        `max_nonfinite_steps` in a row were skipped.
         """
         if not self._pending:
             return
-        figures = mean_metrics(jax.device_get(self._pending))
-        check_finite(figures, first_step=self._step + 1, last_step=step, last_checkpoint=last_checkpoint, workdir=workdir)
+        collected = [{name: float(value) for name, value in metrics.items()} for metrics in jax.device_get(self._pending)]
+        first = self._step + 1
+        skipped = [bool(metrics.get(SKIPPED, False)) for metrics in collected]
+        limit = self._max_nonfinite_steps
+        self._skipped_in_a_row = count_skipped(skipped, before=self._skipped_in_a_row, limit=limit, first_step=first)
+        figures = mean_metrics([metrics for metrics, skip in zip(collected, skipped, strict=True) if not skip])
+        check_finite(figures, first_step=first, last_step=step, last_checkpoint=last_checkpoint, workdir=workdir)
+        if SKIPPED in collected[0]:
+            figures[SKIPPED] = sum(skipped)
         self._pending, self._step = [], step
         warning = saturation_warning(figures, critic_output=self._critic_output)
         figures |= self._progress.report(step)
@@ -89,17 +99,19 @@ def format_progress(step: int, total: int, figures: Mapping[str, float]) -> str:
     """One line: step, loss terms, speed, time left, waiting share."""
     terms = ("generator/loss", "generator/pixel", "generator/content", "critic/distance", "generator/threshold")
     shown = "  ".join(f"{name.split('/')[1]} {figures[name]:.4g}" for name in terms if name in figures)
+    if figures.get(SKIPPED):
+        shown += f"  skipped {figures[SKIPPED]:.0f}"
     left = figures["seconds_left"]
     clock = f"{int(left // 3600)}h{int(left % 3600 // 60):02d}m" if left >= 3600 else f"{int(left // 60)}m{int(left % 60):02d}s"
     speed = f"{figures['images_per_second']:.1f} images/s  {figures['seconds_per_step']:.2f} s/step"
     return f"step {step}/{total}  {shown}  {speed}  {clock} left  waiting {figures['waiting_share']:.0%}"
 
 
-def mean_metrics(collected: list[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(collected: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each metric over steps; one value that is not finite makes its mean so."""
     names = sorted({name for metrics in collected for name in metrics})
     means = {}
     for name in names:
-        values = [float(metrics[name]) for metrics in collected if name in metrics]
+        values = [metrics[name] for metrics in collected if name in metrics]
         means[name] = sum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
     return means

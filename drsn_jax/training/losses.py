@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from drsn_jax.training.fourier import rfft2
+
 Images = Float[Array, "b h w 3"]
 Scores = Float[Array, " b"]
+Features = Float[Array, "b h2 w2 c"]  # coarser than the images they are of
 Scalar = Float[Array, ""]
 
 CHARBONNIER_EPSILON = 1e-3
@@ -41,7 +44,7 @@ def gradient_penalty(critic_fn: Callable[[Images], Scores], sharp: Images, resto
     return jnp.square(norms - 1).mean()
 
 
-def content_loss(sharp_features: Float[Array, "b h w c"], restored_features: Float[Array, "b h w c"]) -> Scalar:
+def content_loss(sharp_features: Features, restored_features: Features) -> Scalar:
     """Mean squared difference of features over positions and channels (paper, section 4.2; the mean, as both references)."""
     return jnp.square(sharp_features.astype(jnp.float32) - restored_features.astype(jnp.float32)).mean()
 
@@ -56,5 +59,5 @@ def frequency_loss(sharp: Images, restored: Images) -> Scalar:
 
     The transform is not normalised, as is the habit of the field; so the value grows with the side of the crop.
     """
-    difference = jnp.fft.rfft2(sharp.astype(jnp.float32) - restored.astype(jnp.float32), axes=(1, 2))
-    return (jnp.abs(difference.real) + jnp.abs(difference.imag)).mean() / 2
+    real, imaginary = rfft2(sharp.astype(jnp.float32) - restored.astype(jnp.float32))
+    return (jnp.abs(real) + jnp.abs(imaginary)).mean() / 2

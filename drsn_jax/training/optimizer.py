@@ -22,8 +22,8 @@ def scale_by_adam_keras(b1: float, b2: float, eps: float) -> optax.GradientTrans
     """
 
     def init_fn(params: optax.Params) -> KerasAdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return KerasAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # apart: a state is donated, and no buffer twice
+        return KerasAdamState(jnp.zeros([], jnp.int32), mu, nu)
 
     def update_fn(updates, state, params=None):
         del params

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from drsn_jax.errors import InputError
 from drsn_jax.processes import wait_for_all
@@ -62,7 +63,7 @@ def check_batch_size(batch_size: int, *, devices: int, accumulation_steps: int =
         )
 
 
-def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: dict[str, Shaped[np.ndarray, "b *shape"]], mesh: Mesh) -> dict[str, Shaped[Array, "B *shape"]]:
     """Puts this process's rows of a batch on its devices; returns the global arrays."""
     sharding = over_data(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

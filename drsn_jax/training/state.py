@@ -1,6 +1,6 @@
 """The training state: one flat pytree, made and checkpointed whole."""
 
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from drsn_jax.models.generator import Generator
 PyTree = Any
 
 
+# Not checked at run time: transformations put shapes, shardings and stacked arrays in the places of a pytree's leaves.
+@no_type_check
 @struct.dataclass
 class TrainState:
     """All that a run needs to go on, bit for bit. `step` counts generator updates; `rng` is a stream, folded with the step."""
@@ -32,6 +34,11 @@ class TrainState:
     def inference_params(self) -> PyTree:
         """The generator's parameters to restore with: the running mean where there is one."""
         return self.ema_params if jax.tree.leaves(self.ema_params) else self.generator_params
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The generator's variables to restore with, as Flax takes them."""
+        return {"params": self.inference_params, "batch_stats": self.generator_stats}
 
 
 def init_state(

@@ -1,6 +1,6 @@
 """The loop: batches -> training step -> log, checkpoint, evaluation. It resumes by itself and continues bit for bit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ from typing import Any
 import jax
 
 from drsn_jax.config import to_plain
+from drsn_jax.data.photos import Sample
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import validate
-from drsn_jax.experiment import Training, make_keys, make_stages, make_training
+from drsn_jax.experiment import make_keys, make_stages, make_training
+from drsn_jax.functional import Training
 from drsn_jax.interop.vgg19 import describe_vgg19
 from drsn_jax.processes import first_process
 from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
@@ -26,12 +28,13 @@ from drsn_jax.training.workdir import open_workdir
 from drsn_jax.training.writer import Writer, say
 
 
-def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
+def train_and_evaluate(config: Mapping[str, Any], workdir: Path, *, on_panels: Callable[[Path], object] | None = None) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
-    Writes metrics.jsonl, checkpoints/, samples/ and config.json there. On SIGTERM it saves, without an evaluation,
-    and returns early. Raises InputError for what the user can mend (data, folders, values that exclude each other, a workdir of another
-    configuration) and TrainingDivergedError when a loss or gradient stops being finite.
+    Writes metrics.jsonl, checkpoints/, samples/ and config.json there; `on_panels` is given the path of each picture in samples/ when it
+    is there. On SIGTERM it saves, breaking an evaluation off, and returns early. Raises InputError for what the user can mend (data,
+    folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
+    being finite.
     """
     mesh = make_mesh()
     meet(mesh)
@@ -47,8 +50,9 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path) -> TrainState:
         train_step = jax.jit(training.train_step, donate_argnums=0, out_shardings=replicated(mesh))
         feed = Feed(data.stream_fn(start, total))
         with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:
-            log = Log(writer, start_step=start, num_train_steps=total, critic_output=config["critic_output"])
-            evaluate_fn = make_evaluate_fn(training, data, writer, config=config, workdir=workdir)
+            shared = {key: config[key] for key in ("critic_output", "max_nonfinite_steps")}
+            log = Log(writer, start_step=start, num_train_steps=total, **shared)
+            evaluate_fn = make_evaluate_fn(training, data, writer, stop, config=config, workdir=workdir, on_panels=on_panels)
             for step in range(start + 1, total + 1):
                 batch, waited = feed.next(after=log.newest)
                 state, metrics = train_step(state, batch)
@@ -97,7 +101,7 @@ def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapp
     Raises InputError where another process reads another checkpoint.
     """
     rng = replicate(make_keys(config["seed"]).state, mesh)
-    abstract_state = jax.eval_shape(training.init_fn, rng=rng)
+    abstract_state = jax.eval_shape(training.init, rng)
     state = checkpoints.restore(with_sharding(abstract_state, replicated(mesh)), say=say)
     step = None if state is None else int(state.step)
     if (first := first_process(lambda: step)) != step:
@@ -105,16 +109,34 @@ def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapp
     if state is not None:
         say(f"Resumed from step {step}.")
         return state
-    return jax.jit(training.init_fn, out_shardings=replicated(mesh))(rng=rng)
+    return jax.jit(training.init, out_shardings=replicated(mesh))(rng)
+
+
+class _BrokenOffError(Exception):
+    """The signal to stop came in the middle of an evaluation, which can take longer than there is time."""
+
+
+def _until_stopped(samples_fn: Callable[[], Iterator[Sample | None]], stop: StopSignal) -> Iterator[Sample | None]:
+    for sample in samples_fn():
+        if stop.requested:
+            raise _BrokenOffError
+        yield sample
 
 
 def make_evaluate_fn(
-    training: Training, data: Data, writer: Writer, *, config: Mapping[str, Any], workdir: Path
+    training: Training,
+    data: Data,
+    writer: Writer,
+    stop: StopSignal,
+    *,
+    config: Mapping[str, Any],
+    workdir: Path,
+    on_panels: Callable[[Path], object] | None = None,
 ) -> Callable[[TrainState, int], float | None]:
     """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
 
-    None without validation images. Of several processes the first evaluates, on one device, and the others wait for its PSNR: that takes
-    no longer than if all did the same, and the images are needed in one place.
+    None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on one
+    device, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
     """
     apply_fn = jax.jit(training.generator.apply)
 
@@ -122,16 +144,20 @@ def make_evaluate_fn(
         if data.validation_fn is None:
             say("No validation images (--config.eval_dir=DIR): not evaluated.")
             return None
-        variables = local_copy({"params": state.inference_params, "batch_stats": state.generator_stats})
-        validation = validate(
-            data.validation_fn,
-            restore_fn=partial(
-                restore_uint8, predict_fn=partial(apply_fn, variables), stride=training.generator.stride, tile=EVALUATION_TILE
-            ),
-            noise_variances=config["eval_noise_variances"],
-            protocol=config["eval_protocol"],
-            num_panels=config["sample_images"],
-        )
+        variables = local_copy(state.variables)
+        try:
+            validation = validate(
+                partial(_until_stopped, data.validation_fn, stop),
+                restore_fn=partial(
+                    restore_uint8, predict_fn=partial(apply_fn, variables), stride=training.generator.stride, tile=EVALUATION_TILE
+                ),
+                noise_variances=config["eval_noise_variances"],
+                protocol=config["eval_protocol"],
+                num_panels=config["sample_images"],
+            )
+        except _BrokenOffError:
+            say(f"The evaluation after step {step} was broken off by a signal; `drsn-jax evaluate --model={workdir}` makes one.")
+            return None
         writer.scalars(step, validation.scalars())
         say(validation.table(protocol=config["eval_protocol"]))
         if validation.picture is not None:
@@ -140,6 +166,8 @@ def make_evaluate_fn(
             save_png(validation.picture, path)
             writer.image(step, "samples", validation.picture)
             say(f"Panels: {path}")
+            if on_panels:
+                on_panels(path)
         return validation.psnr
 
     return lambda state, step: first_process(lambda: evaluate(state, step))

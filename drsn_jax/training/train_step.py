@@ -17,7 +17,7 @@ from drsn_jax.models.remat import after
 from drsn_jax.training.accumulation import MicroBatches
 from drsn_jax.training.critic_update import CriticState, CriticUpdate, Lipschitz, Metrics, make_critic_update, score
 from drsn_jax.training.generator_update import FeaturesFn, LossWeights, PyTree, differentiate, forward, restore_for_critic, update_generator
-from drsn_jax.training.losses import Images
+from drsn_jax.training.losses import Images, Scores
 from drsn_jax.training.state import TrainState
 
 Batch = dict[str, Float[Array, "b h w 3"]]
@@ -95,7 +95,7 @@ def make_train_step(
                 update_critic, critic_state, critic_data, critic_steps=critic_steps, key=critic_key, unroll=unroll
             )
 
-        def score_fn(images: Images) -> jax.Array:
+        def score_fn(images: Images) -> Scores:
             train = critic_norm_in_generator_step == "batch"
             return score(critic, critic_state.params, critic_state.stats, images, train=train)[0]
 
@@ -144,7 +144,9 @@ def loop_critic_updates(
     return critic_state, jax.tree.map(lambda total: total / critic_steps, totals)
 
 
-def split_batch(batch: Batch, critic_steps: int) -> tuple[dict[str, Float[Array, "b n h w 3"]], Batch]:
+def split_batch(
+    batch: Batch, critic_steps: int
+) -> tuple[dict[str, Float[Array, "rows parts h w 3"]], dict[str, Float[Array, "rows h w 3"]]]:
     """Splits a batch of critic_steps + 1 parts, row r belonging to part r % (critic_steps + 1), so that devices keep their rows."""
     parts = {name: x.reshape(-1, critic_steps + 1, *x.shape[1:]) for name, x in batch.items()}
     return parts, {name: x[:, -1] for name, x in parts.items()}

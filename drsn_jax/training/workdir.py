@@ -27,11 +27,13 @@ FREE_KEYS = (
     "sample_images",
 )
 FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances", "remat")
+FREE_KEYS += ("on_nonfinite", "max_nonfinite_steps", "on_bad_image")
 # What a change of those does to a run that goes on.
 CONSEQUENCES = {
     "num_train_steps": ": a schedule that falls to the last step falls to the new one",
     "num_epochs": ": a schedule that falls to the last step falls to the new one",
     "remat": ": the same to rounding, no longer bit for bit",
+    "on_nonfinite": ": the same to rounding, no longer bit for bit",
     "train_dir": ": the data are others, so this is no longer the same run bit for bit",
 }
 

@@ -25,6 +25,12 @@ def say(message: str) -> None:
         sys.stdout.flush()
 
 
+def warn(message: str) -> None:
+    """One line to stderr, at once; of several processes whichever it happens to."""
+    sys.stderr.write(f"drsn-jax: {message}\n")
+    sys.stderr.flush()
+
+
 class Writer:
     """Appends scalars to WORKDIR/metrics.jsonl, one line a write, and to TensorBoard event files where that is on.
 
@@ -93,4 +99,8 @@ def _open_tensorboard(workdir: Path) -> Any:
     except ImportError as error:
         say(f"TensorBoard: off, clu cannot be imported ({error}); pip install 'drsn-jax[data]' for it. Figures are in {METRICS_FILE}.")
         return None
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # it has begun to use its devices already
+        tf.config.set_visible_devices([], "GPU")  # writing its first figure it would take the memory that jax has left
     return metric_writers.SummaryWriter(str(workdir))

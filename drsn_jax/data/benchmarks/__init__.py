@@ -1,7 +1,7 @@
 """The deblurring benchmarks: how to find one's images in a download, and how many there should be."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from drsn_jax.data.benchmarks import folders, gopro, hide, koehler, lai, realblur, reds
@@ -23,7 +23,7 @@ CONFIGS: dict[str, Sequence[str]] = {
 MADE = ("averaged_video", "blurred_photos")  # what `prepare video` and `prepare photos` make by Beam: pairs without a survey
 
 
-def survey_source(dataset: str, source: str | Path, *, variant: str = "", **options: Any) -> Survey:
+def survey_source(dataset: str, source: str | os.PathLike[str], *, variant: str = "", **options: Any) -> Survey:
     """What the folder or .zip file `source` holds of a data set; `options` as its module has them (GoPro's validation_scenes).
 
     Headers of all images are read, none is decoded. Raises `InputError` as `open_tree` does.
