@@ -101,6 +101,7 @@ def get_config() -> ConfigDict:
     config.hold_out_every = 10  # photos without eval_dir: each n-th photograph is for validation
 
     # The run
+    config.init_from = ""  # begins with the weights of a workdir, a checkpoint or a compact model (small: the shipped one); new moments
     config.seed = 0
     config.log_every_steps = 100
     config.eval_every_steps = 5_000  # 0: only after the last step

@@ -52,6 +52,7 @@ WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole number
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
+ADDED |= {"init_from": ""}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 

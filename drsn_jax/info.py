@@ -16,7 +16,7 @@ from drsn_jax.config import config_names, load_config, to_plain
 from drsn_jax.costs import count_macs, format_costs, measure_costs
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_critic, make_generator, make_stages
-from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
+from drsn_jax.training.saved import read_saved
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "clu", "scikit-image")
 
@@ -34,8 +34,8 @@ def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs
     if model is None:
         name, values = f"configuration {config}", to_plain(load_config(config, overrides))
     else:
-        checkpoint = find_checkpoint(model)
-        name, values = f"model {checkpoint}", read_checkpoint(checkpoint, ())[1]
+        saved = read_saved(model, ())
+        name, values = f"model {saved.path}", saved.config
     lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py", "", f"The {name}:"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in values.items()]
     lines += ["", _describe_parameters(values), ""]

@@ -8,7 +8,7 @@ from typing import Any
 from drsn_jax.commands.options import declare_model, path
 from drsn_jax.errors import InputError
 
-FORMATS = ("stablehlo", "savedmodel", "tflite")
+FORMATS = ("stablehlo", "savedmodel", "tflite", "compact")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +19,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="stablehlo",
-        help="stablehlo (default): any size, run back by restore --model=FILE; TensorFlow's savedmodel: any size; tflite: one size",
+        help="stablehlo (default): any size, run back by restore --model=FILE; TensorFlow's savedmodel: any size; tflite: one size;"
+        " compact: a folder of float16 weights that every verb takes as --model",
     )
     parser.add_argument("--platforms", metavar="NAME,...", help="of cpu, cuda, rocm, tpu; default cpu,cuda,tpu. tflite has none")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="tflite: the size of its images in pixels (default 256x256)")
+    parser.add_argument("--training", action="store_true", help="compact: with all that a training needs to begin from it (init_from)")
     parser.add_argument("--image", type=path, metavar="PHOTO", help="a photograph to compare model and export on")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
 
@@ -33,6 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.restoration.model import read_generator
 
     output, tflite = arguments.output, arguments.format == "tflite"
+    if arguments.format == "compact":
+        return _write_compact(arguments)
+    if arguments.training:
+        raise InputError("--training applies to --format=compact alone; leave it away.")
     if arguments.platforms and tflite:
         raise InputError("--platforms does not apply to tflite; leave it away.")
     if arguments.size and not tflite:
@@ -78,6 +84,16 @@ def _write(kind: str, output: Any, stored: Any, *, platforms: Any, size: Any, im
             check(load_exported_fn(content))
         write_atomically(output, content)
     return differences
+
+
+def _write_compact(arguments: argparse.Namespace) -> int:
+    from drsn_jax.interop.compacting import compact_model
+
+    given = [name for name in ("platforms", "size", "image", "overwrite") if getattr(arguments, name)]
+    if given:
+        raise InputError(f"--{given[0]} does not apply to compact; leave it away.")
+    sys.stdout.write(compact_model(arguments.model, arguments.output, training=arguments.training))
+    return 0
 
 
 def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from drsn_jax.shipped import SHIPPED, find_model
+
 
 def path(text: str) -> Path:
     """A path as the user typed it: the shell leaves the ~ of --workdir=~/runs as it is."""
@@ -17,10 +19,12 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
     parser.epilog = "Any key of the configuration is changed by --config.KEY=VALUE; `drsn-jax info --config=NAME` lists them."
 
 
-def declare_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def declare_model(parser: argparse.ArgumentParser, *, required: bool = True, default: str | None = None) -> None:
     """--model."""
-    text = "a --workdir of a training (its best checkpoint by validation PSNR, else its newest), one checkpoint, or an exported file"
-    parser.add_argument("--model", type=path, required=required, metavar="WORKDIR_OR_CHECKPOINT", help=text)
+    text = f"a model inside the package ({', '.join(SHIPPED)}), a --workdir of a training (its best checkpoint by validation PSNR, else"
+    text += " its newest), one checkpoint, or an exported model" + (f"; default {default}" if default else "")
+    required = required and default is None
+    parser.add_argument("--model", type=find_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
 
 
 def declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 from drsn_jax.commands.options import declare_model, declare_tile, path
 from drsn_jax.errors import InputError
+from drsn_jax.shipped import SHIPPED
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    declare_model(parser)
+    declare_model(parser, default=SHIPPED[0])
     parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, and folders of photographs")
     parser.add_argument("--output", type=path, required=True, metavar="DIR", help="folder for the results, named as the inputs")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")

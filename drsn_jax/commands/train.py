@@ -10,7 +10,16 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_config(parser, default=None)
     parser.add_argument("--workdir", type=path, required=True, help="folder of the run: it resumes from there by itself")
+    parser.add_argument("--minutes", type=minutes, metavar="N", help="stop after so many, saving; the same command goes on from there")
     declare_processes(parser)
+
+
+def minutes(text: str) -> float:
+    """A positive number; argparse says what is wrong with another."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time to train for; give minutes, such as 25")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     with joined(coordinator=arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id):
-        train_and_evaluate(config, arguments.workdir)
+        train_and_evaluate(config, arguments.workdir, minutes=arguments.minutes)
     return 0

@@ -41,6 +41,8 @@ def read_clip(folder: Path, *, crop_size: int, averaged: tuple[int, int] = (1, 1
                 f"{path} is {image.shape[1]}x{image.shape[0]}; frames must be of one size ({images[0].shape[1]}x{images[0].shape[0]},"
                 f" as the first) and hold a crop of {crop_size} (--config.crop_size)."
             )
+    if not all(isinstance(number, int) for number in averaged):
+        raise InputError(f"frames_averaged={averaged[0]},{averaged[1]} must be whole numbers of frames (--config.frames_averaged=7,13).")
     height, width, _ = images[0].shape
     check_room(len(images) * height * width, channels=3)
     following = np.ones(len(images), np.int32)

@@ -40,10 +40,10 @@ def jpeg(key: PRNGKeyArray, image: Float[Array, "h w 3"], *, quality: tuple[floa
     quality_key, row_key, column_key = jax.random.split(key, 3)
     height, width, _ = image.shape
     pad = [(8, 8 + -height % 8), (8, 8 + -width % 8), (0, 0)]
-    shift = (jax.random.randint(row_key, (), 0, 8), jax.random.randint(column_key, (), 0, 8))
+    shift = jnp.stack([jax.random.randint(row_key, (), 0, 8), jax.random.randint(column_key, (), 0, 8)])
     moved = jnp.roll(jnp.pad(image, pad, mode="edge"), shift, axis=(0, 1))
     drawn = jax.random.uniform(quality_key, (), minval=quality[0], maxval=quality[1])
-    return jnp.roll(compress(moved, drawn), (-shift[0], -shift[1]), axis=(0, 1))[8 : 8 + height, 8 : 8 + width]
+    return jnp.roll(compress(moved, drawn), -shift, axis=(0, 1))[8 : 8 + height, 8 : 8 + width]
 
 
 def _dct_matrix() -> np.ndarray:

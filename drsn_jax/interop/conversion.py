@@ -19,7 +19,8 @@ from drsn_jax.interop.keras_files import read_layers
 from drsn_jax.interop.torch import read_torch
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
-from drsn_jax.training.checkpoint import Checkpoints, find_checkpoint, read_checkpoint
+from drsn_jax.training.checkpoint import Checkpoints
+from drsn_jax.training.saved import read_saved
 from drsn_jax.training.state import TrainState
 
 TORCH_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -100,9 +101,8 @@ def convert_model(model: Path, output: Path, *, critic: Path | None) -> list[str
     suffixes = {path: _suffix(path) for path in (output, critic) if path}
     for path in suffixes:
         _check_free(path)
-    checkpoint = find_checkpoint(model)
     names = ("ema_params", "generator_params", "generator_stats", *(("critic_params", "critic_stats") if critic else ()))
-    fields, config = read_checkpoint(checkpoint, names)
+    checkpoint, fields, config, _ = read_saved(model, names)
     try:
         networks: list[tuple[Path, Generator | Critic, Any, Any]] = [
             (output, make_generator(config), fields["ema_params"] or fields["generator_params"], fields["generator_stats"])
@@ -114,7 +114,7 @@ def convert_model(model: Path, output: Path, *, critic: Path | None) -> list[str
         raise InputError(f"The configuration stored in {checkpoint} describes no network ({error}); give another checkpoint.") from error
     contents, lines = {}, []
     for path, module, params, stats in networks:
-        variables = {"params": params, "batch_stats": stats or {}}
+        variables = {"params": params, "batch_stats": stats}
         contents[path] = encode_keras(make_model(module, variables, image_size=size, source=str(checkpoint)), suffixes[path])
         lines.append(f"{checkpoint} -> {path}: a {_name(module)} of {sum(x.size for x in jax.tree.leaves(params)):,} parameters.")
     for path, content in contents.items():

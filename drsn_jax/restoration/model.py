@@ -11,7 +11,7 @@ import numpy as np
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_generator
 from drsn_jax.models.generator import Generator
-from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
+from drsn_jax.training.saved import read_saved
 
 
 class Model(NamedTuple):
@@ -46,19 +46,18 @@ def load_model(path: Path) -> Model:
 
 
 def read_generator(path: Path) -> StoredGenerator:
-    """Reads the generator of a workdir (its best checkpoint) or of one checkpoint: the running mean of its parameters if it has one.
+    """Reads the generator of a workdir (its best checkpoint), a checkpoint or a compact model: the running mean of its parameters if any.
 
     Raises InputError as `load_model`.
     """
-    checkpoint = find_checkpoint(path)
-    fields, config = read_checkpoint(checkpoint, ("ema_params", "generator_params", "generator_stats"))
+    checkpoint, fields, config, step = read_saved(path, ("ema_params", "generator_params", "generator_stats"))
     params = fields["ema_params"] or fields["generator_params"]
     try:
         generator = make_generator(config)
         expected = jax.eval_shape(
             generator.init, jax.random.key(0), jax.ShapeDtypeStruct((1, generator.stride, generator.stride, 3), "float32")
         )
-        variables = {"params": params, "batch_stats": fields["generator_stats"] or {}}
+        variables = {"params": params, "batch_stats": fields["generator_stats"]}
         fits = all(jax.tree.map(np.shape, variables[name]) == jax.tree.map(np.shape, expected.get(name, {})) for name in variables)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"The configuration stored in {checkpoint} describes no generator ({error}); give another checkpoint.") from error
@@ -68,7 +67,7 @@ def read_generator(path: Path) -> StoredGenerator:
         )
     info = {
         "path": str(path),
-        "step": int(checkpoint.name) if checkpoint.name.isdigit() else None,
+        "step": step,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "sha256": hash_arrays(variables),
     }

@@ -107,23 +107,24 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     return Data(text, len(images), stream, validation_fn)
 
 
-def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable[[tuple[resident.Bank, clips.Clip | None], jax.Array], Any]:
-    """Batches of the bank, and where there is a clip of both, its share of the rows of each."""
+def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable[[tuple[Any, Any], jax.Array], dict[str, jax.Array]]:
+    """((bank, clip), key) -> a batch of the bank, or where there is a clip one of both, its share of the rows from there."""
     total = stage.batch_size * count_parts(config)
     of_clip = round(total * config["frames_share"]) if config["frames_dir"] else 0
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"]}
+    ranges = {"averaged": tuple(config["frames_averaged"]), "noise_variance": tuple(config["noise_variance"])}
     of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)
+    of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **ranges, **options)
     if not of_clip:
         return lambda banks, key: of_bank_fn(banks[0], key)
-    ranges = {"averaged": tuple(config["frames_averaged"]), "noise_variance": tuple(config["noise_variance"])}
-    of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **ranges, **options)
+    if of_clip == total:
+        return lambda banks, key: of_clip_fn(banks[1], key)
 
-    def batch(banks: tuple[resident.Bank, clips.Clip | None], key: jax.Array) -> dict[str, jax.Array]:
-        bank, clip = banks
-        keys = jax.random.split(key)
-        both = [of_bank_fn(bank, keys[0]), of_clip_fn(clip, keys[1])] if of_clip < total else [of_clip_fn(clip, keys[1])]
-        order = jax.random.permutation(jax.random.fold_in(key, 2), total)  # so that micro-batches and devices get some of each
-        return {name: jnp.concatenate([part[name] for part in both])[order] for name in both[0]}
+    def batch(banks: tuple[Any, Any], key: jax.Array) -> dict[str, jax.Array]:
+        bank_key, clip_key, order_key = jax.random.split(key, 3)
+        of_bank, of_clip = of_bank_fn(banks[0], bank_key), of_clip_fn(banks[1], clip_key)
+        order = jax.random.permutation(order_key, total)  # so that micro-batches and devices get some of each
+        return {name: jnp.concatenate([of_bank[name], of_clip[name]])[order] for name in of_bank}
 
     return batch
 

@@ -22,6 +22,7 @@ DESCRIPTION = "compact.json"
 FORMAT, VERSION = "drsn-jax compact model", 1
 PIECE_BYTES = 15 * 2**20  # of arrays; a piece with its names stays under 16 MiB
 FIELDS = ("generator_params", "generator_stats", "ema_params", "critic_params", "critic_stats")  # of the training state
+INFERENCE_FIELDS = ("ema_params", "generator_stats")
 _EDGE = float(np.finfo(np.float16).max)
 
 

@@ -44,19 +44,32 @@ class Feed:
 
 
 class StopSignal:
-    """Turns SIGTERM (preemption, `kill`) into a request that the loop reads after each step. Ctrl-C still stops at once.
+    """Turns SIGTERM (preemption, `kill`), and the end of a given time, into a request that the loop reads after each step.
+
+    Ctrl-C still stops at once.
 
     Of several processes the signal may reach one only, and all have to stop after the same step. So each puts its request on its devices
     after each step, where all requests are joined while the device works, and what came of it is read two steps later, without waiting.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        """Not yet requested."""
-        self.requested = False
-        """Whether the signal has reached this process."""
+    def __init__(self, mesh: Mesh, *, minutes: float | None = None) -> None:
+        """Not yet requested; it will be after so many minutes from now, if that is said."""
+        self._end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+        self._signalled = False
         self._mesh = mesh
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
         self._asked: deque[jax.Array] = deque()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the signal has reached this process, or its time is over."""
+        return self._signalled or time.monotonic() > self._end
+
+    @property
+    def reason(self) -> str:
+        """Why to stop, for a message."""
+        over = time.monotonic() > self._end and not self._signalled
+        return "since the time was over" if over else "by a signal"  # which may have reached another process
 
     def agreed(self) -> bool:
         """Whether to stop now: the same in every process, if each calls this once a step."""
@@ -75,7 +88,7 @@ class StopSignal:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.requested = True
+        self._signalled = True
 
     def __exit__(self, *_: object) -> None:
         if self._main:

@@ -17,6 +17,7 @@ from drsn_jax.functional import Training
 from drsn_jax.interop.vgg19 import describe_vgg19
 from drsn_jax.processes import first_process
 from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
+from drsn_jax.shipped import find_model
 from drsn_jax.training.batches import Data, open_data
 from drsn_jax.training.checkpoint import Checkpoints
 from drsn_jax.training.feed import Feed, StopSignal
@@ -24,24 +25,31 @@ from drsn_jax.training.log import Log
 from drsn_jax.training.schedule import is_due, steps_for
 from drsn_jax.training.sharding import local_copy, make_mesh, meet, replicate, replicated, with_sharding
 from drsn_jax.training.state import TrainState
+from drsn_jax.training.warm_start import start_from
 from drsn_jax.training.workdir import open_workdir
 from drsn_jax.training.writer import Writer, say
 
 
-def train_and_evaluate(config: Mapping[str, Any], workdir: Path, *, on_panels: Callable[[Path], object] | None = None) -> TrainState:
+def train_and_evaluate(
+    config: Mapping[str, Any], workdir: Path, *, minutes: float | None = None, on_panels: Callable[[Path], object] | None = None
+) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
     Writes metrics.jsonl, checkpoints/, samples/ and config.json there; `on_panels` is given the path of each picture in samples/ when it
-    is there. On SIGTERM it saves, breaking an evaluation off, and returns early. Raises InputError for what the user can mend (data,
-    folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
-    being finite.
+    is there. On SIGTERM, and after `minutes`, it saves, breaking an evaluation off, and returns early. Raises InputError for what the user
+    can mend (data, folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or
+    gradient stops being finite.
     """
     mesh = make_mesh()
     meet(mesh)
     data = open_data(config, mesh=mesh)
     total = count_steps(config, data.num_images)
     training = make_training(config, num_train_steps=total)
-    with open_workdir(workdir, config), Checkpoints(workdir, config=to_plain(config)) as checkpoints, StopSignal(mesh) as stop:
+    with (
+        open_workdir(workdir, config),
+        Checkpoints(workdir, config=to_plain(config)) as checkpoints,
+        StopSignal(mesh, minutes=minutes) as stop,
+    ):
         state = resume_or_init(training, checkpoints, config=config, mesh=mesh)
         start = int(state.step)
         say(f"Training on {data.description}; {describe_devices()}; step {start} of {total}; in {workdir}")
@@ -77,7 +85,7 @@ def train_and_evaluate(config: Mapping[str, Any], workdir: Path, *, on_panels: C
     say(
         f"Done: {done} steps, in {workdir}"
         if done >= total
-        else f"Stopped by a signal at step {done}, saved; run the same command to go on."
+        else f"Stopped {stop.reason} at step {done}, saved; run the same command to go on."
     )
     return state
 
@@ -109,7 +117,11 @@ def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapp
     if state is not None:
         say(f"Resumed from step {step}.")
         return state
-    return jax.jit(training.init, out_shardings=replicated(mesh))(rng)
+    state = jax.jit(training.init, out_shardings=replicated(mesh))(rng)
+    if not config["init_from"]:
+        return state
+    say(f"Begins with the weights of {config['init_from']}.")
+    return start_from(state, find_model(config["init_from"]))
 
 
 class _BrokenOffError(Exception):
@@ -156,7 +168,7 @@ def make_evaluate_fn(
                 num_panels=config["sample_images"],
             )
         except _BrokenOffError:
-            say(f"The evaluation after step {step} was broken off by a signal; `drsn-jax evaluate --model={workdir}` makes one.")
+            say(f"The evaluation after step {step} was broken off {stop.reason}; `drsn-jax evaluate --model={workdir}` makes one.")
             return None
         writer.scalars(step, validation.scalars())
         say(validation.table(protocol=config["eval_protocol"]))

@@ -1,0 +1,30 @@
+"""From a run to a compact model: the weights that restore, or all that a training goes on from, in float16."""
+
+from pathlib import Path
+
+import jax
+
+from drsn_jax.errors import InputError
+from drsn_jax.training.compact import FIELDS, INFERENCE_FIELDS, write_compact
+from drsn_jax.training.saved import read_saved
+
+
+def compact_model(model: Path, output: Path, *, training: bool) -> str:
+    """Writes a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line that says so.
+
+    With `training` the parameters as they were trained and the critic go along; else the running mean alone, or the parameters where
+    there is none. Raises InputError if the model cannot be read, or the folder holds anything.
+    """
+    saved = read_saved(model, FIELDS)
+    fields = dict(saved.fields)
+    if training and not jax.tree.leaves(fields["generator_params"]):
+        raise InputError(f"{model} was itself written without --training: it holds no more than what restores; leave --training away.")
+    if not training:
+        fields["ema_params"] = fields["ema_params"] or fields["generator_params"]
+        fields = {name: fields[name] for name in INFERENCE_FIELDS}
+    elif not saved.config["adversarial_weight"]:  # a critic that was never trained
+        fields |= {"critic_params": {}, "critic_stats": {}}
+    files = write_compact(output, fields=fields, config=saved.config, step=saved.step or 0)
+    numbers = sum(x.size for x in jax.tree.leaves(fields))
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    return f"{output}: {len(files)} files, {megabytes:.3g} MB, {numbers:,} numbers in float16, of step {saved.step}\n"

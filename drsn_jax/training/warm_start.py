@@ -1,0 +1,38 @@
+"""A run that begins with the weights of another: its moments are new, and warmed up again."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from drsn_jax.errors import InputError
+from drsn_jax.training.compact import FIELDS
+from drsn_jax.training.saved import read_saved
+from drsn_jax.training.state import TrainState
+
+
+def start_from(state: TrainState, path: Path) -> TrainState:
+    """The state at step 0 with the networks of a workdir (its best checkpoint), a checkpoint or a compact model.
+
+    A model without the parameters that were trained begins with their running mean, one without a critic with a new one. Where a fresh
+    `state` has no running mean, that of the model is left away. Raises InputError if there is no model, or its generator is another one.
+    """
+    saved = read_saved(path, FIELDS)
+    found = {name: tree for name, tree in saved.fields.items() if jax.tree.leaves(tree)}
+    mean = found.pop("ema_params", found.get("generator_params"))
+    found.setdefault("generator_params", mean)
+    if jax.tree.leaves(state.ema_params):
+        found["ema_params"] = mean
+    if differing := [name for name, tree in found.items() if _shapes(tree) != _shapes(getattr(state, name))]:
+        network = differing[0].split("_")[0]
+        raise InputError(
+            f"init_from={path} holds another {network} than this configuration describes; make them equal (`drsn-jax info --model={path}`"
+            " lists the values), or leave init_from empty."
+        )
+    placed = {name: jax.device_put(tree, jax.tree.map(lambda x: x.sharding, getattr(state, name))) for name, tree in found.items()}
+    return dataclasses.replace(state, **placed)
+
+
+def _shapes(tree: object) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(name): np.shape(leaf) for name, leaf in jax.tree_util.tree_leaves_with_path(tree)}
