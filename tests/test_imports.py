@@ -29,8 +29,10 @@ ALLOWED = {
     "drsn_jax.benchmark.workload": ("costs", "experiment", "models"),
     "drsn_jax.benchmark.loader_rows": ("benchmark", "data", "errors"),
     "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
+    "drsn_jax.data.video": ("errors", "data", "video_files"),
     "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
+    "drsn_jax.restoration.video": ("errors", "progress", "restoration", "video_files"),
     "drsn_jax.restoration.spread": ("costs", "models"),
     "drsn_jax.restoration.model": ("errors", "experiment", "models.generator", "interop.exported", "training.saved"),
     # the step, the state, losses, sharding, checkpoints, log
@@ -69,6 +71,7 @@ ALLOWED = {
         "training.sharding",
     ),
     "drsn_jax.files": (),
+    "drsn_jax.video_files": ("errors",),
     "drsn_jax.locks": ("errors",),
     "drsn_jax.lifeline": (),
     "drsn_jax.processes": ("errors", "lifeline"),
