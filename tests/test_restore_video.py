@@ -30,7 +30,8 @@ TICK = Fraction(1, 600)
 @pytest.fixture(scope="module")
 def images(photograph):
     """Twelve frames over which the photograph moves."""
-    return [np.ascontiguousarray(photograph[100 : 100 + 4 * 96 : 4, 8 * i : 8 * i + 4 * 100 : 4]) for i in range(12)]
+    crops = [Image.fromarray(photograph[100:484, 8 * i : 8 * i + 400]) for i in range(12)]
+    return [np.asarray(crop.resize((100, 96), Image.Resampling.BOX)) for crop in crops]
 
 
 def same(image):
@@ -88,7 +89,7 @@ def read_clip(path):
 
 def packets(path, kind="audio"):
     with av.open(str(path)) as container:
-        return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(**{kind: 0}) if packet.dts is not None]
+        return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(**{kind: 0}) if packet.size]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,8 @@ def packets(path, kind="audio"):
         (".m4v", {"pix_fmt": "yuv420p10le", "matrix": 9, "tags": (1, 9, 9, 16)}, {}),
         (".mkv", {"matrix": 5, "tags": (0, 2, 2, 2)}, {}),
         (".mp4", {"pix_fmt": "yuv422p"}, {}),
-        (".mp4", {"pix_fmt": "gray", "tags": (0, 2, 2, 2)}, {"color_range": 2, "pix_fmt": "gray"}),
+        # what was written as grey FFmpeg reads with chroma that is neutral
+        (".mkv", {"codec": "ffv1", "pix_fmt": "gray", "tags": (0, 2, 2, 2)}, {"color_range": 2, "pix_fmt": "yuvj420p"}),
         (".webm", {"codec": "libvpx-vp9", "odd": True}, {}),
         (".mkv", {"codec": "libvpx-vp9", "odd": True}, {"pix_fmt": "yuv444p"}),
         (".mkv", {"codec": "ffv1", "pix_fmt": "bgr0", "tags": (0, 2, 2, 2)}, {"pix_fmt": "yuv444p", "color_range": 1, "colorspace": 1}),
@@ -120,7 +122,7 @@ def test_a_network_that_changes_nothing_gives_the_same_video(tmp_path, images, s
     assert new_tags == tags | becomes
     for one, other in zip(before, after, strict=True):
         difference = other.to_ndarray(format="rgb24").astype(float) - one.to_ndarray(format="rgb24")
-        assert np.abs(difference).mean() < 2.5  # what coding twice loses
+        assert np.abs(difference).mean() < 4  # what coding twice loses
         assert np.abs(difference.mean((0, 1))).max() < 1  # of 255 levels
 
 
@@ -202,7 +204,7 @@ def test_title_language_chapters_and_attachments_are_kept(tmp_path, images):
         streams[1].metadata["language"] = "fre"
         written.add_attachment("notes.ttf", "application/x-truetype-font", b"abc")
         for packet in read.demux():
-            if packet.dts is not None:
+            if packet.size:
                 packet.stream = streams[packet.stream_index]
                 written.mux(packet)
     assert not restore_video(source, target, restore_fn=same).notes
@@ -232,7 +234,7 @@ def broken(tmp_path, images, kind):
     elif kind == "damaged":
         cut(path, write_clip(tmp_path / "w.mp4", images), 0.6)
     elif kind == "cut":
-        return cut(tmp_path / "v.mkv", write_clip(tmp_path / "w.mkv", images, times=list(range(0, 1200, 100))), 0.6)
+        return cut(tmp_path / "v.mkv", write_clip(tmp_path / "w.mkv", images, times=list(range(0, 1200, 100))), 0.85)
     elif kind == "sizes":
         return write_two_sizes(tmp_path / "v.mkv", images)
     return path
@@ -243,7 +245,7 @@ def write_two_sizes(path, images):
     parts = [write_clip(path.with_name(f"{i}.mkv"), part, codec="mjpeg", pix_fmt="yuvj420p") for i, part in enumerate((images[:2], [images[0][:64]]))]
     with av.open(str(parts[0])) as first, av.open(str(parts[1])) as second, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(first.streams.video[0], opaque=True)
-        for number, packet in enumerate(packet for read in (first, second) for packet in read.demux() if packet.dts is not None):
+        for number, packet in enumerate(packet for read in (first, second) for packet in read.demux() if packet.size):
             packet.pts = packet.dts = 40 * number
             packet.stream = stream
             container.mux(packet)
@@ -313,7 +315,7 @@ def test_interrupting_leaves_nothing_and_what_was_there(tmp_path, images):
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, images):
     source = write_clip(tmp_path / "a.mkv", images, audio="flac")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
     try:
         with pytest.raises(InputError, match=r"cannot be written \(File too large\)"):
             restore_video(source, tmp_path / "out" / "b.mkv", restore_fn=same)

@@ -132,7 +132,7 @@ def _read(path: Path, container: Any, stream: Any, *, coding: Coding, copied: Se
     with explaining_damage(path):
         for packet in container.demux([stream, *(container.streams[index] for index in copied)]):
             if packet.stream.index != stream.index:
-                packets += [packet] if packet.dts is not None else []  # the last one of a stream is empty
+                packets += [packet] if packet.size else []  # the last one of a stream is empty
                 if len(packets) < _MOST_PACKETS:
                     continue
                 yield _Piece(None, None, 0, False, packets)
