@@ -2,19 +2,18 @@
 
 import resource
 import signal
-import subprocess
 import sys
 import threading
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
 from drsn_jax.errors import InputError
 from drsn_jax.restoration import video
+from drsn_jax.restoration.model import Model
+from drsn_jax.restoration.restore import restore_files
 from drsn_jax.restoration.restorer import make_restore_fn
 from drsn_jax.restoration.video import describe, restore_video
 from drsn_jax.restoration.video_coding import choose_coding
@@ -242,7 +241,10 @@ def broken(tmp_path, images, kind):
 
 def write_two_sizes(path, images):
     """Motion JPEG holds a whole image a packet."""
-    parts = [write_clip(path.with_name(f"{i}.mkv"), part, codec="mjpeg", pix_fmt="yuvj420p") for i, part in enumerate((images[:2], [images[0][:64]]))]
+    parts = [
+        write_clip(path.with_name(f"{i}.mkv"), part, codec="mjpeg", pix_fmt="yuvj420p")
+        for i, part in enumerate((images[:2], [images[0][:64]]))
+    ]
     with av.open(str(parts[0])) as first, av.open(str(parts[1])) as second, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(first.streams.video[0], opaque=True)
         for number, packet in enumerate(packet for read in (first, second) for packet in read.demux() if packet.size):
@@ -336,3 +338,36 @@ def test_few_frames_are_held_at_any_time(tmp_path, images, monkeypatch):
     restore_video(source, tmp_path / "b.mp4", restore_fn=restore)
     assert len(ahead) == 12
     assert max(ahead) <= 2  # the one that is restored, and the next
+
+
+def test_a_folder_of_photographs_and_videos(tmp_path, images, capsys):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    (folder / "trip").mkdir(parents=True)
+    Image.fromarray(images[0]).save(folder / "a.png")
+    write_clip(folder / "trip" / "B.MP4", images[:4])
+    write_clip(folder / "c.avi", images[:3], codec="mjpeg", pix_fmt="yuvj420p")
+    (folder / "d.webm").write_text("no video")
+    model = Model(predict_fn=lambda image: -image, stride=4, config={}, info={})
+    report = restore_files([folder], output=output, restore_fn=make_restore_fn(model))
+    assert sorted(path.relative_to(output).as_posix() for path in report.restored) == ["a.png", "c.mkv", "trip/B.MP4"]
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*.*")) == ["a.png", "c.mkv", "trip/B.MP4"]
+    assert [path.name for path, _ in report.failed] == ["d.webm"]
+    for source, target in (("trip/B.MP4", "trip/B.MP4"), ("c.avi", "c.mkv")):
+        before, after = (read_clip(path)[0] for path in (folder / source, output / target))
+        assert len(after) == len(before)
+        negative = 255 - before[-1].to_ndarray(format="rgb24").mean()
+        assert after[-1].to_ndarray(format="rgb24").mean() == pytest.approx(negative, abs=3)
+    said = capsys.readouterr().err
+    assert "[4/4]" in said
+    assert "B.MP4'  100x96  4 frames" in said
+    again = restore_files([folder / "c.avi"], output=output, restore_fn=make_restore_fn(model))
+    assert "already exists" in again.failed[0][1]
+    named = restore_files([folder / "c.avi"], output=tmp_path / "named.mp4", restore_fn=make_restore_fn(model))
+    assert named.restored == [tmp_path / "named.mp4"]
+
+
+def test_a_video_and_its_copy_in_another_format_are_not_written_over_each_other(tmp_path, images):
+    for name in ("c.avi", "c.mkv"):
+        write_clip(tmp_path / name, images[:2], codec="mjpeg", pix_fmt="yuvj420p")
+    with pytest.raises(InputError, match=r"would both be written to .*c\.mkv"):
+        restore_files([tmp_path], output=tmp_path / "out", restore_fn=same)

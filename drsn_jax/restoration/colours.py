@@ -11,7 +11,15 @@ from jaxtyping import Float, Integer
 
 Plane = Integer[np.ndarray, "_ _"]
 # H.273 table 4, by code: the shares of red and of blue in luma. The code 8 (YCgCo) and those from 11 on are of another form.
-_SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}  # fmt: skip
+_SHARES = {
+    1: (0.2126, 0.0722),  # BT.709
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),  # BT.601
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),  # BT.2020
+    10: (0.2627, 0.0593),
+}
 
 
 def luma_shares(code: int, *, height: int) -> tuple[float, float]:

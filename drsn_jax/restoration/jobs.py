@@ -127,8 +127,8 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
         ignored += len(visible) - len(found)
     if not images and len(plan.failed) == failures:
         raise InputError(
-            f"{quoted(folder)} holds no images and no videos ({ignored} other files); give a folder with files ending in {', '.join(_KNOWN)}, "
-            "or name the file itself."
+            f"{quoted(folder)} holds no images and no videos ({ignored} other files); give a folder with files ending in "
+            f"{', '.join(_KNOWN)}, or name the file itself."
         )
     plan.ignored += ignored
     plan.jobs += [(image, _named(output / image.relative_to(folder), suffix)) for image in images]

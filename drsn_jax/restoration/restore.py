@@ -56,11 +56,11 @@ def restore_files(
 ) -> RestoreReport:
     """Restore images, videos and whole folders into `output`, one after the other, the videos last, with progress on stderr.
 
-    While one photograph is restored, a thread reads the next and another writes the last: up to three are held. `restore_fn` is what
-    `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those of `plan_jobs`; `panel` writes a
-    picture of before and after beside each restored image (`panel_path`); videos go through `restore_video`. An input that is missing, cannot be read or restored, or whose
-    result exists or cannot be written is a line in the report's `failed` and the others are still done. Raises InputError for what
-    concerns all of them: see `plan_jobs`.
+    While one photograph is restored, a thread reads the next and another writes the last: up to three are held. Videos go through
+    `restore_video`. `restore_fn` is what `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those
+    of `plan_jobs`; `panel` writes a picture of before and after beside each restored image (`panel_path`). An input that is missing,
+    cannot be read or restored, or whose result exists or cannot be written is a line in the report's `failed` and the others are still
+    done. Raises InputError for what concerns all of them: see `plan_jobs`.
     """
     plan = plan_jobs([Path(path) for path in inputs], output=output, output_format=output_format)
     report = RestoreReport(failed=list(plan.failed), ignored=plan.ignored)

@@ -1,7 +1,7 @@
 """A video file through the network, frame by frame; its sound, times, colours and orientation stay what they are."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -76,7 +76,7 @@ def restore_video(source: Path, target: Path, *, restore_fn: RestoreFn, overwrit
             ):
                 pieces = _read(source, container, stream, coding=coding, copied=list(writer.copied))
                 with Countdown(survey.frames) as countdown, closing(_ahead(pieces)) as pieces:
-                    counts = _restore_pieces(pieces, writer, restore_fn=restore_fn, meter=meter, countdown=countdown, name=source.name)
+                    counts = _restore_pieces(pieces, writer, restore_fn=restore_fn, meter=meter, countdown=countdown, name=quoted(source))
         except (OSError, FFmpegError) as error:
             raise unwritable(target, error) from error
         size = (stream.codec_context.height, stream.codec_context.width)
@@ -144,7 +144,7 @@ def _read(path: Path, container: Any, stream: Any, *, coding: Coding, copied: Se
     yield _Piece(None, None, 0, False, packets)
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items, each made in a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, None)
@@ -167,7 +167,10 @@ def _restore_pieces(
                 shape = shape or piece.rgb.shape
                 if piece.rgb.shape != shape:
                     raise InputError(f"The frames of {name} change their size at frame {frames + 1}; cut it there, and restore the parts.")
-                restored = restore_fn(piece.rgb)
+                try:
+                    restored = restore_fn(piece.rgb)
+                except InputError as error:
+                    raise InputError(f"{name}, frame {frames + 1}: {error}") from error
                 meter.add(piece.rgb, restored)
                 frames, corrupt = frames + 1, corrupt + piece.corrupt
                 countdown.advance(name)

@@ -42,15 +42,18 @@ def choose_coding(stream: Any, *, suffix: str) -> Coding:
     without subsampling, so that the size stays), and RGB (written as BT.709 without subsampling). Raises InputError where this PyAV
     lacks the encoder, and for a suffix of no format that can be written.
     """
-    import av
+    from av import __version__ as version
+    from av.codec import Codec, codecs_available
 
+    if int(version.split(".")[0]) < 18:
+        raise InputError(f"Writing videos takes PyAV 18 or newer, and this is {version}; pip install --upgrade 'drsn-jax[video]'")
     if suffix not in _ENCODERS:
         raise InputError(f"{suffix!r} names no format that videos are written in; name the result with one of {', '.join(_ENCODERS)}")
     context, encoder = stream.codec_context, _ENCODERS[suffix]
-    if encoder not in av.codecs_available:
+    if encoder not in codecs_available:
         raise InputError(f"This PyAV has no encoder {encoder}, which {suffix} files are written by; pip install 'av' from PyPI has it")
     format, rgb = context.format, _is_rgb(context.format)
-    known = [found.name for found in av.codec.Codec(encoder, "w").video_formats or ()]
+    known = [found.name for found in Codec(encoder, "w").video_formats or ()]
     bits = 10 if format.components[0].bits > 8 and "yuv420p10le" in known else 8
     grey = len(format.components) < 3 and not rgb
     factors = (1, 1) if rgb else _subsampling(format)
