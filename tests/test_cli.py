@@ -58,7 +58,7 @@ def test_verbs_and_their_help(capsys):
             "evaluate",
             ["--model", "--blurred", "--sharp", "--noise-variance", "--protocol", "--output", "--panels", "--overwrite", "--tile"],
         ),
-        ("restore", ["--model", "INPUT", "--output", "--output-format", "--overwrite", "--tile", "--overlap", "--whole"]),
+        ("restore", ["INPUT", "--output", "--panel", "--strength", "--self-ensemble", "--device", "--tile", "--overlap", "--whole"]),
         ("bench", ["--config", "--against", "--rows", "--batch-size", "--seconds", "--profile", "--output"]),
         ("info", ["--config", "--model"]),
     ],
