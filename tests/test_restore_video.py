@@ -1,5 +1,6 @@
 """Videos written by the test, restored by functions whose effect is known: what changes is the picture alone."""
 
+import re
 import resource
 import signal
 import sys
@@ -22,7 +23,7 @@ from drsn_jax.video_files import open_video
 
 av = pytest.importorskip("av", reason="videos are read by PyAV: pip install 'drsn-jax[video]'")
 TAGS = ("color_range", "colorspace", "color_primaries", "color_trc")
-GOOD = {"libx264": {"crf": "4"}, "libvpx-vp9": {"crf": "4", "b": "0"}, "mjpeg": {}, "ffv1": {}}
+GOOD = {"libx264": {"crf": "4"}, "libvpx-vp9": {"crf": "4", "b": "0"}}
 TICK = Fraction(1, 600)
 
 
@@ -37,10 +38,12 @@ def same(image):
     return image
 
 
-def write_clip(path, images, *, codec="libx264", pix_fmt="yuv420p", matrix=1, tags=(1, 1, 1, 1), times=None, audio=None, turn=None):
+def write_clip(
+    path, images, *, codec="libx264", pix_fmt="yuv420p", matrix=1, tags=(1, 1, 1, 1), times=None, audio=None, turn=None, **options
+):
     """A clip of 25 frames a second, or with frames at `times` in 1/600 s. `tags` are those of TAGS."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=GOOD[codec])
+        stream = container.add_stream(codec, rate=25, options=GOOD.get(codec, {}) | options)
         stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], pix_fmt
         for name, value in zip(TAGS, tags, strict=True):
             setattr(stream.codec_context, name, value)
@@ -191,6 +194,33 @@ def test_what_the_new_format_does_not_hold_is_said(tmp_path, images):
     assert len(read_clip(target)[0]) == 3
     with pytest.raises(InputError, match=r"'\.avi' names no format.*\.mkv"):
         restore_video(source, tmp_path / "b.avi", restore_fn=same)
+
+
+def damage(path):
+    """Overwrites the middle of a packet that is no key frame."""
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][5]
+        start, size = packet.pos, packet.size
+    contents = bytearray(path.read_bytes())
+    contents[start + size // 3 : start + size] = b"\x55" * (size - size // 3)
+    path.write_bytes(contents)
+
+
+@pytest.mark.parametrize(
+    ("says", "options"),
+    [
+        ("interlaced", {"x264-params": "tff=1"}),
+        ("transparency is left out", {"codec": "ffv1", "pix_fmt": "bgra", "tags": (0, 2, 2, 2)}),
+        (r"^\d frames are damaged in the source", {}),
+    ],
+)
+def test_what_is_wrong_with_a_source_that_can_be_restored_is_said(tmp_path, images, says, options):
+    source = write_clip(tmp_path / "a.mkv", images, **options)
+    if "damaged" in says:
+        damage(source)
+    [note] = restore_video(source, tmp_path / "b.mkv", restore_fn=same).notes
+    assert re.search(says, note)
+    assert len(read_clip(tmp_path / "b.mkv")[0]) == len(images)
 
 
 def test_title_language_chapters_and_attachments_are_kept(tmp_path, images):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from drsn_jax.restoration.video_coding import Coding, encode_frame
 
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # metadata that the new file has of its own
+_OF_THE_VIDEO = ("language", "title", "handler_name", "creation_time", "timecode")  # and what stays true of a stream that is coded anew
 
 
 class VideoWriter:
@@ -66,7 +67,8 @@ def open_writer(path: Path, *, source: Any, stream: Any, coding: Coding, matrix:
             video.set_display_matrix(matrix)
         writer = VideoWriter(output, video, coding)
         for other in source.streams:
-            if other.index != stream.index and not _add_copy(writer.copied, output, other, suffix=path.suffix):
+            written = other.index == stream.index or "timecode" in other.metadata  # a time code is made of the video's metadata
+            if not written and not _add_copy(writer.copied, output, other, suffix=path.suffix):
                 codec = f" ({other.codec_context.name})" if other.codec_context else ""
                 writer.notes.append(f"stream {other.index}, {other.type}{codec}, is left out: a {path.suffix} file cannot take it over")
         yield writer
@@ -88,7 +90,7 @@ def _add_video(output: Any, stream: Any, coding: Coding) -> Any:
     made.color_primaries, made.color_trc = context.color_primaries, context.color_trc
     if stream.sample_aspect_ratio:
         made.sample_aspect_ratio = stream.sample_aspect_ratio
-    video.metadata.update(_kept(stream.metadata))
+    video.metadata.update({key: value for key, value in stream.metadata.items() if key.lower() in _OF_THE_VIDEO})
     video.disposition = stream.disposition
     return video
 
