@@ -39,7 +39,7 @@ def same(image):
 
 
 def write_clip(
-    path, images, *, codec="libx264", pix_fmt="yuv420p", matrix=1, tags=(1, 1, 1, 1), times=None, audio=None, turn=None, **options
+    path, images, *, codec="libx264", pix_fmt="yuv420p", matrix=1, tags=(1, 1, 1, 1), times=None, audio=None, turn=None, aspect=1, **options
 ):
     """A clip of 25 frames a second, or with frames at `times` in 1/600 s. `tags` are those of TAGS."""
     with av.open(str(path), "w") as container:
@@ -49,6 +49,7 @@ def write_clip(
             setattr(stream.codec_context, name, value)
         if times:
             stream.codec_context.time_base = TICK
+        stream.codec_context.sample_aspect_ratio = aspect
         if turn:
             stream.set_display_rotation(turn[0], hflip=turn[1])
         sound = add_sound(container, audio) if audio else None
@@ -166,11 +167,13 @@ def test_time_stamps_that_are_missing_or_go_back_are_mended(tmp_path, images):
 
 @pytest.mark.parametrize("turn", [(90, False), (180, False), (-90, True)], ids=["90", "180", "mirrored"])
 def test_players_turn_it_as_they_did(tmp_path, images, turn):
-    source, target = write_clip(tmp_path / "a.mp4", images[:2], turn=turn), tmp_path / "b.mp4"
+    source, target = write_clip(tmp_path / "a.mp4", images[:2], turn=turn, aspect=Fraction(4, 3)), tmp_path / "b.mp4"
     restore_video(source, target, restore_fn=same)
     (before, *_), (after, *_) = read_clip(source)[0], read_clip(target)[0]
     assert bytes(after.side_data["DISPLAYMATRIX"]) == bytes(before.side_data["DISPLAYMATRIX"])
     assert after.rotation == before.rotation != 0
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 
 @pytest.mark.parametrize(

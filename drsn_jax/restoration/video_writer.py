@@ -67,8 +67,8 @@ def open_writer(path: Path, *, source: Any, stream: Any, coding: Coding, matrix:
             video.set_display_matrix(matrix)
         writer = VideoWriter(output, video, coding)
         for other in source.streams:
-            written = other.index == stream.index or "timecode" in other.metadata  # a time code is made of the video's metadata
-            if not written and not _add_copy(writer.copied, output, other, suffix=path.suffix):
+            timecode = other.type == "data" and "timecode" in other.metadata  # which the muxer makes anew of the video's metadata
+            if other.index != stream.index and not timecode and not _add_copy(writer.copied, output, other, suffix=path.suffix):
                 codec = f" ({other.codec_context.name})" if other.codec_context else ""
                 writer.notes.append(f"stream {other.index}, {other.type}{codec}, is left out: a {path.suffix} file cannot take it over")
         yield writer
@@ -85,7 +85,7 @@ def _add_video(output: Any, stream: Any, coding: Coding) -> Any:
         time_base=stream.time_base,
     )
     made = video.codec_context
-    made.pix_fmt, made.time_base = coding.pix_fmt, stream.time_base
+    made.pix_fmt = coding.pix_fmt
     made.color_range, made.colorspace = 2 if coding.full_range else context.color_range, coding.matrix
     made.color_primaries, made.color_trc = context.color_primaries, context.color_trc
     if stream.sample_aspect_ratio:
