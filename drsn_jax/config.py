@@ -100,7 +100,7 @@ def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: I
     A key that is younger than the stored configuration counts as what was done before there was such a key.
     """
     plain = to_plain(config)
-    stored = {key: value for key, value in ADDED.items() if key in plain} | stored
+    stored = to_plain({key: value for key, value in ADDED.items() if key in plain}) | stored
     keys = sorted((set(plain) | set(stored)) - set(free))
     return {key: (stored.get(key), plain.get(key)) for key in keys if stored.get(key) != plain.get(key)}
 

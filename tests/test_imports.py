@@ -154,7 +154,7 @@ def test_tensorflow_and_clu_are_imported_lazily_and_in_two_places(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_library_functions_take_arguments_not_a_config(module):
     part = module.split(".")[1] if "." in module else ""
-    glue = module.removeprefix("drsn_jax.training.") in ("train", "batches", "checkpoint", "workdir")
+    glue = module.removeprefix("drsn_jax.training.") in ("train", "batches", "checkpoint", "compact", "workdir")
     if part not in ("models", "data", "evaluation", "restoration", "training", "pretrained") or glue:
         return
     for node in ast.walk(parse(module)):
