@@ -31,6 +31,7 @@ ALLOWED = {
     "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
     "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
     "drsn_jax.restoration": ("errors", "restoration"),
+    "drsn_jax.serving": ("errors", "restoration", "serving"),
     "drsn_jax.restoration.spread": ("costs", "models"),
     "drsn_jax.restoration.model": ("errors", "experiment", "models.generator", "interop.exported", "training.saved"),
     # the step, the state, losses, sharding, checkpoints, log
@@ -92,6 +93,7 @@ ALLOWED = {
         "training.train",
         "evaluation",
         "restoration",
+        "serving",
         "data",
         "progress",
     ),

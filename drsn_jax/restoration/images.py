@@ -18,11 +18,12 @@ from drsn_jax.restoration.photo import MODES, Photo, quoted, reason, target_mode
 __all__ = ["Photo", "check_target", "read_photo", "target_mode", "write_photo"]
 
 
-def read_photo(path: Path | str) -> Photo:
+def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Photo:
     """Read one image file: JPEG, PNG, TIFF, WebP, BMP, GIF or PPM, 8 bits a channel, or 16 in PNG and grey TIFF.
 
     The pixels are turned upright, and `Photo.rgb` is float32 [h w 3] in [0, 1]. Raises InputError, naming the path, for anything
-    that is not one whole picture: missing, empty, damaged, cut short, several frames, a depth or format that is not supported.
+    that is not one whole picture: missing, empty, damaged, cut short, several frames, a depth or format that is not supported; and,
+    before anything is decoded, for more than `max_pixels` by the header.
     """
     path = Path(path)
     try:
@@ -30,6 +31,7 @@ def read_photo(path: Path | str) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's: damaged EXIF, and sizes from half the limit that raises (panoramas)
             with Image.open(path, formats=list(MODES)) as image:
+                _check_size(image.size, path, max_pixels=max_pixels)
                 return decode_photo(image, path)
     except InputError:
         raise
@@ -90,6 +92,12 @@ def _check_is_file(path: Path) -> None:
         raise InputError(f"{quoted(path)} is not a regular file; give an image file.")  # a pipe would wait for ever
     if path.stat().st_size == 0:
         raise InputError(f"{quoted(path)} is empty (0 bytes); replace the file.")
+
+
+def _check_size(size: tuple[int, int], path: Path, *, max_pixels: int | None) -> None:
+    if max_pixels is not None and size[0] * size[1] > max_pixels:
+        megapixels, most = size[0] * size[1] / 1e6, max_pixels / 1e6
+        raise InputError(f"{quoted(path)} has {size[0]}x{size[1]} pixels ({megapixels:.1f} MP), more than {most:g} MP; scale it down.")
 
 
 def _exists(path: Path) -> InputError:
