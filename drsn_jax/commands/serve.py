@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.serving.photographs import make_choosing_fn
     from drsn_jax.serving.turns import Turns
 
-    limits = Limits()._replace(max_bytes=_scaled(arguments, "max_mb", most=10_000), max_pixels=_scaled(arguments, "max_megapixels", most=178))
+    limits = Limits()._replace(
+        max_bytes=_scaled(arguments, "max_mb", most=10_000), max_pixels=_scaled(arguments, "max_megapixels", most=178)
+    )
     with open_socket(arguments.host, arguments.port) as listener:
         model = load_model(arguments.model)
         check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
@@ -42,16 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
         hosts = (arguments.host, "localhost", "127.0.0.1", "[::1]") if local else ("*",)
         if not local:
             sys.stderr.write("Everyone who reaches this machine can use the page: nothing asks for a password, nothing is encrypted.\n")
-        sys.stdout.write(
+        greeting = (
             f"Restoring photographs at {address_of(listener)} with the model {arguments.model.name}; Ctrl-C ends it.\n"
             "The first photograph of a size takes longer: the network is compiled for it.\n"
         )
-        sys.stdout.flush()
 
         def make(folder: Path, turns: Turns):
             return make_app(make_fn, folder=folder, turns=turns, model=arguments.model.name, limits=limits, hosts=hosts)
 
-        run_server(make, listener)
+        run_server(make, listener, greeting=greeting)
     return 0
 
 

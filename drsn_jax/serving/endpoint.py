@@ -31,13 +31,15 @@ class RestoreEndpoint:
         request = Request(scope, receive)
         refuse_other_origins(request)
         choices = _read_choices(request)
-        with contextlib.suppress(ClientDisconnect):
+        try:
             async with self._place(request):
                 with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder:
                     answer = await self._restore(request, choices, Path(folder) / "upload")
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._limits.transfer_seconds):
-                            await _to_response(answer)(scope, receive, send)
+                    await _send(answer, scope, receive, send, seconds=self._limits.transfer_seconds)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            raise HTTPException(503, "The server is being stopped.") from None
 
     async def _restore(self, request: Request, choices: Choices, upload: Path) -> Answer:
         with upload.open("xb") as file:
@@ -98,9 +100,9 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) 
             task.cancel()
 
 
-def _to_response(answer: Answer) -> FileResponse:
-    headers = {
-        "Server-Timing": f"restore;dur={answer.seconds * 1000:.0f}",
-        "X-Image-Size": f"{answer.width}x{answer.height}",
-    }
-    return FileResponse(answer.path, media_type=answer.media_type, headers=headers)
+async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send, *, seconds: float) -> None:
+    """The file; broken off where the client takes too long, or the server is being stopped."""
+    headers = {"Server-Timing": f"restore;dur={answer.seconds * 1000:.0f}", "X-Image-Size": f"{answer.width}x{answer.height}"}
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(seconds):
+            await FileResponse(answer.path, media_type=answer.media_type, headers=headers)(scope, receive, send)

@@ -26,9 +26,9 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        return socket.create_server((address[0], port), family=family)  # getaddrinfo takes port 65536 for 0
     except (OSError, OverflowError, UnicodeError) as error:
-        text = getattr(error, "strerror", None) or error
+        text = (getattr(error, "strerror", None) or str(error)).split(" (")[0]  # create_server adds the address in brackets
         raise InputError(
             f"Cannot serve on {host}, port {port} ({text}); choose another --port (0: any that is free), or leave --host away."
         ) from error
@@ -45,8 +45,8 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.socket) -> None:
-    """Serve what `make_app` makes, given a private folder and `Turns`, until SIGINT or SIGTERM; then return within seconds.
+def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.socket, *, greeting: str) -> None:
+    """Print `greeting` and serve what `make_app` makes, given a private folder and `Turns`, until SIGINT or SIGTERM; then return within seconds.
 
     Requests get a second to end, restoring ends at its next tile. Where it is in something that cannot be interrupted (a
     compilation, one long tile), the process ends without it, with code 0; the folder is gone in any case.
@@ -70,6 +70,8 @@ def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.sock
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)  # uvicorn raises the signal once more when it has ended: this lets it
+        sys.stdout.write(greeting)
+        sys.stdout.flush()
         server.run(sockets=[listener])
         ended = turns.close(seconds=_GRACE_SECONDS)
     if not ended:
