@@ -142,7 +142,7 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from drsn_jax.evaluation.panels import make_panel
+from drsn_jax.panels import make_panel
 from drsn_jax.restoration.images import read_photo
 from drsn_jax.restoration.jobs import plan_jobs
 

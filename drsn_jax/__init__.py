@@ -1,3 +1,18 @@
 """DRSN-GAN in JAX: blind motion deblurring with deep residual shrinkage blocks."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drsn_jax.restoration.arrays import restore_image
+
 __version__ = "0.1.0"
+__all__ = ["restore_image"]
+
+
+def __getattr__(name: str) -> Any:
+    """`restore_image`, imported when it is first asked for: the command line must not wait for jax."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from drsn_jax.restoration import arrays
+
+    return getattr(arrays, name)

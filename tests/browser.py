@@ -24,9 +24,8 @@ class Browser:
         shell = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         argv = ["bash", "-c", shell, "bash", str(CHROMIUM), *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            argv, pass_fds=(to_browser, from_browser), stdout=quiet, stderr=quiet, env=os.environ | {"HOME": str(folder)}
-        )
+        home = os.environ | {"HOME": str(folder)}
+        self._process = subprocess.Popen(argv, pass_fds=(to_browser, from_browser), stdout=quiet, stderr=quiet, env=home)
         os.close(to_browser)
         os.close(from_browser)
         self._commands, self._replies, self._timeout = commands, replies, timeout

@@ -10,7 +10,7 @@ import tiny
 from PIL import Image
 
 from drsn_jax.cli import main
-from drsn_jax.evaluation.panels import make_panel
+from drsn_jax.panels import make_panel
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,8 @@ def test_export_and_restore_with_it(model, photograph, tmp_path, capsys):
     ours, theirs = (np.asarray(Image.open(tmp_path / name / "photo.png"), int) for name in ("ours", "theirs"))
     assert np.abs(ours - theirs).max() <= 1
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-    first, second = load_model(model), load_model(output)
+    first, second = load_model(model), load_model(output, device=jax.devices()[1])
+    assert second.predict_fn(images(1, 32, 32)).devices() == {jax.devices()[1]}
     assert second.info == first.info | {"path": str(output)}
     assert second.config == first.config
     assert second.stride == first.stride

@@ -13,7 +13,7 @@ HEAVY = ("tensorflow", "tensorflow_datasets", "clu", "tensorboard")
 MODULES = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")}
 # What each part may import of drsn_jax; the longest name that fits counts.
 ALLOWED = {
-    "drsn_jax": (),
+    "drsn_jax": ("restoration.arrays",),
     "drsn_jax.errors": (),
     "drsn_jax.shipped": (),
     "drsn_jax.backend": (),
@@ -29,11 +29,13 @@ ALLOWED = {
     "drsn_jax.benchmark.workload": ("costs", "experiment", "models"),
     "drsn_jax.benchmark.loader_rows": ("benchmark", "data", "errors"),
     "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
-    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "progress"),
-    "drsn_jax.restoration": ("errors", "restoration"),
+    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "panels", "progress"),
+    "drsn_jax.panels": ("errors", "files"),
+    "drsn_jax.restoration": ("errors", "panels", "restoration"),
+    "drsn_jax.restoration.spread": ("backend", "costs", "models"),
+    "drsn_jax.restoration.model": ("backend", "errors", "experiment", "models.generator", "interop.exported", "training.saved"),
+    "drsn_jax.restoration.arrays": ("errors", "restoration", "shipped"),
     "drsn_jax.serving": ("errors", "restoration", "serving"),
-    "drsn_jax.restoration.spread": ("costs", "models"),
-    "drsn_jax.restoration.model": ("errors", "experiment", "models.generator", "interop.exported", "training.saved"),
     # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "training"),
     "drsn_jax.training.workdir": ("config", "errors", "files", "locks", "processes", "training.writer"),
@@ -46,6 +48,7 @@ ALLOWED = {
         "evaluation",
         "functional",
         "interop.vgg19",
+        "panels",
         "processes",
         "restoration.tiling",
         "shipped",

@@ -6,8 +6,8 @@ from PIL import Image
 
 from drsn_jax.data.pairs import find_pairs
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.panels import find_changed_box, make_panel, save_png, stack_panels
 from drsn_jax.evaluation.validation import write_samples
+from drsn_jax.panels import find_changed_box, make_panel, save_png, stack_panels
 
 LABELS = ["blurred", "restored", "sharp"]
 

@@ -1,22 +1,28 @@
 """Files and folders through a generator that changes nothing: names, order, failures and what is left behind."""
 
 import re
+import threading
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.ExifTags import Base
 
 from drsn_jax.errors import InputError
 from drsn_jax.restoration import images, restore
 from drsn_jax.restoration.jobs import plan_jobs
+from drsn_jax.restoration.model import Model
 from drsn_jax.restoration.restore import restore_files
+from drsn_jax.restoration.restorer import make_restore_fn
 
 identity = jax.jit(lambda blurred: blurred)
 
 
-def run(inputs, output, predict_fn=identity, **options):
-    return restore_files(inputs, output=output, predict_fn=predict_fn, stride=4, **options)
+def run(inputs, output=None, predict_fn=identity, tile=768, overlap=64, **options):
+    restore_fn = make_restore_fn(Model(predict_fn, 4, {}, {}), tile=tile, overlap=overlap)
+    return restore_files(inputs, output=output, restore_fn=restore_fn, **options)
 
 
 def save(path, seed=0, size=(7, 5), mode="RGB"):
@@ -172,7 +178,7 @@ def test_interruption_leaves_whole_files_only(tmp_path):
     assert same(folder / "a.png", output / "a.png")
 
 
-def test_full_device_asks_for_less_and_our_own_failures_keep_their_traceback(tmp_path):
+def test_full_device_names_the_file_and_our_own_failures_keep_their_traceback(tmp_path):
     path = save(tmp_path / "a.png")
 
     def full(blurred):
@@ -182,9 +188,8 @@ def test_full_device_asks_for_less_and_our_own_failures_keep_their_traceback(tmp
         raise RuntimeError("a bug")
 
     [(_, message)] = run([path], tmp_path / "out", predict_fn=full, tile=96).failed
+    assert str(path) in message
     assert "--tile=48" in message
-    [(_, message)] = run([path], tmp_path / "out", predict_fn=full, tile=None).failed
-    assert "use more devices, or restore in tiles (without --whole)" in message
     with pytest.raises(RuntimeError, match="a bug"):
         run([path], tmp_path / "out", predict_fn=broken)
 
@@ -212,3 +217,128 @@ def test_terminal_shows_what_is_being_done(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "[0/1] restoring 'a.png' ..." in shown
     assert "\r\x1b[K[1/1]" in shown
+
+
+def test_without_output_results_lie_beside_their_inputs(tmp_path, monkeypatch):
+    photo, folder = save(tmp_path / "a photo.jpg"), tmp_path / "holiday"
+    save(folder / "deep" / "b.png")
+    odd = save(tmp_path / "no suffix.bin").rename(tmp_path / "none")
+    report = run([photo, folder, odd], output_format="png")
+    assert not report.failed
+    assert tree(tmp_path) == [
+        "a photo.jpg", "a photo.restored.png", "holiday.restored/deep/b.png", "holiday/deep/b.png", "none", "none.restored.png"
+    ]  # fmt: skip
+    monkeypatch.chdir(folder / "deep")
+    assert run([Path(".")]).restored == [folder / "deep.restored" / "b.png"]
+    again = run([photo], output_format="png")
+    assert "already exists" in again.failed[0][1]
+
+
+def test_what_an_earlier_run_made_is_no_input_of_the_next(tmp_path, capsys):
+    inputs = ["a.jpg", "alone.restored/d.png", "b.png", "mine.panel.png", "mine.restored.png", "sub/c.png"]
+    for name in inputs:
+        save(tmp_path / name)
+    assert not run([tmp_path / name for name in ("a.jpg", "b.png", "sub")], panel=True).failed
+    results = {"a.restored.jpg", "a.restored.jpg.panel.png", "b.restored.png", "b.restored.png.panel.png"}
+    assert results < set(tree(tmp_path))
+    for again in ([tmp_path], sorted(tmp_path.iterdir())):  # the folder; `restore *`
+        plan = plan_jobs(again)
+        assert sorted(str(source.relative_to(tmp_path)) for source, _ in plan.jobs) == inputs
+        assert {path.name for path in plan.results} == {*results, "sub.restored"}
+    capsys.readouterr()
+    run([tmp_path], tmp_path / "out")
+    assert capsys.readouterr().err.startswith("Results of earlier runs are left out: 5, the first '")
+    assert run([tmp_path / "a.restored.jpg"], tmp_path / "named").restored == [tmp_path / "named" / "a.restored.jpg"]
+
+
+def test_panel_shows_before_and_after(tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (60, 40), (0, 255, 51)).save(folder.mkdir(exist_ok=True) or folder / name, quality=100)
+    save(folder / "grey.png", size=(60, 40), mode="LA")
+    assert not run([folder], output, predict_fn=lambda blurred: -blurred, panel=True).failed
+    assert tree(output) == ["a.jpg", "a.jpg.panel.png", "a.png", "a.png.panel.png", "grey.png", "grey.png.panel.png"]
+    panel = np.asarray(Image.open(output / "a.png.panel.png"))[-40:]
+    assert panel.shape[2] == 3
+    assert (panel[:, :60] == (0, 255, 51)).all()
+    assert (panel[:, -60:] == (255, 0, 204)).all()
+    panel = np.asarray(Image.open(output / "grey.png.panel.png"))[-40:, -60:]
+    np.testing.assert_array_equal(panel[..., 0], np.asarray(Image.open(output / "grey.png"))[..., 0])
+
+
+def test_a_panel_that_is_there_is_kept_and_costs_no_work(tmp_path):
+    def never(blurred):
+        raise AssertionError("the network was asked although the panel cannot be kept")
+
+    path = save(tmp_path / "a.png")
+    panel = save(tmp_path / "out" / "a.png.panel.png", seed=3)
+    before = panel.read_bytes()
+    [(_, message)] = run([path], tmp_path / "out", predict_fn=never, panel=True).failed
+    assert f"{str(panel)!r} already exists" in message
+    assert (tree(tmp_path / "out"), panel.read_bytes()) == (["a.png.panel.png"], before)
+    assert run([path], tmp_path / "out", panel=True, overwrite=True).restored == [tmp_path / "out" / "a.png"]
+    assert panel.read_bytes() != before
+
+
+def test_reading_and_writing_go_on_beside_the_device_and_are_bounded(tmp_path, monkeypatch):
+    """Each step waits for what has to happen meanwhile: serial work would never end."""
+    folder, names, restored = tmp_path / "in", [f"{name}.png" for name in "abcdef"], []
+    for name in names:
+        save(folder / name, size=(8, 8), seed=ord(name[0]))
+    has_read, has_restored = ({name: threading.Event() for name in names} for _ in range(2))
+    read, write = restore.read_photo, restore.write_photo
+
+    def reading(path):
+        has_read[path.name].set()
+        return read(path)
+
+    def predict(blurred):
+        restored.append(names[len(restored)])
+        if len(restored) == 1:
+            assert has_read["b.png"].wait(60), "the next photograph is not read while the first is restored"
+            assert not has_read["c.png"].wait(0.1), "more than one is read ahead"
+        has_restored[restored[-1]].set()
+        return blurred
+
+    def writing(photo, image, target, **options):
+        if target.name == "a.png":
+            assert has_restored["b.png"].wait(60), "the second photograph is not restored while the first is written"
+            assert not has_read["d.png"].wait(0.1), "more is read than can be written"
+        write(photo, image, target, **options)
+
+    monkeypatch.setattr(restore, "read_photo", reading)
+    monkeypatch.setattr(restore, "write_photo", writing)
+    assert [path.name for path in run([folder], tmp_path / "out", predict_fn=predict).restored] == names
+    assert all(same(folder / name, tmp_path / "out" / name) for name in names)
+
+
+def test_report_keeps_the_order_whatever_fails(tmp_path, capsys):
+    folder = tmp_path / "in"
+    for name in "abcd":
+        save(folder / f"{name}.png")
+    for name in "bd":
+        (folder / f"{name}.png").write_bytes(b"broken")
+    run([folder], tmp_path / "out")
+    assert re.findall(r"\[(\d)/4\] '.*?(\w)\.png'", capsys.readouterr().err) == [("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")]
+
+
+def test_a_bug_while_writing_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(restore, "write_photo", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run([save(tmp_path / "a.png")], tmp_path / "out")
+
+
+def test_metadata_and_profile_come_through(tmp_path):
+    path, exif = tmp_path / "in.jpg", Image.Exif()
+    exif[Base.Model], exif[Base.Orientation] = "camera", 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (60, 40), (10, 200, 30)).save(path, exif=exif, icc_profile=profile, dpi=(300, 300))
+    [target] = run([path], panel=True).restored
+    with Image.open(target) as image:
+        tags = image.getexif()
+        assert (tags[Base.Model], tags[Base.Orientation], image.size) == ("camera", 1, (40, 60))
+        assert image.info["icc_profile"] == profile
+        assert image.info["dpi"] == (300, 300)

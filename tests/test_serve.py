@@ -118,7 +118,7 @@ def test_wrong_arguments_are_named(argument, says, model, capsys):
 
 
 @pytest.mark.parametrize(
-    ("host", "warned", "hosts"), [("localhost", False, ("localhost", "localhost", "127.0.0.1", "[::1]")), ("0.0.0.0", True, ("*",))]
+    ("host", "warned", "hosts"), [("localhost", False, ("localhost", "127.0.0.1", "[::1]")), ("0.0.0.0", True, ("*",))]
 )
 def test_only_this_machine_reaches_it_unless_it_is_asked_for(host, warned, hosts, model, capsys, monkeypatch):
     made = []
@@ -163,9 +163,11 @@ def page(folder: Path):
     """The page's address, of a server in a thread that turns every photograph into its negative."""
     folder.mkdir()
     listener, turns = server.open_socket("127.0.0.1", 0), Turns()
-    app = make_app(
-        lambda choices, check: lambda image: image + choices.strength * (1 - 2 * image), folder=folder, turns=turns, model="negative"
-    )
+
+    def make_fn(choices, check):
+        return lambda image: image + choices.strength * (1 - 2 * image)
+
+    app = make_app(make_fn, folder=folder, turns=turns, model="negative")
     running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -209,18 +211,16 @@ def test_in_a_browser_a_photograph_is_dropped_compared_and_downloaded(photograph
         np.testing.assert_array_equal(np.asarray(downloaded(browser, tmp_path / "saved")), 255 - photograph[100:340, :400])
 
         # The line: half of each picture, then by the mouse, then by the keyboard, and what is seen there.
-        box = browser.run(
-            "(() => { const box = document.getElementById('cut').getBoundingClientRect(); return [box.x, box.y, box.width, box.height]; })()"
-        )
+        x, y, width = (element(browser, "cut", f"getBoundingClientRect().{name}") for name in ("x", "y", "width"))
         clip = "getComputedStyle(document.getElementById('after')).clipPath"
         assert browser.run(clip) == "inset(0px 0px 0px 50%)"
-        browser.drag((box[0] + box[2] / 2, box[1] + 20), (box[0] + box[2] / 4, box[1] + 20))
+        browser.drag((x + width / 2, y + 20), (x + width / 4, y + 20))
         dragged = float(re.fullmatch(r"inset\(0px 0px 0px ([\d.]+)%\)", browser.run(clip))[1])
         assert 20 < dragged < 30
         browser.press("ArrowRight")
         assert browser.run(clip) == f"inset(0px 0px 0px {dragged + 0.5:g}%)"
         seen = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB")).astype(int)
-        x, y = round(box[0]), round(box[1])
+        x, y = round(x), round(y)
         for column, expected in ((50, photograph[100:340, :400]), (250, 255 - photograph[100:340, :400])):
             difference = seen[y + 180 : y + 220, x + column : x + column + 40] - expected[180:220, column : column + 40]
             assert np.abs(difference).max() < 4, "before on the left, after on the right"

@@ -115,7 +115,7 @@ def test_the_command_spreads_over_all_devices_or_says_that_there_is_one(model, p
     assert np.abs(spread - expected).max() <= 1
     monkeypatch.setattr(jax, "local_devices", lambda: DEVICES[:1])
     alone, said = restored("alone.png", "--whole")
-    assert said.startswith("Each image whole, on the one device there is (cpu).\n")
+    assert said.startswith("Each image whole, on one device (cpu).\n")
     np.testing.assert_array_equal(alone, expected)
 
 

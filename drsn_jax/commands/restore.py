@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from drsn_jax.commands.options import declare_model, declare_tile, path
@@ -13,12 +14,20 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser, default=SHIPPED[0])
     parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, and folders of photographs")
-    parser.add_argument("--output", type=path, required=True, metavar="DIR", help="folder for the results, named as the inputs")
+    text = "folder for the results, named as the inputs, or the name of the one result; without it they lie beside the inputs, as"
+    parser.add_argument("--output", type=path, metavar="DIR_OR_FILE", help=f"{text} photo.restored.jpg and folder.restored/")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    text = "write a picture of before and after beside each result too, as RESULT.panel.png"
+    parser.add_argument("--panel", action="store_true", help=text)
+    text = "from 0, the photograph as it is, to 1, wholly restored (default 1)"
+    parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
+    text = "restore each photograph turned and mirrored in all eight ways and average: a little better, eight times slower"
+    parser.add_argument("--self-ensemble", action="store_true", help=text)
+    parser.add_argument("--device", metavar="NAME", help="where to restore: cpu, gpu, tpu, or one of several as gpu:1 (default jax's own)")
     declare_tile(parser, default=768)
     parser.set_defaults(tile=None, overlap=None)  # so that --whole knows whether they were given
-    text = "restore each image whole, its rows spread over all devices of this machine, instead of in tiles"
+    text = "restore each image whole, its rows spread over all devices of this machine, or of --device's kind, instead of in tiles"
     parser.add_argument("--whole", action="store_true", help=text)
 
 
@@ -26,37 +35,43 @@ def run(arguments: argparse.Namespace) -> int:
     """Restores photographs; 2 where some could not be."""
     from drsn_jax.restoration.restore import restore_files
 
-    tiling = {name: getattr(arguments, name) for name in ("tile", "overlap") if getattr(arguments, name) is not None}
-    model = _load_whole(arguments, tiling) if arguments.whole else _load_for_tiles(arguments, tiling)
     report = restore_files(
         arguments.inputs,
         output=arguments.output,
+        restore_fn=read_restore_fn(arguments),
         overwrite=arguments.overwrite,
         output_format=arguments.output_format,
-        **model,
+        panel=arguments.panel,
     )
     return 2 if report.failed else 0
 
 
-def _load_for_tiles(arguments: argparse.Namespace, tiling: dict[str, int]) -> dict[str, Any]:
+def read_restore_fn(arguments: argparse.Namespace) -> Callable[[Any], Any]:
+    """The `RestoreFn` of --model, --device, --tile, --overlap, --whole, --strength and --self-ensemble; reads the model."""
+    from drsn_jax.restoration.device import find_devices
     from drsn_jax.restoration.model import load_model
+    from drsn_jax.restoration.restorer import make_restore_fn
 
-    model = load_model(arguments.model)
-    return {"predict_fn": model.predict_fn, "stride": model.stride, **tiling}
+    tiling: dict[str, Any] = {name: getattr(arguments, name) for name in ("tile", "overlap") if getattr(arguments, name) is not None}
+    if arguments.whole:
+        model, tiling = _load_whole(arguments, tiling), {"tile": None}
+    else:
+        model = load_model(arguments.model, device=find_devices(arguments.device)[0] if arguments.device else None)
+    return make_restore_fn(model, strength=arguments.strength, self_ensemble=arguments.self_ensemble, **tiling)
 
 
-def _load_whole(arguments: argparse.Namespace, tiling: dict[str, int]) -> dict[str, Any]:
-    import jax
-
-    from drsn_jax.restoration.model import read_generator
+def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> Any:
+    from drsn_jax.restoration.device import find_devices
+    from drsn_jax.restoration.model import Model, read_generator
     from drsn_jax.restoration.spread import make_spread_fn
 
     if tiling:
         raise InputError(f"--whole restores without tiles; leave {' and '.join(f'--{name}' for name in tiling)} away, or --whole.")
     if arguments.model.is_file():
         raise InputError(f"{arguments.model} is a file, whose program runs on one device; give --whole a workdir or a checkpoint.")
-    stored, devices = read_generator(arguments.model), jax.local_devices()
-    predict_fn = make_spread_fn(stored.generator, stored.variables, devices=devices)
-    over = f"its rows over {len(devices)} devices" if len(devices) > 1 else "on the one device there is"
+    devices = find_devices(arguments.device)
+    generator, variables, config, info = read_generator(arguments.model)
+    predict_fn = make_spread_fn(generator, variables, devices=devices)
+    over = f"its rows over {len(devices)} devices" if len(devices) > 1 else "on one device"
     sys.stderr.write(f"Each image whole, {over} ({devices[0].device_kind}).\n")
-    return {"predict_fn": predict_fn, "stride": stored.generator.stride, "tile": None}
+    return Model(predict_fn, generator.stride, config, info)

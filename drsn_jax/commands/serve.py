@@ -17,6 +17,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any that is free (default 8765)")
     parser.add_argument("--max-mb", type=float, default=32, help="largest upload in megabytes (default 32)")
     parser.add_argument("--max-megapixels", type=float, default=50, help="largest photograph in megapixels (default 50)")
+    parser.add_argument("--device", metavar="NAME", help="where to restore: cpu, gpu, tpu, or one of several as gpu:1 (default jax's own)")
     declare_tile(parser, default=768)
 
 
@@ -26,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         from drsn_jax.serving.server import address_of, is_loopback, open_socket, run_server
     except ImportError as error:
         raise InputError(f"The web page needs starlette and uvicorn ({error}); pip install 'drsn-jax[serve]'.") from error
+    from drsn_jax.restoration.device import find_devices
     from drsn_jax.restoration.model import load_model
     from drsn_jax.restoration.tiling import check_tile
     from drsn_jax.serving.app import make_app
@@ -33,15 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.serving.photographs import make_choosing_fn
     from drsn_jax.serving.turns import Turns
 
-    limits = Limits()._replace(
-        max_bytes=_scaled(arguments, "max_mb", most=10_000), max_pixels=_scaled(arguments, "max_megapixels", most=178)
-    )
+    limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
     with open_socket(arguments.host, arguments.port) as listener:
-        model = load_model(arguments.model)
+        model = load_model(arguments.model, device=find_devices(arguments.device)[0] if arguments.device else None)
         check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
         local = is_loopback(listener)
-        hosts = (arguments.host, "localhost", "127.0.0.1", "[::1]") if local else ("*",)
+        hosts = tuple(dict.fromkeys((arguments.host, "localhost", "127.0.0.1", "[::1]"))) if local else ("*",)
         if not local:
             sys.stderr.write("Everyone who reaches this machine can use the page: nothing asks for a password, nothing is encrypted.\n")
         greeting = (

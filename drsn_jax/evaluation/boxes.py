@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from drsn_jax.evaluation.detections import Detection
-from drsn_jax.evaluation.panels import make_panel
+from drsn_jax.panels import make_panel
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels have other sides than their images
 Box = tuple[float, float, float, float]  # left, top, right, bottom

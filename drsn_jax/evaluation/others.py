@@ -7,7 +7,7 @@ from pathlib import Path
 from drsn_jax.data.pairs import image_size, list_images
 from drsn_jax.errors import InputError
 from drsn_jax.evaluation.entries import Entry, existing_folder, read_input, scored_sizes
-from drsn_jax.evaluation.panels import save_png
+from drsn_jax.panels import save_png
 from drsn_jax.progress import Countdown
 
 _SIDES = ("blur", "blur_gamma", "input")  # folders that a copy of GoPro's layout has, and names of images leave out

@@ -9,9 +9,9 @@ from jaxtyping import UInt8
 
 from drsn_jax.evaluation.boxes import make_detection_panel
 from drsn_jax.evaluation.inspection import read_detections
-from drsn_jax.evaluation.panels import Box, make_panel, save_png
 from drsn_jax.evaluation.scorers import Metric
 from drsn_jax.evaluation.scoring import Case, ImageScore
+from drsn_jax.panels import Box, make_panel, save_png
 
 Image = UInt8[np.ndarray, "h w 3"]
 

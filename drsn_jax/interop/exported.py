@@ -60,8 +60,8 @@ def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: 
     return buffer.getvalue()
 
 
-def read_exported(file: Path | io.BufferedIOBase) -> Exported:
-    """Reads an export, checked against what this jax can run, on the platform that jax runs on by default.
+def read_exported(file: Path | io.BufferedIOBase, *, device: Any = None) -> Exported:
+    """Reads an export, checked against what this jax can run, on the platform of `device` or that jax runs on by default.
 
     Raises InputError for files that are no exports, are damaged, of a newer drsn-jax, of a jax too old or too new for this one,
     exported for other platforms, or that call anything in jaxlib by name, which generators do not.
@@ -91,8 +91,10 @@ def read_exported(file: Path | io.BufferedIOBase) -> Exported:
     except Exception as error:
         versions = f"it was exported with jax {description['jax']}, this is jax {jax.__version__}"
         raise InputError(f"{name} cannot be run: {versions} ({_reason(error)}); export the model again with this version.") from error
-    if export.default_export_platform() not in exported.platforms:
-        here, there = export.default_export_platform(), ", ".join(exported.platforms)
+    # jax calls the platform of a GPU gpu, an export cuda or rocm.
+    here = export.default_export_platform() if device is None or device.platform == jax.default_backend() else device.platform
+    if here not in exported.platforms:
+        there = ", ".join(exported.platforms)
         raise InputError(f"{name} was exported for {there}, and this is {here}; export the model again with --platforms={here}.")
     return Exported(jax.jit(exported.call), variables, description)
 

@@ -15,7 +15,7 @@ from drsn_jax.restoration.decoding import decode_photo
 from drsn_jax.restoration.encoding import encode_photo
 from drsn_jax.restoration.photo import MODES, Photo, quoted, reason, target_mode
 
-__all__ = ["Photo", "check_target", "read_photo", "target_mode", "write_photo"]
+__all__ = ["Photo", "check_target", "read_photo", "target_mode", "write_file", "write_photo"]
 
 
 def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Photo:
@@ -56,7 +56,11 @@ def write_photo(photo: Photo, restored: Float[np.ndarray, "h w 3"], path: Path |
     if restored.shape != photo.rgb.shape:
         raise ValueError(f"restored has shape {restored.shape}, the photo {photo.rgb.shape}; they must be equal.")
     check_target(path, overwrite=overwrite)
-    data = encode_photo(photo, restored, path)
+    write_file(encode_photo(photo, restored, path), path, overwrite=overwrite)
+
+
+def write_file(data: bytes, path: Path, *, overwrite: bool = False) -> None:
+    """Write `data` to `path`, whole or not at all, also when interrupted; folders are made. Raises InputError as `write_photo`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_atomically(data, path, overwrite=overwrite)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from drsn_jax.backend import choosing_for
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_generator
 from drsn_jax.models.generator import Generator
@@ -17,7 +18,7 @@ from drsn_jax.training.saved import read_saved
 class Model(NamedTuple):
     """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`."""
 
-    predict_fn: Callable[[jax.Array], jax.Array]
+    predict_fn: Callable[[Any], Any]
     stride: int
     config: dict[str, Any]
     info: dict[str, Any]  # path, step, parameters, sha256: for reports
@@ -32,17 +33,25 @@ class StoredGenerator(NamedTuple):
     info: dict[str, Any]
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path, *, device: Any = None) -> Model:
     """Reads a generator: see `read_generator`; or runs a file that `drsn-jax export` made, on a platform that it was exported for.
 
-    Raises InputError if there is none, or if it is damaged or does not fit the configuration stored with it.
+    It runs on `device`, or on jax's default one. Raises InputError if there is none, or if it is damaged or does not fit the
+    configuration stored with it.
     """
     if path.is_file():
-        return _load_exported(path)
+        return _load_exported(path, device)
     generator, variables, config, info = read_generator(path)
-    variables = jax.device_put(variables)  # once, not with every tile
-    apply_fn = jax.jit(generator.apply)
-    return Model(lambda image: apply_fn(variables, image), generator.stride, config, info)
+    variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
+    platform = device.platform if device else jax.default_backend()
+    # A function object of its own, so that jax takes nothing that it has traced in the forms for another platform.
+    apply_fn = jax.jit(lambda variables, image: generator.apply(variables, image))
+
+    def predict_fn(image: Any) -> Any:
+        with choosing_for(platform):
+            return apply_fn(variables, image)
+
+    return Model(predict_fn, generator.stride, config, info)
 
 
 def read_generator(path: Path) -> StoredGenerator:
@@ -74,10 +83,10 @@ def read_generator(path: Path) -> StoredGenerator:
     return StoredGenerator(generator, variables, config, info)
 
 
-def _load_exported(path: Path) -> Model:
+def _load_exported(path: Path, device: Any) -> Model:
     from drsn_jax.interop.exported import read_exported  # flatbuffers and jax.export, which only this needs
 
-    apply_fn, variables, description = read_exported(path)
+    apply_fn, variables, description = read_exported(path, device=device)
     config, stride = description["config"], description["stride"]
     try:
         known = make_generator(config).stride == stride
@@ -85,7 +94,7 @@ def _load_exported(path: Path) -> Model:
         known = False
     if not known:
         raise InputError(f"{path} does not say of what configuration it is, or of one unknown to this drsn-jax; export the model again.")
-    variables = jax.device_put(variables)
+    variables = jax.device_put(variables, device)
     info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
     return Model(lambda image: apply_fn(variables, image), stride, config, info)
 

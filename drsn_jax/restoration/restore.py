@@ -1,16 +1,25 @@
-"""Many files through the generator: each one is whole or absent, and a bad one never stops the others."""
+"""Many files through one restoration: each one is whole or absent, and a bad one never stops the others."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from drsn_jax.errors import InputError
-from drsn_jax.restoration.images import check_target, read_photo, target_mode, write_photo
-from drsn_jax.restoration.jobs import plan_jobs
-from drsn_jax.restoration.photo import quoted
-from drsn_jax.restoration.tiling import check_tile, restore_array
+from drsn_jax.restoration.images import check_target, read_photo, target_mode, write_file, write_photo
+from drsn_jax.restoration.jobs import panel_path, plan_jobs
+from drsn_jax.restoration.panel import encode_panel
+from drsn_jax.restoration.photo import Photo, quoted
+from drsn_jax.restoration.restorer import RestoreFn
 
 
 @dataclass
@@ -22,79 +31,141 @@ class RestoreReport:
     ignored: int = 0
 
 
+@dataclass
+class _Work:
+    """One photograph on its way from `source` to `target`."""
+
+    source: Path
+    target: Path
+    panel: Path | None
+    photo: Photo | None = None
+    restored: Float[np.ndarray, "h w 3"] | None = None
+    seconds: float = 0.0
+    error: str = ""  # why it goes no further
+
+
 def restore_files(
     inputs: Sequence[Path],
     *,
-    output: Path,
-    predict_fn: Callable,
-    stride: int,
-    tile: int | None = 768,
-    overlap: int = 64,
+    output: Path | None = None,
+    restore_fn: RestoreFn,
     overwrite: bool = False,
     output_format: str | None = None,
+    panel: bool = False,
 ) -> RestoreReport:
     """Restore image files and whole folders into `output`, one after the other, with progress on stderr.
 
-    `predict_fn`, `stride`, `tile` and `overlap` are those of `restore_array`; `inputs`, `output` and `output_format` ('png',
-    'jpg', ...) those of `plan_jobs`. An input that is missing, cannot be read, or whose result exists or cannot be written is a
-    line in the report's `failed` and the others are still done. Raises InputError for what concerns all of them: see `plan_jobs`
-    and `check_tile`.
+    While one photograph is restored, a thread reads the next and another writes the last: up to three are held. `restore_fn` is what
+    `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those of `plan_jobs`; `panel` writes a
+    picture of before and after beside each result (`panel_path`). An input that is missing, cannot be read or restored, or whose
+    result exists or cannot be written is a line in the report's `failed` and the others are still done. Raises InputError for what
+    concerns all of them: see `plan_jobs`.
     """
-    check_tile(stride=stride, tile=tile, overlap=overlap)
-    plan = plan_jobs([Path(path) for path in inputs], output=Path(output), output_format=output_format)
+    plan = plan_jobs([Path(path) for path in inputs], output=output, output_format=output_format)
     report = RestoreReport(failed=list(plan.failed), ignored=plan.ignored)
     progress = _Progress(total=len(plan.jobs) + len(plan.failed))
-    for _, message in plan.failed:
-        progress.done(message)
-    for source, target in plan.jobs:
-        progress.start(source)
-        try:
-            line = _restore_file(source, target, overwrite=overwrite, predict_fn=predict_fn, stride=stride, tile=tile, overlap=overlap)
-        except InputError as error:
-            report.failed.append((source, str(error)))
-            progress.done(str(error))
+    if plan.results:
+        sys.stderr.write(f"Results of earlier runs are left out: {len(plan.results)}, the first {quoted(plan.results[0])}.\n")
+    for source, message in plan.failed:
+        progress.done(source, message)
+
+    def finish(work: _Work) -> None:
+        _unless_failed(partial(_write, overwrite=overwrite), work)
+        if work.error:
+            report.failed.append((work.source, work.error))
         else:
-            report.restored.append(target)
-            progress.done(line)
+            report.restored.append(work.target)
+        progress.done(work.source, work.error or _describe(work))
+        work.photo = work.restored = None  # the memory is wanted for the next
+
+    works = [_Work(source, target, panel_path(target) if panel else None) for source, target in plan.jobs]
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        read = _ahead(reader, partial(_unless_failed, partial(_read, overwrite=overwrite)), works)
+        restored = map(partial(_unless_failed, partial(_restore, restore_fn=restore_fn, progress=progress)), read)
+        for _ in _ahead(writer, finish, restored):
+            pass
     return report
 
 
-def _restore_file(source: Path, target: Path, *, overwrite: bool, **tiling) -> str:
-    check_target(target, overwrite=overwrite)
-    photo = read_photo(source)
-    target_mode(photo, target)  # a format that cannot hold the photo is to be known before the slow part
+def _ahead(executor: Executor, function: Callable, items: Iterable) -> Iterator[Any]:
+    """`map` in another thread, one item ahead of what is asked for. What `function` raises is raised here."""
+    futures: deque[Future] = deque()
+    for item in items:
+        futures.append(executor.submit(function, item))
+        if len(futures) > 1:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
+
+
+def _unless_failed(step: Callable[[_Work], None], work: _Work) -> _Work:
+    if not work.error:
+        try:
+            step(work)
+        except InputError as error:
+            work.error = str(error)
+    return work
+
+
+def _read(work: _Work, *, overwrite: bool) -> None:
+    for path in [work.target, work.panel]:
+        if path:
+            check_target(path, overwrite=overwrite)
+    work.photo = read_photo(work.source)
+    target_mode(work.photo, work.target)  # a format that cannot hold the photo is to be known before the slow part
+
+
+def _restore(work: _Work, *, restore_fn: RestoreFn, progress: "_Progress") -> None:
+    assert work.photo is not None
+    progress.start(work.source)
     started = time.perf_counter()
     try:
-        restored = restore_array(photo.rgb, **tiling)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # how jax says that the device is full
-            raise
-        raise InputError(f"{quoted(source)} does not fit in memory; {_less_memory(tiling['tile'], tiling['stride'])}.") from error
-    seconds = time.perf_counter() - started
-    write_photo(photo, restored, target, overwrite=overwrite)
-    height, width = photo.rgb.shape[:2]
-    return f"{quoted(source)} -> {quoted(target)}  {width}x{height}  {seconds / (height * width / 1e6):.2f} s/MP"
+        work.restored = restore_fn(work.photo.rgb)
+    except InputError as error:
+        raise InputError(f"{quoted(work.source)}: {error}") from error
+    work.seconds = time.perf_counter() - started
 
 
-def _less_memory(tile: int | None, stride: int) -> str:
-    if tile is None:
-        return "use more devices, or restore in tiles (without --whole)"
-    return f"use smaller tiles (--tile={max(tile // 2 // stride, 1) * stride})"
+def _write(work: _Work, *, overwrite: bool) -> None:
+    assert work.photo is not None
+    assert work.restored is not None
+    write_photo(work.photo, work.restored, work.target, overwrite=overwrite)
+    if work.panel:
+        write_file(encode_panel(work.photo, work.restored), work.panel, overwrite=overwrite)
+
+
+def _describe(work: _Work) -> str:
+    assert work.photo is not None
+    height, width = work.photo.rgb.shape[:2]
+    return f"{quoted(work.source)} -> {quoted(work.target)}  {width}x{height}  {work.seconds / (height * width / 1e6):.2f} s/MP"
 
 
 class _Progress:
-    """On a terminal one line that says what is being done, over which finished files scroll away; elsewhere only those."""
+    """On a terminal one line that says what is being done, over which finished files scroll away; elsewhere only those.
+
+    Restoring and writing call it from threads of their own.
+    """
 
     def __init__(self, *, total: int):
         self._total, self._done, self._terminal = total, 0, sys.stderr.isatty()
+        self._current: Path | None = None
+        self._lock = Lock()
 
     def start(self, source: Path) -> None:
-        if self._terminal:
-            self._write(f"\r\x1b[K[{self._done}/{self._total}] restoring {quoted(source.name)} ...")
+        with self._lock:
+            self._current = source
+            self._show()
 
-    def done(self, line: str) -> None:
-        self._done += 1
-        self._write(("\r\x1b[K" if self._terminal else "") + f"[{self._done}/{self._total}] {line}\n")
+    def done(self, source: Path, line: str) -> None:
+        with self._lock:
+            self._done += 1
+            self._current = None if self._current == source else self._current
+            self._write(("\r\x1b[K" if self._terminal else "") + f"[{self._done}/{self._total}] {line}\n")
+            self._show()
+
+    def _show(self) -> None:
+        if self._terminal and self._current:
+            self._write(f"\r\x1b[K[{self._done}/{self._total}] restoring {quoted(self._current.name)} ...")
 
     @staticmethod
     def _write(text: str) -> None:

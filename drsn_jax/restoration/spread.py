@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
+from drsn_jax.backend import choosing_for
 from drsn_jax.costs import peak_bytes
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.rows import Rows
@@ -44,7 +45,8 @@ def make_spread_fn(
             return np.pad(rows, ((0, 0), (0, strip - rows.shape[1]), (0, 0), (0, 0)))
 
         strips = jax.make_array_from_callback((batch, strip * mesh.size, width, 3), NamedSharding(mesh, _STRIPS), cut)
-        return np.asarray(apply_fn(variables, strips))[:, :height]
+        with choosing_for(devices[0].platform):
+            return np.asarray(apply_fn(variables, strips))[:, :height]
 
     return predict_fn
 

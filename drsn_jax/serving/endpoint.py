@@ -89,15 +89,15 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) 
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    tasks = working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_the_end())
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_the_end())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientDisconnect
         return working.result()
     finally:
-        for task in tasks:
-            task.cancel()
+        working.cancel()
+        leaving.cancel()
 
 
 async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send, *, seconds: float) -> None:

@@ -46,7 +46,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.socket, *, greeting: str) -> None:
-    """Print `greeting` and serve what `make_app` makes, given a private folder and `Turns`, until SIGINT or SIGTERM; then return within seconds.
+    """Print `greeting` and serve what `make_app` makes of a private folder and `Turns`; return within seconds of SIGINT or SIGTERM.
 
     Requests get a second to end, restoring ends at its next tile. Where it is in something that cannot be interrupted (a
     compilation, one long tile), the process ends without it, with code 0; the folder is gone in any case.

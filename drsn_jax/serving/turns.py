@@ -22,7 +22,7 @@ class Turns:
         self._busy = threading.Lock()
 
     async def run(self, job: Callable[[Callable[[], None]], Result]) -> Result:
-        """The result of `job(check)`. When the caller is cancelled, a job that waits never starts; one that runs ends at its next `check()`."""
+        """What `job(check)` returns. Where the caller is cancelled, a job that waits never starts, one that runs ends at its next check."""
         given_up = threading.Event()
 
         def check() -> None:

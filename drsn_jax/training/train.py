@@ -10,11 +10,11 @@ import jax
 from drsn_jax.config import to_plain
 from drsn_jax.data.photos import Sample
 from drsn_jax.errors import InputError
-from drsn_jax.evaluation.panels import save_png
 from drsn_jax.evaluation.validation import validate
 from drsn_jax.experiment import make_keys, make_stages, make_training
 from drsn_jax.functional import Training
 from drsn_jax.interop.vgg19 import describe_vgg19
+from drsn_jax.panels import save_png
 from drsn_jax.processes import first_process
 from drsn_jax.restoration.tiling import EVALUATION_TILE, restore_uint8
 from drsn_jax.shipped import find_model

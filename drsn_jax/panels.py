@@ -53,9 +53,14 @@ def stack_panels(rows: Sequence[Pixels]) -> Pixels:
 
 def save_png(array: Pixels, path: Path) -> None:
     """Write uint8 [h w 3] as a PNG file, whole or not at all; OSError where the place cannot be written."""
+    write_atomically(Path(path), encode_png(array))
+
+
+def encode_png(array: Pixels) -> bytes:
+    """The bytes of a PNG file of uint8 [h w 3]."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="png")
-    write_atomically(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def find_changed_box(blurred: Pixels, restored: Pixels) -> Box:
