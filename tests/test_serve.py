@@ -139,22 +139,25 @@ def test_without_uvicorn_it_says_what_to_install(monkeypatch, capsys):
 def test_a_job_that_cannot_be_interrupted_does_not_keep_the_process():
     """A compilation, or a tile that takes minutes: here a thread that sleeps for an hour."""
     code = """
-import asyncio, threading, time
+import time
 from drsn_jax.serving import server
 
 def make_app(folder, turns):
-    async def app(scope, receive, send):
-        assert scope["type"] == "lifespan"
-    turns._executor.submit(lambda: turns._busy.acquire() and (print(folder, flush=True), time.sleep(3600)))
-    return app
+    turns._executor.submit(lambda: turns._busy.acquire() and time.sleep(3600))
+    print(folder)
+    return None
 
-server.run_server(make_app, server.open_socket("127.0.0.1", 0), greeting="")
+server.run_server(make_app, server.open_socket("127.0.0.1", 0), greeting="ready\\n")
 """
     with subprocess.Popen([sys.executable, "-c", code], env=tiny.environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        folder = Path(process.stdout.readline().strip())
-        process.terminate()
-        assert process.wait(timeout=100) == 0
+        try:
+            folder = Path(process.stdout.readline().strip())
+            assert process.stdout.readline() == "ready\n"
+            process.terminate()
+            assert process.wait(timeout=100) == 0
+        finally:
+            process.kill()
     assert not folder.exists()
 
 

@@ -5,9 +5,12 @@ import contextlib
 import io
 import json
 import re
+import struct
 import threading
+import zlib
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -36,9 +39,8 @@ def picture(format="JPEG", *, size=SIZE, mode="RGB", **options) -> bytes:
 def app(tmp_path, make_fn=None, **limits):
     folder = tmp_path / "private"
     folder.mkdir(exist_ok=True)
-    return make_app(
-        make_fn or make_choosing_fn(MODEL), folder=folder, turns=Turns(), model="tiny", limits=Limits(**limits), hosts=("testserver",)
-    )
+    choosing = {"limits": Limits(**limits), "hosts": ("testserver", "[::1]")}
+    return make_app(make_fn or make_choosing_fn(MODEL), folder=folder, turns=Turns(), model="tiny", **choosing)
 
 
 def opened(answer) -> Image.Image:
@@ -157,6 +159,18 @@ def test_strength_0_does_not_ask_the_network_and_every_tile_asks_whether_to_go_o
     assert calls == ["asked", (1, 16, 16, 3)] * 3
 
 
+def test_programs_do_not_pile_up_with_the_sizes_of_photographs():
+    traced = []
+    predict_fn = jax.jit(lambda image: traced.append(image.shape) or image)
+    restore_fn = make_choosing_fn(MODEL._replace(predict_fn=predict_fn))(Choices(), lambda: None)
+    held = []
+    for width in [*range(16, 16 + 4 * 33, 4), 16]:
+        restore_fn(np.zeros((16, width, 3), np.float32))
+        held.append(predict_fn._cache_size())
+    assert max(held) == 32
+    assert len(traced) == 34, "each is compiled once, and the first again"
+
+
 GIF = io.BytesIO()
 Image.new("L", SIZE).save(GIF, "GIF", save_all=True, append_images=[Image.new("L", SIZE, 9)])
 BOMB = picture("BMP")[:18] + (1 << 24).to_bytes(4, "little") + picture("BMP")[22:]  # its width, which no checksum covers
@@ -192,6 +206,16 @@ def test_too_many_pixels_are_refused_by_the_header_before_anything_is_decoded(tm
         assert "has 40x24 pixels (0.0 MP), more than 0.000959 MP" in answer.says()
 
 
+def test_a_tile_larger_than_its_image_counts(tmp_path):
+    """Pillow decodes 16x16 pixels in one tile of 32,000x32,000 (1 MB of zeros, compressed) as a gigabyte."""
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, 32000), (323, 32000), (324, 134), (325, 9)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    body = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + zlib.compress(b"") + bytes(9)
+    answer = ask(app(tmp_path), body=body)
+    assert answer.status == 422
+    assert "has tiles of 32000x32000 pixels (1024.0 MP), more than 50 MP" in answer.says()
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
@@ -212,6 +236,7 @@ def test_other_names_of_this_machine_and_pages_of_others_are_refused(tmp_path):
     application, body = app(tmp_path), picture()
     for path, method in (("/", "GET"), ("/health", "GET"), ("/restore", "POST")):
         assert ask(application, path, body, method=method, headers={"host": "evil.example"}).status == 400
+    assert ask(application, "/health", method="GET", headers={"host": "[::1]:8765"}).status == 200
     for origin in ("http://evil.example", "null", "http://testserver:81"):
         assert ask(application, body=body, headers={"origin": origin}).status == 403
     answer = ask(application, body=body, headers={"origin": "http://testserver"})

@@ -31,7 +31,8 @@ def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's: damaged EXIF, and sizes from half the limit that raises (panoramas)
             with Image.open(path, formats=list(MODES)) as image:
-                _check_size(image.size, path, max_pixels=max_pixels)
+                if max_pixels is not None:
+                    _check_size(image, path, max_pixels=max_pixels)
                 return decode_photo(image, path)
     except InputError:
         raise
@@ -98,10 +99,13 @@ def _check_is_file(path: Path) -> None:
         raise InputError(f"{quoted(path)} is empty (0 bytes); replace the file.")
 
 
-def _check_size(size: tuple[int, int], path: Path, *, max_pixels: int | None) -> None:
-    if max_pixels is not None and size[0] * size[1] > max_pixels:
-        megapixels, most = size[0] * size[1] / 1e6, max_pixels / 1e6
-        raise InputError(f"{quoted(path)} has {size[0]}x{size[1]} pixels ({megapixels:.1f} MP), more than {most:g} MP; scale it down.")
+def _check_size(image: Image.Image, path: Path, *, max_pixels: int) -> None:
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(322, 0), tags.get(323, 0)  # width and length; of a TIFF in tiles one may exceed the image, and is decoded whole
+    for what, (width, height) in (("", image.size), ("tiles of ", tile)):
+        if width * height > max_pixels:
+            excess = f"{what}{width}x{height} pixels ({width * height / 1e6:.1f} MP), more than {max_pixels / 1e6:g} MP"
+            raise InputError(f"{quoted(path)} has {excess}; scale it down.")
 
 
 def _exists(path: Path) -> InputError:

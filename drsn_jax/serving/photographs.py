@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from drsn_jax.errors import InputError
 from drsn_jax.restoration.images import read_photo, write_photo
 from drsn_jax.restoration.model import Model
@@ -13,6 +15,9 @@ from drsn_jax.restoration.restorer import RestoreFn, make_restore_fn
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp", "GIF": "image/gif"}
 """What every browser shows; anything else is answered as PNG."""
+
+
+_PROGRAMS = 32
 
 
 class Choices(NamedTuple):
@@ -37,7 +42,12 @@ MakeFn = Callable[[Choices, Callable[[], None]], RestoreFn]
 
 
 def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> MakeFn:
-    """The choices of one request made with `model`, whose compiled programs all requests share; strength 0 does not ask the network."""
+    """The choices of one request made with `model`; strength 0 does not ask the network.
+
+    All requests share the compiled programs, one for each size. They are thrown away when there are too many: some megabytes each, they
+    would be all that grows with the number of photographs.
+    """
+    sizes: set[tuple[int, ...]] = set()
 
     def make_fn(choices: Choices, check: Callable[[], None]) -> RestoreFn:
         if choices.strength == 0:
@@ -45,6 +55,10 @@ def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> Mak
 
         def predict_fn(image: Any) -> Any:
             check()
+            if len(sizes | {image.shape}) > _PROGRAMS:
+                jax.clear_caches()
+                sizes.clear()
+            sizes.add(image.shape)
             return model.predict_fn(image)
 
         checked = model._replace(predict_fn=predict_fn)

@@ -58,6 +58,7 @@ def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.sock
             app,
             log_level="warning",
             access_log=False,
+            lifespan="off",
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_CONNECTIONS,
