@@ -22,7 +22,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--panel", action="store_true", help=text)
     text = "from 0, the photograph as it is, to 1, wholly restored (default 1)"
     parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
-    text = "restore each photograph turned and mirrored in all eight ways and average: a little better, eight times slower"
+    text = "restore each photograph turned and mirrored in all eight ways and average them; takes eight times as long"
     parser.add_argument("--self-ensemble", action="store_true", help=text)
     parser.add_argument("--device", metavar="NAME", help="where to restore: cpu, gpu, tpu, or one of several as gpu:1 (default jax's own)")
     declare_tile(parser, default=768)
