@@ -73,7 +73,7 @@ def test_it_restores_and_ends_at_once_with_code_0_even_in_the_middle_of_a_photog
             client.sendall(head.encode() + large.getvalue())
             [private] = tmp_path.iterdir()
             end = time.monotonic() + 100
-            while not list(private.glob("*/upload")):
+            while [path.stat().st_size for path in private.glob("*/upload")] != [len(large.getvalue())]:
                 assert time.monotonic() < end
                 time.sleep(0.02)
             process.send_signal(signal.SIGINT)
