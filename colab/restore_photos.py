@@ -144,9 +144,10 @@ from PIL import Image
 
 from drsn_jax.panels import make_panel
 from drsn_jax.restoration.images import read_photo
-from drsn_jax.restoration.jobs import plan_jobs
+from drsn_jax.restoration.jobs import is_video, plan_jobs
 
-for before, after in plan_jobs([photos], output=restored).jobs[:10]:
+jobs = [job for job in plan_jobs([photos], output=restored).jobs if not is_video(job[0])]
+for before, after in jobs[:10]:
     shown = {"before": before, "after": after}
     if PHOTOS == "samples":
         shown["sharp"] = photos.parent / "sharp" / before.name

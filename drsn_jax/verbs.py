@@ -25,7 +25,7 @@ VERBS = {
     "compare": Verb("say which differences between two evaluations exceed the noise", compare.declare, compare.run),
     "convert": Verb("weights of Keras and PyTorch into ours, and ours into Keras", convert.declare, convert.run),
     "export": Verb("write a generator as StableHLO, SavedModel or TFLite", export.declare, export.run),
-    "restore": Verb("restore photographs", restore.declare, restore.run),
+    "restore": Verb("restore photographs and videos", restore.declare, restore.run),
     "serve": Verb("a web page on this machine that restores photographs", serve.declare, serve.run),
     "bench": Verb("time training, inference and reading images, beside Keras or alone", bench.declare, bench.run),
     "info": Verb("versions, devices, a configuration's keys and its networks' parameters and costs", info.declare, info.run),

@@ -141,7 +141,7 @@ def test_mistakes_in_the_whole_are_named_before_any_work(tmp_path):
     cases = [
         ({"inputs": [first, second]}, [str(first), str(second), "would both be written to"]),
         ({"inputs": [first, third], "output_format": "png"}, [str(first), str(third), "rename"]),
-        ({"inputs": [tmp_path / "empty"]}, ["holds no images (1 other files)", ".jpg"]),
+        ({"inputs": [tmp_path / "empty"]}, ["holds no images and no videos (1 other files)", ".jpg", ".mp4"]),
         ({"inputs": []}, ["No input"]),
         ({"inputs": [first], "output_format": "heic"}, ["'heic' is not known", "png"]),
         ({"inputs": [first], "output": tmp_path / "b.jpg", "output_format": "png"}, ["contradict"]),

@@ -13,7 +13,7 @@ from drsn_jax.shipped import SHIPPED
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser, default=SHIPPED[0])
-    parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, and folders of photographs")
+    parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, videos, and folders of them")
     text = "folder for the results, named as the inputs, or the name of the one result; without it they lie beside the inputs, as"
     parser.add_argument("--output", type=path, metavar="DIR_OR_FILE", help=f"{text} photo.restored.jpg and folder.restored/")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
@@ -32,7 +32,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restores photographs; 2 where some could not be."""
+    """Restores photographs and videos; 2 where some could not be."""
     from drsn_jax.restoration.restore import restore_files
 
     report = restore_files(

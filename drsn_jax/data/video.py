@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from drsn_jax.data.frames import read_rgb
 from drsn_jax.data.pairs import IMAGE_SUFFIXES
 from drsn_jax.errors import InputError
+from drsn_jax.video_files import explaining_damage, open_video
 
 _RESERVED = ("blur", "blur_gamma", "sharp", "input", "target", "A", "B", "train", "test", "val", "valid", "validation")
 
@@ -138,30 +139,15 @@ def _seek(path: Path, pts: int) -> Iterator[Frame]:
 @contextmanager
 def _decoding(path: Path) -> Iterator[Callable[[int | None], Iterator[Any]]]:
     """A function that decodes the first video stream, from its start or from the key frame before a time stamp."""
-    try:
-        import av
-    except ImportError as error:
-        raise InputError(f"Reading {path} takes PyAV ({error}); pip install 'drsn-jax[video]', or give a folder of frames") from error
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); give a video file or a folder of frames")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video stream; give a video file or a folder of frames")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+    with open_video(path) as (container, stream):
 
-            def decode(pts: int | None) -> Iterator[Any]:
+        def decode(pts: int | None) -> Iterator[Any]:
+            with explaining_damage(path):
                 if pts is not None:
                     container.seek(pts, stream=stream)
                 yield from container.decode(stream)
 
-            yield decode
-    except (av.error.FFmpegError, ValueError) as error:  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise InputError(f"{path} cannot be decoded as a video ({reason}); it is damaged or no video: replace it") from error
+        yield decode
 
 
 def _to_frame(frame: Any) -> Frame:

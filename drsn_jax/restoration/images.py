@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,17 @@ from drsn_jax.restoration.decoding import decode_photo
 from drsn_jax.restoration.encoding import encode_photo
 from drsn_jax.restoration.photo import MODES, Photo, quoted, reason, target_mode
 
-__all__ = ["Photo", "check_target", "read_photo", "target_mode", "write_file", "write_photo"]
+__all__ = [
+    "Photo",
+    "appearing",
+    "check_source",
+    "check_target",
+    "read_photo",
+    "target_mode",
+    "unwritable",
+    "write_file",
+    "write_photo",
+]
 
 
 def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Photo:
@@ -27,7 +38,7 @@ def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Photo:
     """
     path = Path(path)
     try:
-        _check_is_file(path)
+        check_source(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's: damaged EXIF, and sizes from half the limit that raises (panoramas)
             with Image.open(path, formats=list(MODES)) as image:
@@ -65,11 +76,8 @@ def write_file(data: bytes, path: Path, *, overwrite: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_atomically(data, path, overwrite=overwrite)
-    except FileExistsError as error:
-        raise _exists(path) from error
     except OSError as error:
-        advice = "nothing was left behind; free some space or choose another folder (--output)"
-        raise InputError(f"{quoted(path)} cannot be written ({reason(error)}); {advice}.") from error
+        raise unwritable(path, error) from error
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -88,13 +96,22 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{quoted(path)} cannot be written ({reason(error)}); choose another --output.") from error
 
 
-def _check_is_file(path: Path) -> None:
+def unwritable(path: Path, error: Exception) -> InputError:
+    """What is said where `path` could not be written."""
+    if isinstance(error, FileExistsError):
+        return _exists(path)
+    advice = "nothing was left behind; free some space or choose another folder (--output)"
+    return InputError(f"{quoted(path)} cannot be written ({reason(error)}); {advice}.")
+
+
+def check_source(path: Path, *, kind: str = "an image") -> None:
+    """Raise InputError unless `path` is a regular file with something in it."""
     if path.is_dir():
-        raise InputError(f"{quoted(path)} is a folder, not an image; give the name of a file.")
+        raise InputError(f"{quoted(path)} is a folder, not {kind}; give the name of a file.")
     if not path.exists():
         raise InputError(f"{quoted(path)} does not exist; check the name.")
     if not path.is_file():
-        raise InputError(f"{quoted(path)} is not a regular file; give an image file.")  # a pipe would wait for ever
+        raise InputError(f"{quoted(path)} is not a regular file; give {kind} file.")  # a pipe would wait for ever
     if path.stat().st_size == 0:
         raise InputError(f"{quoted(path)} is empty (0 bytes); replace the file.")
 
@@ -112,12 +129,16 @@ def _exists(path: Path) -> InputError:
     return InputError(f"{quoted(path)} already exists; choose another --output, or --overwrite to replace it.")
 
 
-def _write_atomically(data: bytes, path: Path, *, overwrite: bool) -> None:
+@contextlib.contextmanager
+def appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The name under which the block writes what is then given its name `path`: whole, or not at all where the block raises.
+
+    Raises FileExistsError where, without `overwrite`, somebody took `path` meanwhile.
+    """
     # Hidden, so that no run over a folder takes it for an image; short, because the name itself may be as long as is allowed.
     temporary = path.with_name(f".drsn-{secrets.token_hex(6)}{path.suffix if len(path.suffix) < 8 else ''}")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
+        yield temporary
         if not overwrite:
             _claim(temporary, path)
         else:
@@ -125,6 +146,11 @@ def _write_atomically(data: bytes, path: Path, *, overwrite: bool) -> None:
     finally:  # also on Ctrl-C; after os.replace there is nothing left to remove
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _write_atomically(data: bytes, path: Path, *, overwrite: bool) -> None:
+    with appearing(path, overwrite=overwrite) as temporary, temporary.open("xb") as file:
+        file.write(data)
 
 
 def _claim(temporary: Path, path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from drsn_jax.errors import InputError
 from drsn_jax.restoration.photo import SUFFIXES, quoted, reason
+from drsn_jax.restoration.video_coding import VIDEO_SUFFIXES
 
 RESTORED, PANEL = ".restored", ".panel.png"
+_KNOWN = (*SUFFIXES, *VIDEO_SUFFIXES)
 
 
 @dataclass
@@ -30,15 +32,16 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
     Folders are searched whole, without following links to folders; their structure is kept. Hidden files, and `output` where it
     lies inside, are left out, and so is what an earlier run made of an image or a folder beside it, panels included, here and among
     `inputs`; files of other suffixes are counted. `output` is a folder, or the result's own name if the input is one file and `output`
-    ends like an image; without it results lie beside their inputs, photo.restored.jpg and holiday.restored/. Raises InputError for no
-    inputs, a folder without images, a format that is not known, and two inputs that would be written to one file.
+    ends like an image; without it results lie beside their inputs, photo.restored.jpg and holiday.restored/. Images and videos alike,
+    but `output_format` is of images alone. Raises InputError for no inputs, a folder with neither, a format that is not known, and two
+    inputs that would be written to one file.
     """
     if not inputs:
         raise InputError("No input was given; name at least one image file or folder.")
     suffix = _suffix(output_format)
     plan, inputs = Plan(), [Path(path) for path in inputs]
-    if output and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix.lower() in SUFFIXES:
-        if suffix and SUFFIXES[output.suffix.lower()] != SUFFIXES[suffix]:
+    if output and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix.lower() in _KNOWN:
+        if suffix and SUFFIXES.get(output.suffix.lower()) != SUFFIXES[suffix]:
             raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; leave one away.")
         _add(plan, inputs[0], output)
         return plan
@@ -57,6 +60,11 @@ def panel_path(target: Path) -> Path:
     return target.with_name(target.name + PANEL)
 
 
+def is_video(path: Path) -> bool:
+    """Whether the name ends like a video's."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def _suffix(output_format: str | None) -> str | None:
     suffix = f".{output_format.lower().lstrip('.')}" if output_format else None
     if suffix is not None and suffix not in SUFFIXES:
@@ -65,6 +73,9 @@ def _suffix(output_format: str | None) -> str | None:
 
 
 def _named(target: Path, suffix: str | None) -> Path:
+    if is_video(target):
+        written = VIDEO_SUFFIXES[target.suffix.lower()]
+        return target if target.suffix.lower() == written else target.with_suffix(written)
     return target.with_suffix(suffix) if suffix and SUFFIXES.get(target.suffix.lower()) != SUFFIXES[suffix] else target
 
 
@@ -79,7 +90,7 @@ def _folder_beside(path: Path) -> Path:
 
 def _find_results(files: Collection[str], folders: Collection[str]) -> set[str]:
     """Those of the names of one folder that a run made of others of them."""
-    stems = {Path(file).stem for file in files if Path(file).suffix.lower() in SUFFIXES}
+    stems = {Path(file).stem for file in files if Path(file).suffix.lower() in _KNOWN}
     panels = {file for file in files if file.endswith(PANEL) and file.removesuffix(PANEL) in files}
     restored = {file for file in files if (stem := Path(file).stem).endswith(RESTORED) and stem.removesuffix(RESTORED) in stems}
     return panels | restored | {folder for folder in folders if folder.endswith(RESTORED) and folder.removesuffix(RESTORED) in folders}
@@ -111,13 +122,13 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
         plan.results += sorted(here / result for result in results)
         folders[:] = sorted(sub for sub in folders if not sub.startswith(".") and sub not in results and (here / sub).resolve() != inner)
         visible = sorted(file for file in files if not file.startswith(".") and file not in results)
-        found = [here / file for file in visible if Path(file).suffix.lower() in SUFFIXES]
+        found = [here / file for file in visible if Path(file).suffix.lower() in _KNOWN]
         images += found
         ignored += len(visible) - len(found)
     if not images and len(plan.failed) == failures:
         raise InputError(
-            f"{quoted(folder)} holds no images ({ignored} other files); give a folder with files ending in {', '.join(SUFFIXES)}, "
-            "or name the file itself."
+            f"{quoted(folder)} holds no images and no videos ({ignored} other files); give a folder with files ending in "
+            f"{', '.join(_KNOWN)}, or name the file itself."
         )
     plan.ignored += ignored
     plan.jobs += [(image, _named(output / image.relative_to(folder), suffix)) for image in images]

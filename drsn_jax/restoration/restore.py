@@ -16,10 +16,11 @@ from jaxtyping import Float
 
 from drsn_jax.errors import InputError
 from drsn_jax.restoration.images import check_target, read_photo, target_mode, write_file, write_photo
-from drsn_jax.restoration.jobs import panel_path, plan_jobs
+from drsn_jax.restoration.jobs import is_video, panel_path, plan_jobs
 from drsn_jax.restoration.panel import encode_panel
 from drsn_jax.restoration.photo import Photo, quoted
 from drsn_jax.restoration.restorer import RestoreFn
+from drsn_jax.restoration.video import describe, restore_video
 
 
 @dataclass
@@ -53,13 +54,13 @@ def restore_files(
     output_format: str | None = None,
     panel: bool = False,
 ) -> RestoreReport:
-    """Restore image files and whole folders into `output`, one after the other, with progress on stderr.
+    """Restore images, videos and whole folders into `output`, one after the other, the videos last, with progress on stderr.
 
-    While one photograph is restored, a thread reads the next and another writes the last: up to three are held. `restore_fn` is what
-    `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those of `plan_jobs`; `panel` writes a
-    picture of before and after beside each result (`panel_path`). An input that is missing, cannot be read or restored, or whose
-    result exists or cannot be written is a line in the report's `failed` and the others are still done. Raises InputError for what
-    concerns all of them: see `plan_jobs`.
+    While one photograph is restored, a thread reads the next and another writes the last: up to three are held. Videos go through
+    `restore_video`. `restore_fn` is what `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those
+    of `plan_jobs`; `panel` writes a picture of before and after beside each restored image (`panel_path`). An input that is missing,
+    cannot be read or restored, or whose result exists or cannot be written is a line in the report's `failed` and the others are still
+    done. Raises InputError for what concerns all of them: see `plan_jobs`.
     """
     plan = plan_jobs([Path(path) for path in inputs], output=output, output_format=output_format)
     report = RestoreReport(failed=list(plan.failed), ignored=plan.ignored)
@@ -78,12 +79,23 @@ def restore_files(
         progress.done(work.source, work.error or _describe(work))
         work.photo = work.restored = None  # the memory is wanted for the next
 
-    works = [_Work(source, target, panel_path(target) if panel else None) for source, target in plan.jobs]
+    images = [job for job in plan.jobs if not is_video(job[0])]
+    works = [_Work(source, target, panel_path(target) if panel else None) for source, target in images]
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         read = _ahead(reader, partial(_unless_failed, partial(_read, overwrite=overwrite)), works)
         restored = map(partial(_unless_failed, partial(_restore, restore_fn=restore_fn, progress=progress)), read)
         for _ in _ahead(writer, finish, restored):
             pass
+    for source, target in (job for job in plan.jobs if is_video(job[0])):
+        progress.start(source)
+        try:
+            restored_video = restore_video(source, target, restore_fn=restore_fn, overwrite=overwrite)
+        except InputError as error:
+            report.failed.append((source, str(error)))
+            progress.done(source, str(error))
+        else:
+            report.restored.append(target)
+            progress.done(source, f"{quoted(source)} -> {quoted(target)}  {describe(restored_video)}")
     return report
 
 
