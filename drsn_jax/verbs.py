@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from drsn_jax.commands import bench, compare, convert, evaluate, export, info, prepare, restore, train
+from drsn_jax.commands import bench, compare, convert, evaluate, export, info, prepare, restore, serve, train
 
 
 class Verb(NamedTuple):
@@ -26,6 +26,7 @@ VERBS = {
     "convert": Verb("weights of Keras and PyTorch into ours, and ours into Keras", convert.declare, convert.run),
     "export": Verb("write a generator as StableHLO, SavedModel or TFLite", export.declare, export.run),
     "restore": Verb("restore photographs and videos", restore.declare, restore.run),
+    "serve": Verb("a web page on this machine that restores photographs", serve.declare, serve.run),
     "bench": Verb("time training, inference and reading images, beside Keras or alone", bench.declare, bench.run),
     "info": Verb("versions, devices, a configuration's keys and its networks' parameters and costs", info.declare, info.run),
 }

@@ -42,7 +42,7 @@ def raising(error):
 
 
 def test_verbs_and_their_help(capsys):
-    assert list(VERBS) == ["prepare", "train", "evaluate", "compare", "convert", "export", "restore", "bench", "info"]
+    assert list(VERBS) == ["prepare", "train", "evaluate", "compare", "convert", "export", "restore", "serve", "bench", "info"]
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name, entry in VERBS.items():
@@ -78,7 +78,7 @@ def test_version(capsys):
     ("arguments", "words"),
     [
         ([], ["VERB", "drsn-jax --help"]),
-        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'bench', 'info'"]),
+        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
         (["train"], ["--config, --workdir", "drsn-jax train --help"]),
         (["train", "--config=demo"], ["--workdir"]),
         (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?"]),

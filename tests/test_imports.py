@@ -37,6 +37,7 @@ ALLOWED = {
     "drsn_jax.restoration.spread": ("backend", "costs", "models"),
     "drsn_jax.restoration.model": ("backend", "errors", "experiment", "models.generator", "interop.exported", "training.saved"),
     "drsn_jax.restoration.arrays": ("errors", "restoration", "shipped"),
+    "drsn_jax.serving": ("errors", "restoration", "serving"),
     # the step, the state, losses, sharding, checkpoints, log
     "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "training"),
     "drsn_jax.training.workdir": ("config", "errors", "files", "locks", "processes", "training.writer"),
@@ -98,6 +99,7 @@ ALLOWED = {
         "training.train",
         "evaluation",
         "restoration",
+        "serving",
         "data",
         "progress",
     ),

@@ -29,11 +29,12 @@ __all__ = [
 ]
 
 
-def read_photo(path: Path | str) -> Photo:
+def read_photo(path: Path | str, *, max_pixels: int | None = None) -> Photo:
     """Read one image file: JPEG, PNG, TIFF, WebP, BMP, GIF or PPM, 8 bits a channel, or 16 in PNG and grey TIFF.
 
     The pixels are turned upright, and `Photo.rgb` is float32 [h w 3] in [0, 1]. Raises InputError, naming the path, for anything
-    that is not one whole picture: missing, empty, damaged, cut short, several frames, a depth or format that is not supported.
+    that is not one whole picture: missing, empty, damaged, cut short, several frames, a depth or format that is not supported; and,
+    before anything is decoded, for more than `max_pixels` by the header.
     """
     path = Path(path)
     try:
@@ -41,6 +42,8 @@ def read_photo(path: Path | str) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's: damaged EXIF, and sizes from half the limit that raises (panoramas)
             with Image.open(path, formats=list(MODES)) as image:
+                if max_pixels is not None:
+                    _check_size(image, path, max_pixels=max_pixels)
                 return decode_photo(image, path)
     except InputError:
         raise
@@ -111,6 +114,15 @@ def check_source(path: Path, *, kind: str = "an image") -> None:
         raise InputError(f"{quoted(path)} is not a regular file; give {kind} file.")  # a pipe would wait for ever
     if path.stat().st_size == 0:
         raise InputError(f"{quoted(path)} is empty (0 bytes); replace the file.")
+
+
+def _check_size(image: Image.Image, path: Path, *, max_pixels: int) -> None:
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(322, 0), tags.get(323, 0)  # width and length; of a TIFF in tiles one may exceed the image, and is decoded whole
+    for what, (width, height) in (("", image.size), ("tiles of ", tile)):
+        if width * height > max_pixels:
+            excess = f"{what}{width}x{height} pixels ({width * height / 1e6:.1f} MP), more than {max_pixels / 1e6:g} MP"
+            raise InputError(f"{quoted(path)} has {excess}; scale it down.")
 
 
 def _exists(path: Path) -> InputError:

@@ -1,0 +1,108 @@
+"""POST /restore."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
+
+from drsn_jax.serving.headers import refuse_other_origins
+from drsn_jax.serving.limits import Limits, receive_body
+from drsn_jax.serving.photographs import Answer, Choices, MakeFn, restore_upload
+from drsn_jax.serving.turns import Turns
+
+
+class RestoreEndpoint:
+    """A request has a place from before its body is read until its answer is taken, or until its client leaves."""
+
+    def __init__(self, make_fn: MakeFn, *, folder: Path, turns: Turns, limits: Limits):
+        """Nobody is there yet."""
+        self._make_fn, self._folder, self._turns, self._limits = make_fn, folder, turns, limits
+        self.requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        request = Request(scope, receive)
+        refuse_other_origins(request)
+        choices = _read_choices(request)
+        try:
+            async with self._place(request):
+                with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder:
+                    answer = await self._restore(request, choices, Path(folder) / "upload")
+                    await _send(answer, scope, receive, send, seconds=self._limits.transfer_seconds)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            raise HTTPException(503, "The server is being stopped.") from None
+
+    async def _restore(self, request: Request, choices: Choices, upload: Path) -> Answer:
+        with upload.open("xb") as file:
+            await receive_body(request, write=file.write, limits=self._limits)
+
+        def job(check: Callable[[], None]) -> Answer:
+            check()
+            return restore_upload(upload, restore_fn=self._make_fn(choices, check), max_pixels=self._limits.max_pixels)
+
+        return await _while_connected(request, self._turns.run(job))
+
+    @contextlib.asynccontextmanager
+    async def _place(self, request: Request) -> AsyncIterator[None]:
+        if self.requests > self._limits.waiting:
+            # Read to its end, because a browser that is still sending does not see the answer.
+            await receive_body(request, write=len, limits=self._limits)
+            message = f"{self._limits.waiting} photographs are waiting already; try again in a moment."
+            raise HTTPException(503, message, {"Retry-After": "10"})
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
+
+def _read_choices(request: Request) -> Choices:
+    """?strength=0.5&ensemble=1, both with a default."""
+    query = request.query_params
+    if unknown := set(query) - {"strength", "ensemble"}:
+        raise HTTPException(400, f"{min(unknown)[:100]!r} is not known; a request takes strength and ensemble.")
+    text, ensemble = query.get("strength", "1"), query.get("ensemble", "0")
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= 1:
+        raise HTTPException(400, f"strength={text[:100]} is not a number from 0 to 1.")
+    if ensemble not in ("0", "1"):
+        raise HTTPException(400, f"ensemble={ensemble[:100]} is neither 0 nor 1.")
+    return Choices(strength, ensemble == "1")
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """What `work` returns; cancels it and raises ClientDisconnect as soon as the client leaves."""
+
+    async def wait_for_the_end() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_the_end())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send, *, seconds: float) -> None:
+    """The file; broken off where the client takes too long, or the server is being stopped."""
+    headers = {"Server-Timing": f"restore;dur={answer.seconds * 1000:.0f}", "X-Image-Size": f"{answer.width}x{answer.height}"}
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(seconds):
+            await FileResponse(answer.path, media_type=answer.media_type, headers=headers)(scope, receive, send)

@@ -1,0 +1,81 @@
+"""The process that serves: its socket, its signals, and an end within seconds."""
+
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from drsn_jax.errors import InputError
+from drsn_jax.serving.turns import Turns
+
+_GRACE_SECONDS = 1  # for answers that are on their way
+_CONNECTIONS = 64  # more are answered 503 by uvicorn itself
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port`, 0 for any that is free.
+
+    Raises InputError for an address that is not this machine's and a port that is taken, out of range or for the administrator only.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((address[0], port), family=family)  # getaddrinfo takes port 65536 for 0
+    except (OSError, OverflowError, UnicodeError) as error:
+        text = (getattr(error, "strerror", None) or str(error)).split(" (")[0]  # create_server adds the address in brackets
+        raise InputError(
+            f"Cannot serve on {host}, port {port} ({text}); choose another --port (0: any that is free), or leave --host away."
+        ) from error
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine can reach the socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def address_of(listener: socket.socket) -> str:
+    """The http address of a socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.socket, *, greeting: str) -> None:
+    """Print `greeting` and serve what `make_app` makes of a private folder and `Turns`; return within seconds of SIGINT or SIGTERM.
+
+    Requests get a second to end, restoring ends at its next tile. Where it is in something that cannot be interrupted (a
+    compilation, one long tile), the process ends without it, with code 0; the folder is gone in any case.
+    """
+    turns = Turns()
+    with tempfile.TemporaryDirectory(prefix="drsn-jax-serve-", ignore_cleanup_errors=True) as folder:
+        app = make_app(Path(folder), turns)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        server = uvicorn.Server(config)
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)  # uvicorn raises the signal once more when it has ended: this lets it
+        sys.stdout.write(greeting)
+        sys.stdout.flush()
+        server.run(sockets=[listener])
+        ended = turns.close(seconds=_GRACE_SECONDS)
+    if not ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
