@@ -407,7 +407,7 @@ def test_somebody_elses_report_is_not_written_over(refused, model, gopro, tmp_pa
 
 
 def test_out_of_device_memory_is_one_line(refused, monkeypatch, photos):
-    def full(*_):
+    def full(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes")
 
     monkeypatch.setattr("drsn_jax.training.train.train_and_evaluate", full)
