@@ -5,11 +5,11 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Eight devices on two cores: on a busy machine they may come to a sum later than the 40 s after which XLA ends the process, and where a
-# program has sums that may be computed in any order, each may wait in another one for ever. So one order, and patience.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_enable_concurrency_optimized_scheduler=false"
-)
+# On a busy machine eight devices on two cores may come later to a sum than the 40 s after which XLA ends the process.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_collective_call_terminate_timeout_seconds=600")
+# A device may wait in several sums at once, each in a thread of a pool that all share, of one for each device: eight devices that wait
+# in different sums would then wait for ever.
+os.environ.setdefault("NPROC", "32")
 
 import jax
 import numpy as np

@@ -97,8 +97,7 @@ def test_one_bad_row_in_one_micro_batch_on_one_of_eight_devices_leaves_every_dev
     state, *batches = jax.device_put(setting.state, replicated(mesh)), shard_batch(bad, mesh), shard_batch(batch, mesh)
     step = jax.jit(skip_nonfinite(setting.step_fn), out_shardings=replicated(mesh))
     with jax.transfer_guard("disallow"):
-        # One at a time: eight devices with two steps in flight may wait for each other for ever where there are two cores.
-        (after, metrics), (good, figures) = (jax.block_until_ready(step(state, x)) for x in batches)
+        (after, metrics), (good, figures) = (step(state, x) for x in batches)
     assert (float(metrics[SKIPPED]), float(figures[SKIPPED])) == (1, 0)
     assert (int(after.step), int(good.step)) == (1, 1)
     assert all_equal([getattr(after, name) for name in NETWORKS], [getattr(state, name) for name in NETWORKS])

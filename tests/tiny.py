@@ -78,7 +78,7 @@ def train_arguments(workdir, *, config="default", **changes) -> list[str]:
 
 def environment(**changes) -> dict[str, str]:
     """One CPU device, quiet, with the compile cache of the tests."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    kept = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")}
     cache = str(Path(__file__).parent.parent / ".jax_cache")
     quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
     # Compiles three times faster. That resuming is bitwise with optimisations too was checked by setting this to 0.
