@@ -8,10 +8,13 @@ from drsn_jax.errors import InputError
 from drsn_jax.training.compact import FIELDS, INFERENCE_FIELDS, write_compact
 from drsn_jax.training.saved import read_saved
 
+PATHS = ("train_dir", "eval_dir", "frames_dir", "init_from", "vgg19")  # whose folders are nobody's business where the model goes
+
 
 def compact_model(model: Path, output: Path, *, training: bool) -> str:
     """Writes a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line that says so.
 
+    Of the paths in its configuration the names are kept.
     With `training` the parameters as they were trained and the critic go along; else the running mean alone, or the parameters where
     there is none. Raises InputError if the model cannot be read, or the folder holds anything.
     """
@@ -24,7 +27,8 @@ def compact_model(model: Path, output: Path, *, training: bool) -> str:
         fields = {name: fields[name] for name in INFERENCE_FIELDS}
     elif not saved.config["adversarial_weight"]:  # a critic that was never trained
         fields |= {"critic_params": {}, "critic_stats": {}}
-    files = write_compact(output, fields=fields, config=saved.config, step=saved.step or 0)
+    config = saved.config | {key: Path(saved.config[key]).name for key in PATHS if saved.config.get(key)}
+    files = write_compact(output, fields=fields, config=config, step=saved.step or 0)
     numbers = sum(x.size for x in jax.tree.leaves(fields))
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     return f"{output}: {len(files)} files, {megabytes:.3g} MB, {numbers:,} numbers in float16, of step {saved.step}\n"
