@@ -111,7 +111,7 @@ def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable
     """((bank, clip), key) -> a batch of the bank, or where there is a clip one of both, its share of the rows from there."""
     total = stage.batch_size * count_parts(config)
     of_clip = round(total * config["frames_share"]) if config["frames_dir"] else 0
-    options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"]}
+    options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
     ranges = {"averaged": tuple(config["frames_averaged"]), "noise_variance": tuple(config["noise_variance"])}
     of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)
     of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **ranges, **options)
