@@ -65,6 +65,7 @@ def make_clip_batch_fn(
     crop_size: int,
     averaged: tuple[int, int],
     noise_variance: tuple[float, float],
+    noise_share: float = 1.0,
     flip: bool = True,
     rotate: bool = True,
     candidates: int = 1,
@@ -91,7 +92,7 @@ def make_clip_batch_fn(
         blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken) ** (1 / GAMMA)
         pair = jnp.concatenate([blurred, window[first - begin + number // 2]], axis=-1)
         pair = turn(flip_key, turn_key, pair, flip=flip, rotate=rotate)
-        blurred = camera_noise(noise_key, pair[..., :3], noise_variance=noise_variance)
+        blurred = camera_noise(noise_key, pair[..., :3], noise_variance=noise_variance, noise_share=noise_share)
         return {"blurred": blurred * 2 - 1, "sharp": pair[..., 3:] * 2 - 1}
 
     def batch(clip: Clip, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:

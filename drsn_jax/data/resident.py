@@ -116,7 +116,7 @@ def make_batch_fn(
         window = cut_fn(window_key, margin=margin)
         if pairs:
             blurred, sharp = window[..., :3] / 255.0, window[..., 3:] / 255.0
-            blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance)
+            blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share)
         else:
             blurred, sharp = synthesise(blur_key, window, recipe)
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}
