@@ -155,6 +155,7 @@ def test_the_last_of_two_overrides_counts():
         ("blur_variation=-1", ["blur_variation=-1.0 is negative"]),
         ("batch_size=4", ["batch_size does nothing while stages=", "--config.stages=()"]),
         ("crop_size=64", ["crop_size does nothing while stages="]),
+        ("frames_dir=clip", ["frames_dir does nothing with data=pairs", "--config.data=photos"]),
     ],
 )
 def test_a_mistake_is_one_line_with_what_is_right(override, words):
@@ -164,6 +165,7 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
+    assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
     assert load_config("paper", ["--config.num_epochs=0", "--config.num_train_steps=5"])["num_train_steps"] == 5
 
 
