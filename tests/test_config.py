@@ -79,7 +79,8 @@ def test_the_wheel_holds_the_configurations(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "unpacked")
     assert {f"drsn_jax/configs/{name}.py" for name in SHIPPED} <= set(names)
-    assert any(name.startswith("drsn_jax/pretrained/") and name.endswith(".npz") for name in names)
+    inside = {str(path.relative_to(ROOT)) for path in (ROOT / "drsn_jax" / "pretrained").rglob("*") if path.suffix in (".npz", ".json")}
+    assert {"drsn_jax/pretrained/small/compact.json"} < inside <= set(names)
     assert "drsn_jax/serving/page.html" in names
     assert not any(name.startswith(("configs/", "tests/")) or "__pycache__" in name for name in names)
     code = "import drsn_jax.config as c; print(c.__file__, *c.config_names(), c.load_config('demo')['data'])"
