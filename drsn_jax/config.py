@@ -92,6 +92,15 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
     for key in sorted({"crop_size", "batch_size"} & given):
         if config.stages:
             raise InputError(f"{key} does nothing while stages={config.stages} sets it; add '--config.stages=()', or change the stages.")
+    resident = "photos, resident or demo"
+    without = (
+        ("train_dir", "demo", "photos, resident or pairs"),
+        ("frames_dir", "pairs", resident),
+        ("crop_candidates", "pairs", resident),
+    )
+    for key, data, others in without:
+        if key in given and config[key] and config.data == data:
+            raise InputError(f"{key} does nothing with data={data}; it is for {others} (--config.data={others.split(',')[0]}).")
 
 
 def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: Iterable[str]) -> dict[str, tuple[Any, Any]]:

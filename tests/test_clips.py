@@ -6,11 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
+from drsn_jax.config import load_config
 from drsn_jax.data.averaging import average_frames, gamma_response
 from drsn_jax.data.clips import Clip, make_clip_batch_fn, read_clip
 from drsn_jax.errors import InputError
+from drsn_jax.training.batches import open_data
+from drsn_jax.training.sharding import make_mesh
 
 
 def write_frames(folder, numbers, size=(24, 16), seed=0):
@@ -83,6 +87,30 @@ def test_the_same_key_gives_the_same_batch(tmp_path):
     take = partial(batches_of, clip, flip=True, rotate=True)
     np.testing.assert_array_equal(take(seed=1), take(seed=1))
     assert (take(seed=1)[0] != take(seed=2)[0]).any()
+
+
+def open_mixed(tmp_path, **changes):
+    """Black photographs and a white clip, on the eight devices of this process."""
+    for name, value, number in (("photos", 0, 2), ("clip", 255, 3)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for i in range(number):
+            Image.new("RGB", (48, 48), (value,) * 3).save(tmp_path / name / f"{i}.png")
+    changes = {"data": "photos", "train_dir": tmp_path / "photos", "frames_dir": tmp_path / "clip", "frames_averaged": "1,3"} | changes
+    changes |= {"hold_out_every": 2, "noise_variance": "0,0", "blur_length": "0,0", "batch_size": 16}
+    return open_data(load_config("default", tiny.options(**changes)), mesh=make_mesh())
+
+
+def test_a_batch_holds_the_share_of_the_clip_anywhere_in_it(tmp_path):
+    first, second = (np.asarray(batch["sharp"])[:, 0, 0, 0] for batch in open_mixed(tmp_path, frames_share=0.25).stream_fn(0, 2))
+    assert sorted(first) == sorted(second) == [-1] * 12 + [1] * 4
+    assert (first != second).any(), "in another order each time"
+
+
+def test_a_share_that_is_no_image_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"frames_share=0.01 of a batch of 16 is 0 images; .*--config.frames_share=0\."):
+        open_mixed(tmp_path, frames_share=0.01)
+    with pytest.raises(InputError, match=r"frames_share=0.99 of a batch of 16 is 16 images; .*--config.frames_share=1\."):
+        open_mixed(tmp_path, frames_share=0.99)
 
 
 def test_what_a_folder_may_hold(tmp_path):

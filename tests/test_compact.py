@@ -1,5 +1,6 @@
 """Compact models: what is kept, in which precision and pieces; damage; runs that begin with one; training by the clock."""
 
+import errno
 import json
 
 import jax
@@ -12,6 +13,7 @@ from PIL import Image
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_training
+from drsn_jax.files import write_atomically
 from drsn_jax.interop.compacting import compact_model
 from drsn_jax.restoration.model import load_model, read_generator
 from drsn_jax.shipped import find_model
@@ -86,6 +88,25 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path, value):
     with pytest.raises(InputError, match="stem/kernel"):
         write_compact(tmp_path / "model", fields={"ema_params": {"stem": {"kernel": np.array([value])}}}, config={}, step=0)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(workdir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compact, "PIECE_BYTES", 1000)
+    written = []
+
+    def write(path, content):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(compact, "write_atomically", write)
+    command = ["export", f"--model={workdir}", "--format=compact", f"--output={tmp_path / 'model'}"]
+    assert main(command) == 2
+    assert "No space left on device; make room there" in capsys.readouterr().err
+    assert not list((tmp_path / "model").iterdir())
+    monkeypatch.undo()
+    assert main(command) == 0
 
 
 def test_a_folder_that_holds_something_is_left_as_it_is(workdir, small, capsys):

@@ -79,7 +79,8 @@ def test_the_wheel_holds_the_configurations(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "unpacked")
     assert {f"drsn_jax/configs/{name}.py" for name in SHIPPED} <= set(names)
-    assert any(name.startswith("drsn_jax/pretrained/") and name.endswith(".npz") for name in names)
+    inside = {str(path.relative_to(ROOT)) for path in (ROOT / "drsn_jax" / "pretrained").rglob("*") if path.suffix in (".npz", ".json")}
+    assert {"drsn_jax/pretrained/small/compact.json"} < inside <= set(names)
     assert "drsn_jax/serving/page.html" in names
     assert not any(name.startswith(("configs/", "tests/")) or "__pycache__" in name for name in names)
     code = "import drsn_jax.config as c; print(c.__file__, *c.config_names(), c.load_config('demo')['data'])"
@@ -155,6 +156,8 @@ def test_the_last_of_two_overrides_counts():
         ("blur_variation=-1", ["blur_variation=-1.0 is negative"]),
         ("batch_size=4", ["batch_size does nothing while stages=", "--config.stages=()"]),
         ("crop_size=64", ["crop_size does nothing while stages="]),
+        ("frames_dir=clip", ["frames_dir does nothing with data=pairs", "--config.data=photos"]),
+        ("crop_candidates=4", ["crop_candidates does nothing with data=pairs"]),
     ],
 )
 def test_a_mistake_is_one_line_with_what_is_right(override, words):
@@ -164,6 +167,7 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
+    assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
     assert load_config("paper", ["--config.num_epochs=0", "--config.num_train_steps=5"])["num_train_steps"] == 5
 
 

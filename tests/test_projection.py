@@ -213,6 +213,8 @@ def test_from_the_command_line(monkeypatch, capsys):
     assert rows[1][3] == "100 %"
     assert main(["info", "--project", "--model=runs/none"]) == 2
     assert "leave --model away" in capsys.readouterr().err
+    assert main(["info", "--project", "--fit=here", "--config=demo"]) == 2
+    assert "ask for one of both" in capsys.readouterr().err
     assert main(["info", "--project", "--config=keras_reference"]) == 2, "what would not train is not projected"
     assert "batch of 1" in capsys.readouterr().err
 

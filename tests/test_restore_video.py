@@ -399,6 +399,14 @@ def test_a_folder_of_photographs_and_videos(tmp_path, images, capsys):
     assert named.restored == [tmp_path / "named.mp4"]
 
 
+def test_options_of_photographs_are_said_to_be_none_of_videos(tmp_path, images, capsys):
+    write_clip(tmp_path / "c.mp4", images[:2])
+    report = restore_files([tmp_path / "c.mp4"], output=tmp_path / "out", restore_fn=same, panel=True, output_format="png")
+    assert report.restored == [tmp_path / "out" / "c.mp4"]
+    assert "--panel and --output-format: of photographs alone; videos are restored without.\n" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["c.mp4"]
+
+
 def test_a_video_and_its_copy_in_another_format_are_not_written_over_each_other(tmp_path, images):
     for name in ("c.avi", "c.mkv"):
         write_clip(tmp_path / name, images[:2], codec="mjpeg", pix_fmt="yuvj420p")

@@ -355,6 +355,27 @@ def test_what_nobody_waits_for_any_more_ends_at_its_next_tile(tmp_path):
     asyncio.run(run())
 
 
+def test_nothing_is_left_of_a_photograph_whose_client_leaves_during_its_last_tile(tmp_path):
+    began, go_on, turns = threading.Event(), threading.Event(), Turns()
+
+    def wait(image):  # as the network does on a tile: without asking
+        began.set()
+        go_on.wait(60)
+        return image
+
+    async def run():
+        application = make_app(lambda *_: wait, folder=tmp_path, turns=turns, model="tiny")
+        caller = Caller(application, [picture()])
+        await until(began.is_set)
+        caller.left.set()
+        assert await caller.answer() is None
+        go_on.set()
+
+    asyncio.run(run())
+    assert turns.close(seconds=60)
+    assert not list(tmp_path.iterdir())
+
+
 def test_when_the_server_ends_so_does_what_is_under_way(tmp_path):
     gate, turns = Gate(), Turns()
 

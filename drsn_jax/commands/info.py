@@ -55,6 +55,8 @@ def _plan_training(arguments: argparse.Namespace) -> int:
     if arguments.costs:
         raise InputError("--costs is of restoring an image, --fit, --memory and --project are of a training: ask for one of both.")
     here = arguments.fit == "here"
+    if here and arguments.project:
+        raise InputError("--project shows jax eight CPU devices, which --fit=here would take for this machine's: ask for one of both.")
     size = None if arguments.fit is None or here else parse_size(arguments.fit)
     config, progress = load_config(arguments.config, arguments.overrides), Progress()
     if arguments.project:

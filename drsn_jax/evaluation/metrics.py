@@ -18,7 +18,6 @@ from drsn_jax.errors import InputError
 # Anonymous sides: unequal sizes are for InputError to tell, not for a checker of types.
 Image = UInt8[Array | np.ndarray, "_ _ 3"]
 
-HEADLINE_SSIM = "ssim_gaussian"
 SSIM_KINDS = {
     "ssim_gaussian": "11x11 Gaussian window of sigma 1.5, each channel, valid region (tf.image.ssim)",
     "ssim_skimage": "7x7 uniform window, sample covariance, each channel, valid region (scikit-image's default)",

@@ -58,7 +58,7 @@ def restore_files(
 
     While one photograph is restored, a thread reads the next and another writes the last: up to three are held. Videos go through
     `restore_video`. `restore_fn` is what `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those
-    of `plan_jobs`; `panel` writes a picture of before and after beside each restored image (`panel_path`). An input that is missing,
+    of `plan_jobs`; `panel` writes a picture of before and after beside each restored photograph (`panel_path`). An input that is missing,
     cannot be read or restored, or whose result exists or cannot be written is a line in the report's `failed` and the others are still
     done. Raises InputError for what concerns all of them: see `plan_jobs`.
     """
@@ -86,17 +86,26 @@ def restore_files(
         restored = map(partial(_unless_failed, partial(_restore, restore_fn=restore_fn, progress=progress)), read)
         for _ in _ahead(writer, finish, restored):
             pass
-    for source, target in (job for job in plan.jobs if is_video(job[0])):
+    videos = [job for job in plan.jobs if is_video(job[0])]
+    if unused := [name for name, given in {"--panel": panel, "--output-format": output_format}.items() if given and videos]:
+        sys.stderr.write(f"{' and '.join(unused)}: of photographs alone; videos are restored without.\n")
+    _restore_videos(videos, report, progress, restore_fn=restore_fn, overwrite=overwrite)
+    return report
+
+
+def _restore_videos(
+    jobs: Iterable[tuple[Path, Path]], report: RestoreReport, progress: "_Progress", *, restore_fn: RestoreFn, overwrite: bool
+) -> None:
+    for source, target in jobs:
         progress.start(source)
         try:
-            restored_video = restore_video(source, target, restore_fn=restore_fn, overwrite=overwrite)
+            restored = restore_video(source, target, restore_fn=restore_fn, overwrite=overwrite)
         except InputError as error:
             report.failed.append((source, str(error)))
             progress.done(source, str(error))
         else:
             report.restored.append(target)
-            progress.done(source, f"{quoted(source)} -> {quoted(target)}  {describe(restored_video)}")
-    return report
+            progress.done(source, f"{quoted(source)} -> {quoted(target)}  {describe(restored)}")
 
 
 def _ahead(executor: Executor, function: Callable, items: Iterable) -> Iterator[Any]:

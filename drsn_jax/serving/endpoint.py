@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from drsn_jax.serving.headers import refuse_other_origins
 from drsn_jax.serving.limits import Limits, receive_body
 from drsn_jax.serving.photographs import Answer, Choices, MakeFn, restore_upload
-from drsn_jax.serving.turns import Turns
+from drsn_jax.serving.turns import Abandoned, Turns
 
 
 class RestoreEndpoint:
@@ -47,7 +48,14 @@ class RestoreEndpoint:
 
         def job(check: Callable[[], None]) -> Answer:
             check()
-            return restore_upload(upload, restore_fn=self._make_fn(choices, check), max_pixels=self._limits.max_pixels)
+            try:
+                answer = restore_upload(upload, restore_fn=self._make_fn(choices, check), max_pixels=self._limits.max_pixels)
+                check()
+            except Abandoned:
+                # The folder was deleted when the client left; writing the answer makes it anew.
+                shutil.rmtree(upload.parent, ignore_errors=True)
+                raise
+            return answer
 
         return await _while_connected(request, self._turns.run(job))
 

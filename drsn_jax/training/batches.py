@@ -83,6 +83,7 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
 def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
     if config["cache"]:
         raise InputError(f"cache=True is for data=pairs; data={config['data']} is held on the device as it is (--config.cache=False).")
+    rows = {stage: _clip_rows(config, stage) for stage in stages}
     crop_size = max(stage.crop_size for stage in stages)
     images, validation_fn = _resident_images(config, crop_size=crop_size)
     bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
@@ -94,7 +95,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
-            make_batch = _make_resident_batch_fn(config, stage)
+            make_batch = _make_resident_batch_fn(config, stage, of_clip=rows[stage])
             batch_fn = jax.jit(
                 lambda banks, key, step, make=make_batch: make(banks, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
             )
@@ -107,10 +108,22 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     return Data(text, len(images), stream, validation_fn)
 
 
-def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable[[tuple[Any, Any], jax.Array], dict[str, jax.Array]]:
-    """((bank, clip), key) -> a batch of the bank, or where there is a clip one of both, its share of the rows from there."""
+def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
+    """How many rows of a batch are of the clip. Raises InputError where rounding makes none or all of them of a share in between."""
+    total, share = stage.batch_size * count_parts(config), config["frames_share"]
+    rows = round(total * share) if config["frames_dir"] else 0
+    if config["frames_dir"] and 0 < share < 1 and rows in (0, total):
+        raise InputError(
+            f"frames_share={share:g} of a batch of {total} is {rows} images; use a larger batch, or --config.frames_share={rows and 1}."
+        )
+    return rows
+
+
+def _make_resident_batch_fn(
+    config: Mapping[str, Any], stage: Stage, *, of_clip: int
+) -> Callable[[tuple[Any, Any], jax.Array], dict[str, jax.Array]]:
+    """((bank, clip), key) -> a batch of the bank, but for so many rows of the clip."""
     total = stage.batch_size * count_parts(config)
-    of_clip = round(total * config["frames_share"]) if config["frames_dir"] else 0
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
     noise = {"noise_variance": tuple(config["noise_variance"]), "noise_share": config["noise_share"]}
     of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)

@@ -42,14 +42,13 @@ def is_compact(path: Path) -> bool:
 def write_compact(folder: Path, *, fields: Mapping[str, Any], config: Mapping[str, Any], step: int) -> list[Path]:
     """Writes some of `FIELDS`; returns the files. The description comes last: without it a folder is no model.
 
-    Raises InputError if the folder holds anything, or if a value is too large for float16 or not finite.
+    Raises InputError if the folder holds anything, or if a value is too large for float16 or not finite; where writing fails, as on a
+    full disk, none of them is left.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; choose another --output, a new folder.")
     pieces = [_pack(arrays) for arrays in _divide(_to_half(fields))]
     names = [f"weights-{i}.npz" for i in range(len(pieces))]
-    for name, piece in zip(names, pieces, strict=True):
-        write_atomically(folder / name, piece)
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -58,8 +57,16 @@ def write_compact(folder: Path, *, fields: Mapping[str, Any], config: Mapping[st
         "empty": [name for name, tree in fields.items() if not flatten_dict(dict(tree))],
         "config": dict(config),
     }
-    write_atomically(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
-    return [folder / name for name in (*names, DESCRIPTION)]
+    contents = [*pieces, (json.dumps(description, indent=1) + "\n").encode()]
+    files = [folder / name for name in (*names, DESCRIPTION)]
+    try:
+        for file, content in zip(files, contents, strict=True):
+            write_atomically(file, content)
+    except BaseException:  # a full disk, Ctrl-C: the same command is to find the folder as it was
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+    return files
 
 
 def read_compact(folder: Path) -> Compact:

@@ -26,7 +26,7 @@ FREE_KEYS = (
     "eval_images",
     "sample_images",
 )
-FREE_KEYS += ("train_dir", "eval_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances", "remat")
+FREE_KEYS += ("train_dir", "eval_dir", "frames_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances", "remat")
 FREE_KEYS += ("on_nonfinite", "max_nonfinite_steps", "on_bad_image")
 # What a change of those does to a run that goes on.
 CONSEQUENCES = {
@@ -35,6 +35,7 @@ CONSEQUENCES = {
     "remat": ": the same to rounding, no longer bit for bit",
     "on_nonfinite": ": the same to rounding, no longer bit for bit",
     "train_dir": ": the data are others, so this is no longer the same run bit for bit",
+    "frames_dir": ": the data are others, so this is no longer the same run bit for bit",
 }
 
 
