@@ -60,9 +60,9 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
     given = overridden_keys(overrides)
     if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
         given |= {key for key in config if config[key] != defaults[key]}
-    _check_effect(given, config)
     plain = config.to_dict()
     check_values(plain, defaults=defaults.to_dict())
+    _check_effect(given, config)
     return plain
 
 
