@@ -55,7 +55,7 @@ def test_folder_keeps_its_structure(tmp_path, capsys):
     assert (len(report.restored), report.failed, report.ignored) == (4, [], 1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert re.fullmatch(r"\[4/4\] '.*' -> '.*'  7x5  \d+\.\d\d s/MP", lines[-1])
+    assert re.fullmatch(r"\[4/4\] '.*' -> '.*'  7x5 in \d+\.\d s", lines[-1])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (70, 41)])

@@ -18,7 +18,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=path, metavar="DIR_OR_FILE", help=f"{text} photo.restored.jpg and folder.restored/")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    text = "write a picture of before and after beside each result too, as RESULT.panel.png"
+    text = "write a picture of before and after beside each restored photograph too, as RESULT.panel.png"
     parser.add_argument("--panel", action="store_true", help=text)
     text = "from 0, the photograph as it is, to 1, wholly restored (default 1)"
     parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
