@@ -1,4 +1,4 @@
-"""What a training step needs in memory, by compiling it for the back end at hand without running it; and the table of the README."""
+"""What a training step needs in memory, by compiling it for the back end at hand without running it; and the table of docs/memory.md."""
 
 import re
 from collections.abc import Callable, Mapping
