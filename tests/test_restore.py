@@ -145,6 +145,8 @@ def test_mistakes_in_the_whole_are_named_before_any_work(tmp_path):
         ({"inputs": []}, ["No input"]),
         ({"inputs": [first], "output_format": "heic"}, ["'heic' is not known", "png"]),
         ({"inputs": [first], "output": tmp_path / "b.jpg", "output_format": "png"}, ["contradict"]),
+        ({"inputs": [first, third], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
+        ({"inputs": [tmp_path / "x"], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
         ({"inputs": [first], "tile": 30}, ["--tile=32"]),
     ]
     for options, words in cases:

@@ -43,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         output_format=arguments.output_format,
         panel=arguments.panel,
     )
+    total = len(report.failed) + len(report.restored)
+    if report.failed and total > 1:  # their lines may have scrolled away among the others
+        sys.stderr.write(f"drsn-jax: {len(report.failed)} of {total} were not restored; their lines above say why.\n")
     return 2 if report.failed else 0
 
 
