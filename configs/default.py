@@ -85,7 +85,9 @@ def get_config() -> ConfigDict:
     config.frame = "crop"  # resize the whole frame | half_crop: half size, then crop | crop. photos and resident always crop
     config.flip = True
     config.rotate = True  # by quarter turns
+    config.crop_candidates = 1  # all but pairs: of so many random crops the one with the most detail is learned from
     config.noise_variance = (0.0, 0.002)  # Gaussian noise on blurred images, image scale [0, 1]: the range of its variance
+    config.noise_share = 1.0  # of the images that have noise; the others have none
     config.cache = False  # pairs: keep the decoded frames in memory
     config.prefetch = 2  # pairs: batches made ahead
     config.blur_length = (0.0, 25.0)  # photos, demo: the range of the camera's path in pixels

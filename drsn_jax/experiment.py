@@ -86,6 +86,7 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
         object_share=config["blur_object"],
         jpeg_quality=tuple(config["jpeg_quality"]),
         noise_variance=tuple(config["noise_variance"]),
+        noise_share=config["noise_share"],
     )
     recipe.check()
     return recipe

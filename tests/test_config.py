@@ -17,7 +17,7 @@ from drsn_jax.experiment import make_critic, make_generator, make_stages, make_t
 from drsn_jax.info import count_parameters
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ["best", "default", "demo", "keras_reference", "paper"]
+SHIPPED = ["best", "default", "demo", "keras_reference", "paper", "small"]
 
 
 def refused(name_or_path, *overrides):

@@ -250,6 +250,12 @@ def test_the_standard_deviation_of_the_noise_is_uniform_in_its_range(tmp_path):
     np.testing.assert_allclose(np.quantile(deviations, [0.25, 0.5, 0.75]), quartiles, atol=0.003)
 
 
+def test_a_share_of_all_crops_has_noise(tmp_path):
+    pairs = _write_pairs(tmp_path, 1, lambda number: np.full((48, 48, 3), 128, np.uint8))
+    batch = _take(pairs, crop_size=48, batch_size=200, num_steps=1, noise_variance=(0.001, 0.005), noise_share=0.25)[0]
+    assert 0.17 < (np.ptp(batch["blurred"], axis=(1, 2, 3)) > 0).mean() < 0.33
+
+
 def test_noise_leaves_the_rest_of_the_stream_alone(pairs):
     for clean, noisy in zip(_take(pairs), _take(pairs, noise_variance=(0.0, 0.01)), strict=True):
         np.testing.assert_array_equal(clean["sharp"], noisy["sharp"])

@@ -263,3 +263,10 @@ def test_a_configuration_is_held_to_the_same_limits(key):
             else:
                 with pytest.raises(InputError):
                     check(config)
+
+
+def test_a_share_of_all_images_has_noise():
+    image = jnp.full((8, 8, 3), 0.5)
+    draw = jax.jit(jax.vmap(partial(camera_noise, noise_variance=(0.001, 0.002), noise_share=0.25), in_axes=(0, None)))
+    noisy = np.ptp(np.asarray(draw(jax.random.split(jax.random.key(0), 400), image)), axis=(1, 2, 3)) > 0
+    assert 0.19 < noisy.mean() < 0.31

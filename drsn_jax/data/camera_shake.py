@@ -23,7 +23,8 @@ class BlurRecipe(NamedTuple):
     to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest pixels may reach;
     `object_share` is how many photographs have an object with a motion of its own in front; `jpeg_quality` is the range of the quality
     (1 to 100, Pillow's) that blurred images are compressed with before the noise, 100 meaning not at all where it is the whole range;
-    `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
+    `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare;
+    `noise_share` is how many images have noise at all.
     """
 
     length: tuple[float, float] = (0.0, 25.0)
@@ -34,6 +35,7 @@ class BlurRecipe(NamedTuple):
     object_share: float = 0.0
     jpeg_quality: tuple[float, float] = (100.0, 100.0)
     noise_variance: tuple[float, float] = (0.0, 0.002)
+    noise_share: float = 1.0
 
     @property
     def margin(self) -> int:
@@ -52,7 +54,7 @@ class BlurRecipe(NamedTuple):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
                 raise InputError(f"blur {name}=({low:g}, {high:g}) is no range; use 0 <= low <= high <= {most:g}.")
-        for name, most in (("cross", 1000), ("variation", 2), ("saturation", 100), ("object_share", 1)):
+        for name, most in (("cross", 1000), ("variation", 2), ("saturation", 100), ("object_share", 1), ("noise_share", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"blur {name}={getattr(self, name):g} is out of range; use 0 (none) to {most}.")
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from drsn_jax.data.detail import choose_key
 from drsn_jax.data.pairs import IMAGE_SUFFIXES, read_rgb
 from drsn_jax.data.resident import check_room, turn
 from drsn_jax.data.synthesis import GAMMA, camera_noise
@@ -63,34 +65,49 @@ def make_clip_batch_fn(
     crop_size: int,
     averaged: tuple[int, int],
     noise_variance: tuple[float, float],
+    noise_share: float = 1.0,
     flip: bool = True,
     rotate: bool = True,
+    candidates: int = 1,
 ) -> Callable[[Clip, PRNGKeyArray], dict[str, Float[Array, "b h w 3"]]]:
     """Builds the pure function (clip, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
     A blurred crop is the gamma 2.2 mean of as many consecutive frames as is drawn from `averaged`, low to high; its sharp one is of
-    their centre frame (the later of two), as in GoPro's pairs.
+    their centre frame (the later of two), as in GoPro's pairs. Of so many `candidates` the crop with the most detail is taken.
     """
 
-    def example(clip: Clip, key: PRNGKeyArray) -> dict[str, jax.Array]:
-        number_key, first_key, row_key, column_key, flip_key, turn_key, noise_key = jax.random.split(key, 7)
-        total, height, width, _ = clip.frames.shape
-        number = jax.random.randint(number_key, (), averaged[0], averaged[1] + 1)
-        fits = clip.following >= number
-        first = jax.random.choice(first_key, total, p=fits / fits.sum())
-        row = jax.random.randint(row_key, (), 0, height - crop_size + 1)
-        column = jax.random.randint(column_key, (), 0, width - crop_size + 1)
-        begin = jnp.minimum(first, total - averaged[1])
+    def example(clip: Clip, key: PRNGKeyArray) -> dict[str, Float[Array, "h w 3"]]:
+        place_key, flip_key, turn_key, noise_key = jax.random.split(key, 4)
+        draw_place = partial(_draw_place, clip, crop_size=crop_size, averaged=averaged)
+
+        def cut_sharp(key: PRNGKeyArray) -> UInt8[Array, "h w 3"]:
+            number, first, row, column = draw_place(key)
+            return jax.lax.dynamic_slice(clip.frames, (first + number // 2, row, column, 0), (1, crop_size, crop_size, 3))[0]
+
+        number, first, row, column = draw_place(choose_key(cut_sharp, place_key, candidates=candidates))
+        begin = jnp.minimum(first, len(clip.frames) - averaged[1])
         window = jax.lax.dynamic_slice(clip.frames, (begin, row, column, 0), (averaged[1], crop_size, crop_size, 3)) / 255.0
         place = begin + jnp.arange(averaged[1]) - first
         taken = ((place >= 0) & (place < number)) / number
         blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken) ** (1 / GAMMA)
         pair = jnp.concatenate([blurred, window[first - begin + number // 2]], axis=-1)
         pair = turn(flip_key, turn_key, pair, flip=flip, rotate=rotate)
-        blurred = camera_noise(noise_key, pair[..., :3], noise_variance=noise_variance)
+        blurred = camera_noise(noise_key, pair[..., :3], noise_variance=noise_variance, noise_share=noise_share)
         return {"blurred": blurred * 2 - 1, "sharp": pair[..., 3:] * 2 - 1}
 
-    def batch(clip: Clip, key: PRNGKeyArray) -> dict[str, jax.Array]:
+    def batch(clip: Clip, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:
         return jax.vmap(example, in_axes=(None, 0))(clip, jax.random.split(key, batch_size))
 
     return batch
+
+
+def _draw_place(clip: Clip, key: PRNGKeyArray, *, crop_size: int, averaged: tuple[int, int]) -> tuple[jax.Array, ...]:
+    """How many frames to average, the first of them, and where to cut: row and column."""
+    number_key, first_key, row_key, column_key = jax.random.split(key, 4)
+    total, height, width, _ = clip.frames.shape
+    number = jax.random.randint(number_key, (), averaged[0], averaged[1] + 1)
+    fits = clip.following >= number
+    first = jax.random.choice(first_key, total, p=fits / fits.sum())
+    row = jax.random.randint(row_key, (), 0, height - crop_size + 1)
+    column = jax.random.randint(column_key, (), 0, width - crop_size + 1)
+    return number, first, row, column

@@ -35,6 +35,7 @@ def make_batches(
     flip: bool = True,
     rotate: bool = True,
     noise_variance: tuple[float, float] = (0.0, 0.0),
+    noise_share: float = 1.0,
     cache: bool = False,
     cache_limit_bytes: int | None = None,
     bad_images: BadImages | None = None,
@@ -48,7 +49,8 @@ def make_batches(
     a pair get the same crop, mirroring (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in
     `fit_frame`; `cache` keeps decoded frames as `CropLoader` says, up to `cache_limit_bytes` (None: half of the memory).
     `noise_variance` is a range on the scale [0, 1]: Gaussian noise is added to the blurred crop, its standard deviation uniform
-    between the range's square roots, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded to k/255.
+    between the range's square roots, to `noise_share` of all, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded
+    to k/255.
     Process p of n makes the p-th of n equal parts of each batch. Raises `InputError`: at once on impossible arguments and without
     TensorFlow; on a damaged image, by name, when its turn comes, unless `bad_images` passes it over (see `CropLoader`).
     """
@@ -67,7 +69,7 @@ def make_batches(
         decode=_decode_rgb,
     )
     faults: dict[int, InputError] = {}
-    sample_fn = _make_sample_fn(load, faults, seed=seed, noise_variance=noise_variance)
+    sample_fn = _make_sample_fn(load, faults, seed=seed, noise_variance=noise_variance, noise_share=noise_share)
     stop = np.iinfo(np.int64).max if num_steps is None else (start_step + num_steps) * batch_size
     indices = import_tensorflow().data.Dataset.range(start_step * batch_size, stop)
     parts = indices.batch(batch_size // process_count).shard(process_count, process_index)
@@ -111,7 +113,7 @@ def _decode_rgb(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _make_sample_fn(
-    load: CropLoader, faults: dict[int, InputError], *, seed: int, noise_variance: tuple[float, float]
+    load: CropLoader, faults: dict[int, InputError], *, seed: int, noise_variance: tuple[float, float], noise_share: float
 ) -> Callable[[Any], dict[str, Any]]:
     """Index in the stream -> {'blurred', 'sharp'}, uint8 [crop crop 3], and 'fault', a key of `faults` or -1, in TensorFlow."""
     tf = import_tensorflow()
@@ -132,16 +134,17 @@ def _make_sample_fn(
         # Cutting, mirroring and turning are views in numpy and copies in TensorFlow, 1 ms against 6 at 256x256 (measured).
         crops, fault = tf.numpy_function(load_or_note, [number, _uniform(window, [4])], (tf.uint8, tf.int64), stateful=False)
         blurred, sharp = tf.unstack(tf.ensure_shape(crops, [2, crop_size, crop_size, 3]))
-        blurred = _add_noise(blurred, noise, noise_variance) if max(noise_variance) > 0 else blurred
+        blurred = _add_noise(blurred, noise, noise_variance, noise_share) if max(noise_variance) > 0 else blurred
         return {"blurred": blurred, "sharp": sharp, "fault": tf.ensure_shape(fault, [])}
 
     return sample_fn
 
 
-def _add_noise(blurred: Any, seeds: Sequence[Any], variance: tuple[float, float]) -> Any:
+def _add_noise(blurred: Any, seeds: Sequence[Any], variance: tuple[float, float], share: float) -> Any:
     tf = import_tensorflow()
     low, high = math.sqrt(variance[0]), math.sqrt(variance[1])
-    deviation = low + (high - low) * _uniform(seeds[0])
+    drawn, chance = tf.unstack(_uniform(seeds[0], [2]))
+    deviation = tf.where(chance < share, low + (high - low) * drawn, 0.0)
     noisy = tf.cast(blurred, tf.float32) / 255.0 + deviation * tf.random.stateless_normal(blurred.shape, seeds[1], alg="philox")
     return tf.cast(tf.round(255.0 * tf.clip_by_value(noisy, 0.0, 1.0)), tf.uint8)
 

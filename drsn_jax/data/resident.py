@@ -5,6 +5,7 @@ of (bank, key): a run resumes at any step with nothing saved.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
 
 from drsn_jax.data.camera_shake import BlurRecipe
+from drsn_jax.data.detail import choose_key
 from drsn_jax.data.synthesis import camera_noise, synthesise
 from drsn_jax.errors import InputError
 
@@ -96,11 +98,12 @@ def turn(
 
 
 def make_batch_fn(
-    *, batch_size: int, crop_size: int, recipe: BlurRecipe, flip: bool = True, rotate: bool = True
+    *, batch_size: int, crop_size: int, recipe: BlurRecipe, flip: bool = True, rotate: bool = True, candidates: int = 1
 ) -> Callable[[Bank, PRNGKeyArray], dict[str, Float[Array, "b h w 3"]]]:
     """Builds the pure function (bank, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
-    A bank of photographs is blurred by the recipe; of a bank of pairs only the recipe's noise is used.
+    A bank of photographs is blurred by the recipe; of a bank of pairs only the recipe's noise is used. Of so many `candidates` the crop
+    with the most detail is taken.
     """
     recipe.check()
 
@@ -108,10 +111,12 @@ def make_batch_fn(
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
-        window = sample_window(bank, window_key, size=crop_size, margin=margin, flip=flip, rotate=rotate)
+        cut_fn = partial(sample_window, bank, size=crop_size, flip=flip, rotate=rotate)
+        window_key = choose_key(lambda key: cut_fn(key, margin=0)[..., -3:], window_key, candidates=candidates)
+        window = cut_fn(window_key, margin=margin)
         if pairs:
             blurred, sharp = window[..., :3] / 255.0, window[..., 3:] / 255.0
-            blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance)
+            blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share)
         else:
             blurred, sharp = synthesise(blur_key, window, recipe)
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}

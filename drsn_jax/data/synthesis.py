@@ -39,7 +39,7 @@ def synthesise(
     blurred = jnp.clip(light[inner], 0.0, 1.0) ** (1 / GAMMA)
     if recipe.jpeg_quality[0] < 100:
         blurred = jpeg(jpeg_key, blurred, quality=recipe.jpeg_quality)
-    return camera_noise(noise_key, blurred, noise_variance=recipe.noise_variance), sharp[inner]
+    return camera_noise(noise_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share), sharp[inner]
 
 
 def add_object(
@@ -72,10 +72,18 @@ def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "
     return jnp.clip(distance / 3.0 + 0.5, 0.0, 1.0)
 
 
-def camera_noise(key: PRNGKeyArray, image: Float[Array, "h w 3"], *, noise_variance: tuple[float, float]) -> Float[Array, "h w 3"]:
-    """Adds Gaussian noise of a variance drawn from a range (image scale [0, 1]), then clips and quantises to k/255."""
+def camera_noise(
+    key: PRNGKeyArray, image: Float[Array, "h w 3"], *, noise_variance: tuple[float, float], noise_share: float = 1.0
+) -> Float[Array, "h w 3"]:
+    """Adds Gaussian noise of a variance drawn from a range (image scale [0, 1]), then clips and quantises to k/255.
+
+    Of all draws `noise_share` have noise, and the others none.
+    """
     variance_key, noise_key = jax.random.split(key)
     if noise_variance[1]:
         low, high = (math.sqrt(variance) for variance in noise_variance)
-        image += jax.random.uniform(variance_key, (), minval=low, maxval=high) * jax.random.normal(noise_key, image.shape)
+        deviation = jax.random.uniform(variance_key, (), minval=low, maxval=high)
+        if noise_share < 1:
+            deviation *= jax.random.bernoulli(jax.random.fold_in(variance_key, 1), noise_share)
+        image += deviation * jax.random.normal(noise_key, image.shape)
     return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0) / 255.0

@@ -58,7 +58,7 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
     crop_size = max(stage.crop_size for stage in stages)
     bad_images = _bad_images(config, len(found), "training pairs")
     pair_files.check_pairs(found, min_size=smallest_size(frame=config["frame"], crop_size=crop_size), bad_images=bad_images)
-    keys = ("seed", "frame", "flip", "rotate", "cache", "prefetch")
+    keys = ("seed", "frame", "flip", "rotate", "cache", "prefetch", "noise_share")
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
@@ -111,10 +111,10 @@ def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage) -> Callable
     """((bank, clip), key) -> a batch of the bank, or where there is a clip one of both, its share of the rows from there."""
     total = stage.batch_size * count_parts(config)
     of_clip = round(total * config["frames_share"]) if config["frames_dir"] else 0
-    options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"]}
-    ranges = {"averaged": tuple(config["frames_averaged"]), "noise_variance": tuple(config["noise_variance"])}
+    options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
+    noise = {"noise_variance": tuple(config["noise_variance"]), "noise_share": config["noise_share"]}
     of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)
-    of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **ranges, **options)
+    of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, averaged=tuple(config["frames_averaged"]), **noise, **options)
     if not of_clip:
         return lambda banks, key: of_bank_fn(banks[0], key)
     if of_clip == total:

@@ -1,0 +1,24 @@
+"""Which of several random crops to learn from: sky and bare floor teach nothing about blur."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, Real
+
+
+def measure_detail(image: Real[Array, "h w c"]) -> Float[Array, ""]:
+    """Mean absolute difference of neighbouring pixels, down and across, in the units of the image."""
+    image = image.astype(jnp.float32)
+    return jnp.abs(jnp.diff(image, axis=0)).mean() + jnp.abs(jnp.diff(image, axis=1)).mean()
+
+
+def choose_key(cut_fn: Callable[[PRNGKeyArray], Real[Array, "h w c"]], key: PRNGKeyArray, *, candidates: int) -> PRNGKeyArray:
+    """Of so many keys split off one, that whose crop has the most detail; the key itself where there is one candidate.
+
+    `cut_fn` cuts the crop that a key stands for, sharp.
+    """
+    if candidates == 1:
+        return key
+    keys = jax.random.split(key, candidates)
+    return keys[jnp.argmax(jax.vmap(lambda each: measure_detail(cut_fn(each)))(keys))]
