@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [argument for argument in rest if argument not in overrides]:
         known = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "verb"]
         hint = nearest(unknown[0].split("=")[0], known)
-        parser.error(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}")
+        return _fail(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}; see `drsn-jax {arguments.verb} --help`", code=2)
     arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
     try:
         return VERBS[arguments.verb].run(arguments)

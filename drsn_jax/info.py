@@ -16,6 +16,7 @@ from drsn_jax.config import config_names, load_config, to_plain
 from drsn_jax.costs import count_macs, format_costs, measure_costs
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_critic, make_generator, make_stages
+from drsn_jax.shipped import SHIPPED
 from drsn_jax.training.saved import read_saved
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "clu", "scikit-image")
@@ -36,7 +37,8 @@ def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs
     else:
         saved = read_saved(model, ())
         name, values = f"model {saved.path}", saved.config
-    lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py", "", f"The {name}:"]
+    lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py"]
+    lines += [f"Models inside the package: {', '.join(SHIPPED)}", "", f"The {name}:"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in values.items()]
     lines += ["", _describe_parameters(values), ""]
     return "\n".join([*lines, *([_describe_costs(values), ""] if costs else [])])

@@ -24,7 +24,7 @@ VERBS = {
     "evaluate": Verb("score a model on blurred images, by the benchmark's protocol", evaluate.declare, evaluate.run),
     "compare": Verb("say which differences between two evaluations exceed the noise", compare.declare, compare.run),
     "convert": Verb("weights of Keras and PyTorch into ours, and ours into Keras", convert.declare, convert.run),
-    "export": Verb("write a generator as StableHLO, SavedModel or TFLite", export.declare, export.run),
+    "export": Verb("write a generator as StableHLO, SavedModel, TFLite or compact float16 weights", export.declare, export.run),
     "restore": Verb("restore photographs and videos", restore.declare, restore.run),
     "serve": Verb("a web page on this machine that restores photographs", serve.declare, serve.run),
     "bench": Verb("time training, inference and reading images, beside Keras or alone", bench.declare, bench.run),

@@ -137,7 +137,8 @@ def test_damaged_image_to_restore(how, words, model, photos, tmp_path, capsys):
     inputs = [path, photos / "1.png"]
     assert main(["restore", f"--model={model}", f"--output={tmp_path / 'out'}", *map(str, inputs)]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2, "the other one is done"
+    assert len(lines) == 3, "the other one is done"
+    assert lines[2] == "drsn-jax: 1 of 2 were not restored; their lines above say why."
     [message] = [line for line in lines if str(path) in line]
     assert words in message
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["1.png"]

@@ -81,7 +81,7 @@ def test_version(capsys):
         (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
         (["train"], ["--config, --workdir", "drsn-jax train --help"]),
         (["train", "--config=demo"], ["--workdir"]),
-        (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?"]),
+        (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?", "drsn-jax info --help"]),
         (["info", "surplus"], ["unrecognized arguments: surplus"]),
         (["evaluate", "--model=m", "--blurred=b", "--sharp=s", "--output=o", "--noise_variance=1"], ["did you mean --noise-variance?"]),
         (["evaluate", "--model=m", "--blurred=b", "--sharp=s", "--output=o", "--panels=many"], ["--panels", "'many'"]),

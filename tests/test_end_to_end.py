@@ -71,8 +71,9 @@ def test_train_evaluate_restore(data, runs, gopro, tmp_path, capsys):
     assert main(["restore", f"--model={workdir}", f"--output={tmp_path / 'out'}", str(photos)]) == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "b.png"]
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "c.png' is not an image" in lines[2]
+    assert "1 of 3 were not restored" in lines[3]
     restored = load(tmp_path / "out" / "b.png")
     assert restored.shape == load(pairs[1]).shape
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "report" / "per_image.csv").open(newline=""))}

@@ -39,7 +39,7 @@ ALLOWED = {
     "drsn_jax.restoration.arrays": ("errors", "restoration", "shipped"),
     "drsn_jax.serving": ("errors", "restoration", "serving"),
     # the step, the state, losses, sharding, checkpoints, log
-    "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "training"),
+    "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "shipped", "training"),
     "drsn_jax.training.workdir": ("config", "errors", "files", "locks", "processes", "training.writer"),
     "drsn_jax.training.batches": ("errors", "experiment", "data", "training"),
     "drsn_jax.training.train": (
@@ -58,7 +58,7 @@ ALLOWED = {
     ),
     "drsn_jax.functional": ("errors", "evaluation.metrics", "models", "restoration.batch", "training"),
     "drsn_jax.experiment": ("config_values", "errors", "functional", "models", "pretrained", "data.camera_shake", "training"),
-    "drsn_jax.info": ("config", "costs", "errors", "experiment", "training.saved"),
+    "drsn_jax.info": ("config", "costs", "errors", "experiment", "shipped", "training.saved"),
     "drsn_jax.costs": ("backend",),
     "drsn_jax.memory": ("costs", "errors", "experiment", "functional"),
     "drsn_jax.devices": ("config", "errors", "experiment", "fit", "memory", "training.schedule", "training.workdir"),

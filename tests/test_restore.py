@@ -55,7 +55,7 @@ def test_folder_keeps_its_structure(tmp_path, capsys):
     assert (len(report.restored), report.failed, report.ignored) == (4, [], 1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
-    assert re.fullmatch(r"\[4/4\] '.*' -> '.*'  7x5  \d+\.\d\d s/MP", lines[-1])
+    assert re.fullmatch(r"\[4/4\] '.*' -> '.*'  7x5 in \d+\.\d s", lines[-1])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (70, 41)])
@@ -145,6 +145,8 @@ def test_mistakes_in_the_whole_are_named_before_any_work(tmp_path):
         ({"inputs": []}, ["No input"]),
         ({"inputs": [first], "output_format": "heic"}, ["'heic' is not known", "png"]),
         ({"inputs": [first], "output": tmp_path / "b.jpg", "output_format": "png"}, ["contradict"]),
+        ({"inputs": [first, third], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
+        ({"inputs": [tmp_path / "x"], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
         ({"inputs": [first], "tile": 30}, ["--tile=32"]),
     ]
     for options, words in cases:

@@ -14,7 +14,7 @@ FORMATS = ("stablehlo", "savedmodel", "tflite", "compact")
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser)
-    parser.add_argument("--output", type=path, required=True, metavar="FILE", help="the file to write (savedmodel: the folder)")
+    parser.add_argument("--output", type=path, required=True, metavar="FILE", help="the file to write (savedmodel, compact: the folder)")
     parser.add_argument(
         "--format",
         choices=FORMATS,

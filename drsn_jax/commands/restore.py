@@ -18,7 +18,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=path, metavar="DIR_OR_FILE", help=f"{text} photo.restored.jpg and folder.restored/")
     parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    text = "write a picture of before and after beside each result too, as RESULT.panel.png"
+    text = "write a picture of before and after beside each restored photograph too, as RESULT.panel.png"
     parser.add_argument("--panel", action="store_true", help=text)
     text = "from 0, the photograph as it is, to 1, wholly restored (default 1)"
     parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
@@ -43,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         output_format=arguments.output_format,
         panel=arguments.panel,
     )
+    total = len(report.failed) + len(report.restored)
+    if report.failed and total > 1:  # their lines may have scrolled away among the others
+        sys.stderr.write(f"drsn-jax: {len(report.failed)} of {total} were not restored; their lines above say why.\n")
     return 2 if report.failed else 0
 
 

@@ -33,8 +33,8 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
     lies inside, are left out, and so is what an earlier run made of an image or a folder beside it, panels included, here and among
     `inputs`; files of other suffixes are counted. `output` is a folder, or the result's own name if the input is one file and `output`
     ends like an image; without it results lie beside their inputs, photo.restored.jpg and holiday.restored/. Images and videos alike,
-    but `output_format` is of images alone. Raises InputError for no inputs, a folder with neither, a format that is not known, and two
-    inputs that would be written to one file.
+    but `output_format` is of images alone. Raises InputError for no inputs, a folder with neither, a format that is not known, one
+    file's name as `output` for several inputs, and two inputs that would be written to one file.
     """
     if not inputs:
         raise InputError("No input was given; name at least one image file or folder.")
@@ -45,6 +45,8 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
             raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; leave one away.")
         _add(plan, inputs[0], output)
         return plan
+    if output and not output.is_dir() and output.suffix.lower() in _KNOWN:
+        raise InputError(f"--output {quoted(output)} is the name of one file, and there are more to write; give a folder.")
     plan.results = _find_named_results(inputs)
     for path in (path for path in inputs if path not in plan.results):
         if path.is_dir():

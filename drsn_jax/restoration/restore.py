@@ -158,7 +158,8 @@ def _write(work: _Work, *, overwrite: bool) -> None:
 def _describe(work: _Work) -> str:
     assert work.photo is not None
     height, width = work.photo.rgb.shape[:2]
-    return f"{quoted(work.source)} -> {quoted(work.target)}  {width}x{height}  {work.seconds / (height * width / 1e6):.2f} s/MP"
+    written = quoted(work.target) + (f" and {quoted(work.panel)}" if work.panel else "")
+    return f"{quoted(work.source)} -> {written}  {width}x{height} in {work.seconds:.1f} s"
 
 
 class _Progress:

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from drsn_jax.errors import InputError, first_line
 from drsn_jax.processes import first_process
+from drsn_jax.shipped import SHIPPED
 from drsn_jax.training.disk import check_room, explained
 from drsn_jax.training.quiet import quieten
 from drsn_jax.training.state import TrainState
@@ -166,7 +167,7 @@ def find_checkpoint(path: Path) -> Path:
         return path
     folder = path / FOLDER if (path / FOLDER).is_dir() else path
     if not path.exists():
-        raise InputError(f"There is no {path}; give a --workdir of a training, or one of its checkpoints ({path}/{FOLDER}/STEP).")
+        raise InputError(f"There is no {path}; give a model's name ({', '.join(SHIPPED)}), a training's --workdir, or its {FOLDER}/STEP.")
     steps = sorted((p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
     if not steps:
         raise InputError(f"{path} holds no checkpoint; give a --workdir of a training that has saved one, or a checkpoint.")
