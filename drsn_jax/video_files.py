@@ -23,7 +23,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); replace it")
         # Titles that are no UTF-8 are no reason to refuse a video; PyAV 19 has no such choice any more, and takes them.
-        lenient = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         container = av.open(str(path), **lenient)
     with container:
         streams = [stream for stream in container.streams.video if "attached_pic" not in str(stream.disposition)]

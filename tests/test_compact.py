@@ -135,6 +135,8 @@ def change(folder, *, config=(), **values):
         (lambda folder: (folder / "weights-0.npz").unlink(), "No such file"),
         (lambda folder: (folder / "compact.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "compact.json").write_text("[]"), "damaged"),
+        (lambda folder: change(folder, pieces=[]), "damaged"),
+        (lambda folder: change(folder, pieces={"compact.json": 1}), "damaged"),
         (lambda folder: change(folder, format="another"), "something else"),
         (lambda folder: change(folder, version=99), "newer drsn-jax"),
         (

@@ -8,6 +8,7 @@ float16 cannot hold are refused rather than broken.
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,7 @@ def read_compact(folder: Path) -> Compact:
         return Compact(fields, description["config"], int(description["step"]))
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise InputError(f"{folder} is no compact model, or a damaged one ({reason}); fetch all of its files again.") from error
 
