@@ -35,6 +35,12 @@ def declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:
     parser.add_argument("--overlap", type=int, default=64, help="pixels by which tiles overlap (default 64)")
 
 
+def declare_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    text = "where to restore: cpu, gpu, tpu, or one of several as gpu:1 (default jax's own)"
+    parser.add_argument("--device", metavar="NAME", help=text)
+
+
 def declare_processes(parser: argparse.ArgumentParser) -> None:
     """--coordinator, --num-processes and --process-id."""
     group = parser.add_argument_group("several processes as one run (found out by itself on TPU pods, under Slurm and Open MPI)")

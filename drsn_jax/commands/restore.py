@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from drsn_jax.commands.options import declare_model, declare_tile, path
+from drsn_jax.commands.options import declare_device, declare_model, declare_tile, path
 from drsn_jax.errors import InputError
 from drsn_jax.shipped import SHIPPED
 
@@ -24,7 +24,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
     text = "restore each photograph turned and mirrored in all eight ways and average them; takes eight times as long"
     parser.add_argument("--self-ensemble", action="store_true", help=text)
-    parser.add_argument("--device", metavar="NAME", help="where to restore: cpu, gpu, tpu, or one of several as gpu:1 (default jax's own)")
+    declare_device(parser)
     declare_tile(parser, default=768)
     parser.set_defaults(tile=None, overlap=None)  # so that --whole knows whether they were given
     text = "restore each image whole, its rows spread over all devices of this machine, or of --device's kind, instead of in tiles"
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_restore_fn(arguments: argparse.Namespace) -> Callable[[Any], Any]:
     """The `RestoreFn` of --model, --device, --tile, --overlap, --whole, --strength and --self-ensemble; reads the model."""
-    from drsn_jax.restoration.device import find_devices
+    from drsn_jax.restoration.device import find_device
     from drsn_jax.restoration.model import load_model
     from drsn_jax.restoration.restorer import make_restore_fn
 
@@ -59,7 +59,7 @@ def read_restore_fn(arguments: argparse.Namespace) -> Callable[[Any], Any]:
     if arguments.whole:
         model, tiling = _load_whole(arguments, tiling), {"tile": None}
     else:
-        model = load_model(arguments.model, device=find_devices(arguments.device)[0] if arguments.device else None)
+        model = load_model(arguments.model, device=find_device(arguments.device))
     return make_restore_fn(model, strength=arguments.strength, self_ensemble=arguments.self_ensemble, **tiling)
 
 

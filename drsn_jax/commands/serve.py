@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from drsn_jax.commands.options import declare_model, declare_tile
+from drsn_jax.commands.options import declare_device, declare_model, declare_tile
 from drsn_jax.errors import InputError
 from drsn_jax.shipped import SHIPPED
 
@@ -17,7 +17,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any that is free (default 8765)")
     parser.add_argument("--max-mb", type=float, default=32, help="largest upload in megabytes (default 32)")
     parser.add_argument("--max-megapixels", type=float, default=50, help="largest photograph in megapixels (default 50)")
-    parser.add_argument("--device", metavar="NAME", help="where to restore: cpu, gpu, tpu, or one of several as gpu:1 (default jax's own)")
+    declare_device(parser)
     declare_tile(parser, default=768)
 
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         from drsn_jax.serving.server import address_of, is_loopback, open_socket, run_server
     except ImportError as error:
         raise InputError(f"The web page needs starlette and uvicorn ({error}); pip install 'drsn-jax[serve]'.") from error
-    from drsn_jax.restoration.device import find_devices
+    from drsn_jax.restoration.device import find_device
     from drsn_jax.restoration.model import load_model
     from drsn_jax.restoration.tiling import check_tile
     from drsn_jax.serving.app import make_app
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
     with open_socket(arguments.host, arguments.port) as listener:
-        model = load_model(arguments.model, device=find_devices(arguments.device)[0] if arguments.device else None)
+        model = load_model(arguments.model, device=find_device(arguments.device))
         check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
         local = is_loopback(listener)

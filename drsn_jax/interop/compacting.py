@@ -14,9 +14,9 @@ PATHS = ("train_dir", "eval_dir", "frames_dir", "init_from", "vgg19")  # whose f
 def compact_model(model: Path, output: Path, *, training: bool) -> str:
     """Writes a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line that says so.
 
-    Of the paths in its configuration the names are kept.
-    With `training` the parameters as they were trained and the critic go along; else the running mean alone, or the parameters where
-    there is none. Raises InputError if the model cannot be read, or the folder holds anything.
+    Of the paths in its configuration the names are kept. With `training` the parameters as they were trained and the critic go along;
+    else the running mean alone, or the parameters where there is none. Raises InputError if the model cannot be read, or the folder
+    holds anything.
     """
     saved = read_saved(model, FIELDS)
     fields = dict(saved.fields)

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from drsn_jax.errors import InputError
-from drsn_jax.restoration.device import find_devices
+from drsn_jax.restoration.device import find_device
 from drsn_jax.restoration.model import Model, load_model
 from drsn_jax.restoration.restorer import make_restore_fn
+from drsn_jax.restoration.tiling import to_uint8
 from drsn_jax.shipped import SHIPPED, find_model
 
 _SHAPES = "[h w 3], grey [h w] or [h w 1], or with alpha [h w 4]"
@@ -32,7 +33,7 @@ def restore_image(
     as `load_model` takes; `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; the others are those of
     `make_restore_fn`. The last two models used stay loaded, each as it was read: of a training that goes on, later checkpoints are not
     seen. For many images, or to let go of a model, use `load_model` and `make_restore_fn`. Raises InputError for other shapes, types
-    and values, and as those two and `find_devices`.
+    and values, and as those two and `find_device`.
     """
     pixels = _check(image)
     restore_fn = make_restore_fn(
@@ -45,12 +46,12 @@ def restore_image(
     if grey:
         restored = restored.mean(axis=-1, keepdims=True)
     restored = np.concatenate([restored, channels[..., 3:]], axis=-1).reshape(pixels.shape)
-    return np.rint(restored * np.float32(255)).astype(np.uint8) if pixels.dtype == np.uint8 else restored
+    return to_uint8(restored) if pixels.dtype == np.uint8 else restored
 
 
 @lru_cache(maxsize=2)
 def _load(path: Path, device: str | None) -> Model:
-    return load_model(path, device=find_devices(device)[0] if device else None)
+    return load_model(path, device=find_device(device))
 
 
 def _check(image: np.ndarray | Array) -> np.ndarray:

@@ -23,6 +23,11 @@ def find_devices(name: str | None = None) -> list[Any]:
     return found
 
 
+def find_device(name: str | None) -> Any:
+    """The first of the devices of that name, for `load_model`; None, jax's default, for None. Raises InputError as `find_devices`."""
+    return find_devices(name)[0] if name else None
+
+
 def _devices_of(platform: str) -> list[Any]:
     try:
         return list(jax.local_devices(backend=platform))

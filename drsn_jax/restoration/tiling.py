@@ -53,7 +53,12 @@ def restore_uint8(
     """Restore an 8-bit image as `restore_array` does; the result is clipped and rounded half to even, never truncated."""
     scaled = image.astype(np.float32) / np.float32(255)
     restored = restore_array(scaled, predict_fn=predict_fn, stride=stride, tile=tile, overlap=overlap)
-    return np.rint(restored * np.float32(255)).astype(np.uint8)
+    return to_uint8(restored)
+
+
+def to_uint8(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Values in [0, 1] as levels of 255, rounded half to even, never truncated."""
+    return np.rint(image * np.float32(255)).astype(np.uint8)
 
 
 def check_tile(*, stride: int, tile: int | None, overlap: int) -> None:
