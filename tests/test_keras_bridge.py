@@ -16,6 +16,7 @@ from networks import images, quick_compiles  # noqa: F401
 
 from drsn_jax.commands import convert
 from drsn_jax.errors import InputError
+from drsn_jax.interop.compacting import compact_model
 from drsn_jax.interop.keras_files import read_layers
 from drsn_jax.restoration.model import load_model
 from drsn_jax.training.checkpoint import find_checkpoint, read_checkpoint
@@ -153,6 +154,14 @@ def refused(path, tmp_path, **options):
     assert len(message) < 500
     assert list(output.parent.iterdir()) == [], "something was written"
     return message
+
+
+def test_a_compact_model_converts_but_has_no_critic_to_write(converted, tmp_path):
+    compact_model(converted, tmp_path / "compact", training=False)
+    assert run(tmp_path / "compact", tmp_path / "generator.weights.h5").exists()
+    with pytest.raises(InputError, match="compact has no layer"):
+        run(tmp_path / "compact", tmp_path / "again.weights.h5", critic=tmp_path / "critic.weights.h5")
+    assert not (tmp_path / "again.weights.h5").exists()
 
 
 def test_a_misfit_names_the_layer_and_both_shapes(files, tmp_path):
