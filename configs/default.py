@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
     config.critic_learning_rate = 1e-4
     config.schedule = "cosine"  # constant | cosine | linear_decay
     config.warmup_steps = 2_000
+    config.optimizer = "adam"  # of the generator: adam | muon, which makes the steps of kernels orthogonal
     config.adam_form = "optax"  # where epsilon is added: optax | keras
     config.beta1 = 0.9
     config.critic_beta1 = 0.5
@@ -91,11 +92,13 @@ def get_config() -> ConfigDict:
     config.cache = False  # pairs: keep the decoded frames in memory
     config.prefetch = 2  # pairs: batches made ahead
     config.blur_length = (0.0, 25.0)  # photos, demo: the range of the camera's path in pixels
+    config.blur_skew = 1.0  # 1: every length in that range as often; more: little blur oftener (2: half of all in its lowest quarter)
     config.blur_inertia = (0.9, 0.995)  # the range of how steadily the camera moves; 1: along a straight line
     config.blur_cross = 1.0  # speed up and down against left and right; 0: horizontal pans only
     config.blur_variation = 0.5  # how much camera roll adds to it in the corners
     config.blur_saturation = 0.5  # how far beyond white highlights may reach
     config.blur_object = 0.0  # share of photographs with an object that moves in its own way; 0: the camera moves alone
+    config.blur_softness = (0.0, 0.0)  # the range of how many pixels wide a lens softens the photographs, sharp and blurred (deviation)
     config.jpeg_quality = (100.0, 100.0)  # photos, demo: the range of what blurred images are compressed with; 100,100: not at all
     config.frames_dir = ""  # photos: numbered frames of a clip besides, blurred by averaging as GoPro's were; a damaged one always stops
     config.frames_share = 0.5  # of a batch, where there is a frames_dir

@@ -79,11 +79,13 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
     """What blur and noise the configuration draws from. Raises InputError for ranges that are none."""
     recipe = BlurRecipe(
         length=tuple(config["blur_length"]),
+        skew=config["blur_skew"],
         inertia=tuple(config["blur_inertia"]),
         cross=config["blur_cross"],
         variation=config["blur_variation"],
         saturation=config["blur_saturation"],
         object_share=config["blur_object"],
+        softness=tuple(config["blur_softness"]),
         jpeg_quality=tuple(config["jpeg_quality"]),
         noise_variance=tuple(config["noise_variance"]),
         noise_share=config["noise_share"],
@@ -173,7 +175,9 @@ def _make_optimizers(
     updates = config["critic_steps"] * (2 if config["critic_update"] == "alternating" else 1)
     adam = partial(make_optimizer, adam_form=config["adam_form"], beta2=config["beta2"], epsilon=config["epsilon"])
     generator_tx = adam(
-        learning_rate_fn=learning_rate_fn, beta1=config["beta1"], weight_decay=config["weight_decay"], clip_norm=config["clip_norm"]
+        learning_rate_fn=learning_rate_fn,
+        beta1=config["beta1"],
+        **{key: config[key] for key in ("optimizer", "weight_decay", "clip_norm")},
     )
     critic_rate_fn = per_update(rates(learning_rate=config["critic_learning_rate"]), updates)
     return generator_tx, adam(learning_rate_fn=critic_rate_fn, beta1=config["critic_beta1"]), learning_rate_fn

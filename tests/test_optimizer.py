@@ -132,3 +132,45 @@ def test_states_are_pytrees_of_fixed_structure():
         _, after = jax.jit(tx.update)(params, state, params)
         assert jax.tree.structure(state) == jax.tree.structure(after)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
+
+
+def kernels(seed):
+    rng = np.random.default_rng(seed)
+    shapes = {"kernel": (3, 3, 8, 12), "dense": (16, 4), "bias": (12,), "scale": ()}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_muon_makes_steps_of_kernels_orthogonal_and_as_large_as_adams():
+    """Against numpy's singular values: the step is the gradient with all of them near 1, (height width in) x out, and a known size."""
+    params, gradient = kernels(0), kernels(1)
+    (after,) = run(make_optimizer(learning_rate_fn=lambda _: 0.01, optimizer="muon"), [gradient], params)
+    for name, rows in (("kernel", 72), ("dense", 16)):
+        step = np.asarray(after[name] - params[name], np.float64).reshape(rows, -1)
+        left, _, right = np.linalg.svd(gradient[name].reshape(rows, -1).astype(np.float64), full_matrices=False)
+        values = np.linalg.svd(step, compute_uv=False) / (0.01 * 0.2 * np.sqrt(rows))
+        assert 0.6 < values.min() <= values.max() < 1.3
+        polar = left @ right
+        assert -(step * polar).sum() / np.linalg.norm(step) / np.linalg.norm(polar) > 0.97
+        assert np.sqrt(np.square(step).mean()) == pytest.approx(0.01 * 0.2, rel=0.3), "as Adam's: 0.2 of the learning rate"
+
+
+def test_muon_leaves_biases_and_scales_to_adam():
+    params, gradients = kernels(0), [kernels(1), kernels(2)]
+    muon = run(make_optimizer(learning_rate_fn=lambda _: 0.01, optimizer="muon", beta1=0.8), gradients, params)[-1]
+    adam = run(optax.adamw(0.01, b1=0.8, weight_decay=0.0, nesterov=True), gradients, params)[-1]
+    for name in ("bias", "scale"):
+        np.testing.assert_allclose(muon[name], adam[name], rtol=1e-5)
+        assert np.abs(muon[name] - params[name]).max() > 1e-3
+
+
+def test_muon_decays_and_clips_too():
+    params, zero = kernels(0), jax.tree.map(np.zeros_like, kernels(0))
+    decayed = run(make_optimizer(learning_rate_fn=lambda _: 0.1, optimizer="muon", weight_decay=0.05), [zero], params)[-1]
+    for name in params:
+        np.testing.assert_allclose(decayed[name], params[name] * (1 - 0.1 * 0.05), rtol=1e-6)
+    outlier = jax.tree.map(lambda g: 100 * g, kernels(1))
+    plain, clipped = (
+        run(make_optimizer(learning_rate_fn=lambda _: 0.01, optimizer="muon", clip_norm=c), [outlier, kernels(2)], params)[-1]["kernel"]
+        for c in (0.0, 1.0)
+    )
+    assert np.abs(plain - clipped).max() > 1e-3, "unclipped, the first gradient outweighs the second in the mean"

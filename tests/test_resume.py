@@ -21,6 +21,7 @@ from drsn_jax.training.train import count_steps
 # Between them: both data paths, batch statistics of both networks, dropout, running mean, penalty keys, fresh critic batches, schedules.
 KINDS = {
     "resident": {"data": "photos", "norm": "batch", "dropout": 0.5, "ema_decay": 0.9, "warmup_steps": 2, "schedule": "constant"},
+    "muon": {"data": "photos", "optimizer": "muon", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0},
     "pairs": {"data": "pairs", "critic_norm": "batch", "lipschitz": "clip", "critic_batches": "fresh", "schedule": "linear_decay"}
     | {"ema_decay": 0.0},
 }
@@ -28,10 +29,10 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory, photograph):
-    """The options of both kinds, with their data."""
+    """The options of every kind, with their data."""
     folder = tmp_path_factory.mktemp("data")
     photos, pairs = tiny.write_photos(folder / "photos", photograph), tiny.write_gopro(folder / "gopro", photograph)
-    return {"resident": KINDS["resident"] | {"train_dir": photos}, "pairs": KINDS["pairs"] | {"train_dir": pairs}}
+    return {kind: options | {"train_dir": pairs if options["data"] == "pairs" else photos} for kind, options in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +112,10 @@ def test_killed_twice_while_saving_after_every_step(kinds, whole, tmp_path):
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"4", "5", "6"}, "nothing half-written stays"
 
 
-def test_sigterm_saves_at_once_and_the_rest_is_the_same(kinds, whole, tmp_path):
+@pytest.mark.parametrize("kind", ["resident", "muon"])
+def test_sigterm_saves_at_once_and_the_rest_is_the_same(kind, kinds, whole, tmp_path):
     workdir = tmp_path / "run"
-    process = tiny.start_pausing(workdir, tmp_path, before=5, wait_for="run/checkpoints/3", **kinds["resident"])
+    process = tiny.start_pausing(workdir, tmp_path, before=5, wait_for="run/checkpoints/3", **kinds[kind])
     process.send_signal(signal.SIGTERM)
     (tmp_path / "go").touch()
     out, err = process.communicate(timeout=120)
@@ -121,8 +123,8 @@ def test_sigterm_saves_at_once_and_the_rest_is_the_same(kinds, whole, tmp_path):
     assert tiny.steps_on_disk(workdir) == [3, 5]
     assert "Stopped by a signal at step 5, saved; run the same command to go on." in out
     assert not any("eval/psnr" in line for line in tiny.read_metrics(workdir)), "nobody waits for an evaluation on SIGTERM"
-    assert "Resumed from step 5." in tiny.train(workdir, **kinds["resident"]).stdout
-    assert_same_run(workdir, whole("resident"))
+    assert "Resumed from step 5." in tiny.train(workdir, **kinds[kind]).stdout
+    assert_same_run(workdir, whole(kind))
 
 
 def test_stages_change_crop_and_batch_and_resume_inside_the_second(kinds, tmp_path):

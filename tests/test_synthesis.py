@@ -14,7 +14,7 @@ from scipy import ndimage
 from drsn_jax import config_values
 from drsn_jax.config import load_config
 from drsn_jax.data.camera_shake import BlurRecipe, blur_linear, path_to_kernel, shake_kernels, shake_path
-from drsn_jax.data.synthesis import camera_noise, synthesise
+from drsn_jax.data.synthesis import camera_noise, soften, synthesise
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_recipe
 
@@ -148,6 +148,42 @@ def test_varying_blur_interpolates_its_kernels_and_keeps_brightness():
     np.testing.assert_allclose(out[y, x], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("skew", "below"), [(1.0, [0.25, 0.5, 0.75]), (2.0, [0.5, 0.707, 0.866])])
+def test_skew_makes_short_paths_oftener(skew, below):
+    """Of all lengths x**(1/skew) lie in the lowest x of the range. A straight, even path's variance is its length squared / 12."""
+    recipe = CLEAN._replace(length=(0.0, 24.0), skew=skew, inertia=(1.0, 1.0))
+    drawn = jax.jit(jax.vmap(lambda key: shake_kernels(key, recipe)[0, 0]))(jax.random.split(jax.random.key(0), 2000))
+    kernels = np.asarray(drawn, np.float64)
+    place = np.arange(kernels.shape[-1]) - kernels.shape[-1] // 2
+    variance = np.einsum("nij,i->n", kernels, place**2) + np.einsum("nij,j->n", kernels, place**2)
+    lengths = np.sqrt(12 * variance)
+    np.testing.assert_allclose([(lengths < 24 * x).mean() for x in (0.25, 0.5, 0.75)], below, atol=0.05)
+
+
+@pytest.mark.parametrize("deviation", [0.4, 0.8, 1.7])
+def test_softening_is_scipys_gaussian(deviation):
+    light = photo(smooth=0.7) / np.float32(255)
+    ours = soften(jax.random.key(0), jnp.asarray(light), (deviation, deviation))
+    reach = math.ceil(3 * deviation)
+    theirs = ndimage.gaussian_filter(light.astype(np.float64), (deviation, deviation, 0), mode="mirror", radius=(reach, reach, 0))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_array_equal(soften(jax.random.key(0), jnp.asarray(light), (0.0, 0.0)), light)
+
+
+def test_a_soft_lens_softens_both_images_and_the_shake_is_as_before():
+    image = photo(smooth=0.7)
+    recipe = CLEAN._replace(softness=(1.0, 1.0))
+    still, soft = blur(jax.random.key(0), image, recipe, jnp.float32(0.0))
+    np.testing.assert_array_equal(still, soft, err_msg="the truth is what the lens saw, not the file")
+    margin = recipe.margin
+    lens = ndimage.gaussian_filter((image / 255.0) ** 2.2, (1, 1, 0), mode="mirror", radius=(3, 3, 0)) ** (1 / 2.2)
+    np.testing.assert_array_equal(np.rint(np.asarray(soft) * 255), np.rint(lens * 255)[margin:-margin, margin:-margin])
+    blurred, same = blur(jax.random.key(0), image, recipe, jnp.float32(6.0))
+    np.testing.assert_array_equal(same, soft)
+    again, _ = blur(jax.random.key(0), np.rint(lens * 255).astype(np.uint8), CLEAN, jnp.float32(6.0))
+    np.testing.assert_allclose(blurred, again, atol=1.01 / 255)
+
+
 @pytest.mark.parametrize("variation", [0.0, 0.5])
 @pytest.mark.parametrize("smooth", [0.0, 2.0])
 def test_a_path_of_length_0_gives_the_photograph_back(variation, smooth):
@@ -242,8 +278,8 @@ def test_same_key_same_images():
 @pytest.mark.parametrize(
     "change",
     [{"length": (5.0, 4.0)}, {"length": (-1.0, 4.0)}, {"noise_variance": (0.1, 0.0)}, {"variation": -0.1}, {"saturation": -1.0}]
-    + [{name: value} for name in ("cross", "variation", "saturation") for value in (math.nan, math.inf, 1e9)]
-    + [{name: (0.0, value)} for name in ("length", "inertia", "noise_variance") for value in (math.nan, math.inf, 1e9)],
+    + [{name: value} for name in ("cross", "skew", "variation", "saturation") for value in (math.nan, math.inf, 1e9)]
+    + [{name: (0.0, value)} for name in ("length", "inertia", "softness", "noise_variance") for value in (math.nan, math.inf, 1e9)],
 )
 def test_ranges_that_are_none(change):
     (name,) = change

@@ -17,22 +17,26 @@ ANCHORS = 3  # kernels in each direction of an image whose blur varies; interpol
 class BlurRecipe(NamedTuple):
     """What blur and noise are drawn from. Lengths in pixels, variances on the image scale [0, 1].
 
-    `length` is the range of the arc length of the camera's path over the sensor, drawn uniformly; `inertia` the range of how much of its
-    velocity the camera keeps from one moment of the exposure to the next, of 48 or more in all (1: a straight, even line); `cross` is
-    how fast it moves up and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much camera roll adds
-    to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest pixels may reach;
-    `object_share` is how many photographs have an object with a motion of its own in front; `jpeg_quality` is the range of the quality
-    (1 to 100, Pillow's) that blurred images are compressed with before the noise, 100 meaning not at all where it is the whole range;
-    `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare;
-    `noise_share` is how many images have noise at all.
+    `length` is the range of the arc length of the camera's path over the sensor, and `skew` how it is drawn: 1 is uniformly, and the
+    higher the oftener little (a share of x**(1/skew) of all lengths lies in the lowest x of the range); `inertia` the range of how much
+    of its velocity the camera keeps from one moment of the exposure to the next, of 48 or more in all (1: a straight, even line);
+    `cross` is how fast it moves up and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much
+    camera roll adds to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest
+    pixels may reach; `object_share` is how many photographs have an object with a motion of its own in front; `softness` is the range of
+    the standard deviation, in pixels, of a Gaussian lens that softens the photograph itself, sharp and blurred; `jpeg_quality` is the
+    range of the quality (1 to 100, Pillow's) that blurred images are compressed with before the noise, 100 meaning not at all where it is
+    the whole range; `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak
+    noise is not rare; `noise_share` is how many images have noise at all.
     """
 
     length: tuple[float, float] = (0.0, 25.0)
+    skew: float = 1.0
     cross: float = 1.0
     inertia: tuple[float, float] = (0.9, 0.995)
     variation: float = 0.5
     saturation: float = 0.5
     object_share: float = 0.0
+    softness: tuple[float, float] = (0.0, 0.0)
     jpeg_quality: tuple[float, float] = (100.0, 100.0)
     noise_variance: tuple[float, float] = (0.0, 0.002)
     noise_share: float = 1.0
@@ -50,11 +54,11 @@ class BlurRecipe(NamedTuple):
         """Raises InputError for ranges that are not, and for values that are negative, not finite, or so large that no image would fit into
         memory (which grows with the squares of length and variation). `drsn_jax.config_values` has the same limits.
         """
-        for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1), ("jpeg_quality", 100)):
+        for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1), ("jpeg_quality", 100), ("softness", 10)):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
                 raise InputError(f"blur {name}=({low:g}, {high:g}) is no range; use 0 <= low <= high <= {most:g}.")
-        for name, most in (("cross", 1000), ("variation", 2), ("saturation", 100), ("object_share", 1), ("noise_share", 1)):
+        for name, most in (("cross", 1000), ("skew", 10), ("variation", 2), ("saturation", 100), ("object_share", 1), ("noise_share", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"blur {name}={getattr(self, name):g} is out of range; use 0 (none) to {most}.")
 
@@ -97,7 +101,8 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
     points = max(48, math.ceil(1.5 * recipe.margin))
     path = shake_path(path_key, points=points, recipe=recipe)
     if length is None:
-        length = jax.random.uniform(length_key, (), minval=recipe.length[0], maxval=recipe.length[1])
+        low, high = recipe.length
+        length = low + (high - low) * jax.random.uniform(length_key) ** recipe.skew
     anchors = ANCHORS if recipe.variation else 1
     places = jnp.linspace(-1.0, 1.0, anchors) if recipe.variation else jnp.zeros(1)
     y, x = jnp.meshgrid(places, places, indexing="ij")

@@ -26,6 +26,8 @@ def synthesise(
     kernel_key, saturation_key, noise_key, object_key, jpeg_key = jax.random.split(key, 5)
     margin = recipe.margin
     sharp = photograph.astype(jnp.float32) / 255.0
+    if recipe.softness[1]:
+        sharp = jnp.round(soften(jax.random.fold_in(key, 1), sharp**GAMMA, recipe.softness) ** (1 / GAMMA) * 255.0) / 255.0
     light = sharp**GAMMA
     if recipe.saturation:
         # A white pixel may stand for a lamp: more light than the file could hold. Only there: a bright sky that is not white has all its
@@ -40,6 +42,22 @@ def synthesise(
     if recipe.jpeg_quality[0] < 100:
         blurred = jpeg(jpeg_key, blurred, quality=recipe.jpeg_quality)
     return camera_noise(noise_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share), sharp[inner]
+
+
+def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[float, float]) -> Float[Array, "h w c"]:
+    """Blurs linear light with a Gaussian of a standard deviation drawn uniformly from a range, in pixels; borders are reflected.
+
+    A photograph made small is sharper than any camera's pixels; a generator that has seen nothing softer sharpens what was sharp enough.
+    """
+    deviation = jax.random.uniform(key, minval=softness[0], maxval=softness[1])
+    reach = math.ceil(3.0 * softness[1])
+    weights = jnp.exp(-0.5 * jnp.square(jnp.arange(-reach, reach + 1) / jnp.maximum(deviation, 1e-3)))
+    weights /= weights.sum()
+    for axis in (0, 1):
+        padded = jnp.pad(light, [(reach, reach) if each == axis else (0, 0) for each in range(3)], mode="reflect")
+        shifted = [jax.lax.slice_in_dim(padded, i, i + light.shape[axis], axis=axis) for i in range(2 * reach + 1)]
+        light = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), start=jnp.zeros_like(light))
+    return light
 
 
 def add_object(

@@ -1,10 +1,13 @@
-"""Adam in optax's form and in Keras', which differ where gradients are tiny (SPEC section 2)."""
+"""Adam in optax's form and in Keras', which differ where gradients are tiny (SPEC section 2), and Muon."""
 
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+ADAM_RMS = 0.2  # root mean square of Adam's updates at a learning rate of 1, about (Liu et al., 2025, section 2.2)
 
 
 class KerasAdamState(NamedTuple):
@@ -37,9 +40,16 @@ def scale_by_adam_keras(b1: float, b2: float, eps: float) -> optax.GradientTrans
     return optax.GradientTransformation(init_fn, update_fn)
 
 
+def muon_dimensions(params: optax.Params) -> optax.Params:
+    """Which parameters Muon takes, and as what matrix: kernels of convolutions as (height width in) x out, of dense layers as they are."""
+    by_rank = {4: MuonDimensionNumbers((0, 1, 2), 3), 2: MuonDimensionNumbers(0, 1)}
+    return jax.tree.map(lambda leaf: by_rank.get(leaf.ndim), params)
+
+
 def make_optimizer(
     *,
     learning_rate_fn: optax.Schedule,
+    optimizer: Literal["adam", "muon"] = "adam",
     adam_form: Literal["optax", "keras"] = "optax",
     beta1: float = 0.9,
     beta2: float = 0.999,
@@ -47,11 +57,26 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Builds Adam (Kingma & Ba), with decoupled weight decay (AdamW) and clipping by the global norm where they are not 0."""
-    adam = scale_by_adam_keras(beta1, beta2, epsilon) if adam_form == "keras" else optax.scale_by_adam(beta1, beta2, epsilon)
-    return optax.chain(
-        *([optax.clip_by_global_norm(clip_norm)] if clip_norm else []),
-        adam,
-        *([optax.add_decayed_weights(weight_decay)] if weight_decay else []),
-        optax.scale_by_learning_rate(learning_rate_fn),
-    )
+    """Builds Adam (Kingma & Ba) or Muon (Jordan), with decoupled weight decay (AdamW) and clipping by the global norm where they are not 0.
+
+    Muon makes the mean gradient of every kernel orthogonal. Its steps are scaled to be as large as Adam's (Liu et al., 2025), so that one
+    learning rate serves both; biases and scales are left to Adam, with Nesterov's momentum.
+    """
+    steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    if optimizer == "muon":
+        steps += [
+            muon(
+                learning_rate_fn,
+                consistent_rms=ADAM_RMS,
+                muon_weight_dimension_numbers=muon_dimensions,  # pyright: ignore[reportArgumentType]
+                weight_decay=weight_decay,
+                adam_b1=beta1,
+                adam_b2=beta2,
+                adam_weight_decay=weight_decay,
+            )
+        ]
+    else:
+        steps += [scale_by_adam_keras(beta1, beta2, epsilon) if adam_form == "keras" else optax.scale_by_adam(beta1, beta2, epsilon)]
+        steps += [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+        steps += [optax.scale_by_learning_rate(learning_rate_fn)]
+    return optax.chain(*steps)
