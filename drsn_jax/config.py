@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from drsn_jax.config_values import ADDED, check_values, kind_of, nearest, shown
+from drsn_jax.config_values import ADDED, BLURRING, check_values, kind_of, nearest, shown
 from drsn_jax.errors import InputError
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
@@ -59,7 +59,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
         _apply_override(override, config, name=name_or_path)
     given = overridden_keys(overrides)
     if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
-        given |= {key for key in config if config[key] != defaults[key]}
+        # What is done with a clip may stand in a file whose folder is given with each run.
+        given |= {key for key in config if config[key] != defaults[key]} - {"frames_averaged", "frames_share"}
     plain = config.to_dict()
     check_values(plain, defaults=defaults.to_dict())
     _check_effect(given, config)
@@ -92,15 +93,18 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
     for key in sorted({"crop_size", "batch_size"} & given):
         if config.stages:
             raise InputError(f"{key} does nothing while stages={config.stages} sets it; add '--config.stages=()', or change the stages.")
-    resident = "photos, resident or demo"
-    without = (
-        ("train_dir", "demo", "photos, resident or pairs"),
-        ("frames_dir", "pairs", resident),
-        ("crop_candidates", "pairs", resident),
-    )
-    for key, data, others in without:
-        if key in given and config[key] and config.data == data:
-            raise InputError(f"{key} does nothing with data={data}; it is for {others} (--config.data={others.split(',')[0]}).")
+    pairs, resident = ("pairs", "resident"), "photos, resident or demo"
+    without = [(key, pairs, "photos or demo") for key in BLURRING]
+    without += [("train_dir", ("demo",), "photos, resident or pairs"), ("frames_dir", ("pairs",), resident)]
+    without += [("crop_candidates", ("pairs",), resident)]
+    for key, sources, others in without:
+        if key in given and config[key] and config.data in sources:
+            raise InputError(
+                f"{key} does nothing with data={config.data}; it is for {others} (--config.data={others.split()[0].rstrip(',')})."
+            )
+    for key in ("frames_averaged", "frames_share"):
+        if key in given and not config.frames_dir:
+            raise InputError(f"{key} does nothing without a clip of frames; add --config.frames_dir=FOLDER.")
 
 
 def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: Iterable[str]) -> dict[str, tuple[Any, Any]]:

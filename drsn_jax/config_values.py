@@ -48,6 +48,8 @@ FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
 RANGES = ("noise_variance", "blur_length", "blur_inertia", "blur_softness", "jpeg_quality", "frames_averaged")  # pairs: 0 <= low <= high
 MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
 MOST |= {"jpeg_quality": 100, "blur_object": 1, "frames_share": 1, "noise_share": 1, "blur_skew": 10, "blur_softness": 10}
+BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_cross", "blur_variation", "blur_saturation", "blur_object", "blur_softness")
+BLURRING += ("jpeg_quality",)  # what photographs are blurred by; pairs are blurred already
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 # Keys that are younger than configurations stored with runs, with what was done before there was such a key.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}

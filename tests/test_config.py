@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_configurations(tmp_path):
         ("widths=4,6,8", "widths", (4, 6, 8)),
         ("widths=(4, 6, 8)", "widths", (4, 6, 8)),
         ("critic_widths=8,", "critic_widths", (8,)),
-        ("blur_length=0,7.5", "blur_length", (0, 7.5)),
+        ("noise_variance=0,0.5", "noise_variance", (0, 0.5)),
         ("trunk=quarter", "trunk", "quarter"),
         ("train_dir=/data/a=b, c", "train_dir", "/data/a=b, c"),
         ("stages=()", "stages", ()),
@@ -158,6 +158,9 @@ def test_the_last_of_two_overrides_counts():
         ("crop_size=64", ["crop_size does nothing while stages="]),
         ("frames_dir=clip", ["frames_dir does nothing with data=pairs", "--config.data=photos"]),
         ("crop_candidates=4", ["crop_candidates does nothing with data=pairs"]),
+        ("blur_length=0,9", ["blur_length does nothing with data=pairs", "photos or demo", "--config.data=photos"]),
+        ("jpeg_quality=80,90", ["jpeg_quality does nothing with data=pairs"]),
+        ("frames_share=0.2", ["frames_share does nothing without a clip", "--config.frames_dir=FOLDER"]),
     ],
 )
 def test_a_mistake_is_one_line_with_what_is_right(override, words):
@@ -167,6 +170,7 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
+    assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
     assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
     assert load_config("paper", ["--config.num_epochs=0", "--config.num_train_steps=5"])["num_train_steps"] == 5
 
