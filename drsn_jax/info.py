@@ -80,7 +80,8 @@ def _describe_parameters(values: dict[str, Any]) -> str:
     counts = [count_parameters(module, image_size=size) for module in (make_generator(values), make_critic(values))]
     rows = [("generator", *counts[0]), ("critic", *counts[1]), ("both", *(sum(column) for column in zip(*counts, strict=True)))]
     header = f"{'Parameters':12}{'trainable':>14}{'with statistics':>18}"
-    return "\n".join([header, *(f"{name:12}{trainable:14,}{total:18,}" for name, trainable, total in rows)])
+    lines = [header, *(f"{name:12}{trainable:14,}{total:18,}" for name, trainable, total in rows)]
+    return "\n".join(lines + ([] if values["adversarial_weight"] else ["The critic is not trained: adversarial_weight=0."]))
 
 
 def _describe_costs(values: dict[str, Any]) -> str:

@@ -181,7 +181,11 @@ def test_info_counts_parameters_as_spec_does(capsys):
 
 def test_info_with_changes(capsys):
     assert run("info", "--config=demo", "--config.widths=4,6,8") == 0
-    assert "  widths = [4, 6, 8]" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "  widths = [4, 6, 8]" in out
+    assert "not trained" not in out
+    assert run("info", "--config=demo", "--config.adversarial_weight=0.0") == 0
+    assert "The critic is not trained" in capsys.readouterr().out
 
 
 def test_info_on_a_model(tmp_path_factory, photograph, capsys, monkeypatch):
