@@ -11,6 +11,7 @@ from PIL import Image
 
 from drsn_jax.config import load_config
 from drsn_jax.data.averaging import average_frames, gamma_response
+from drsn_jax.data.bad_images import BadImages
 from drsn_jax.data.clips import Clip, make_clip_batch_fn, read_clip
 from drsn_jax.errors import InputError
 from drsn_jax.training.batches import open_data
@@ -111,6 +112,22 @@ def test_a_share_that_is_no_image_is_refused(tmp_path):
         open_mixed(tmp_path, frames_share=0.01)
     with pytest.raises(InputError, match=r"frames_share=0.99 of a batch of 16 is 16 images; .*--config.frames_share=1\."):
         open_mixed(tmp_path, frames_share=0.99)
+
+
+def test_a_damaged_frame_stops_or_is_missing(tmp_path, capsys):
+    folder = write_frames(tmp_path / "damaged", range(12), size=(48, 48))
+    whole = np.asarray(read_clip(folder, crop_size=8).frames)
+    (folder / "000004.png").write_bytes((folder / "000004.png").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"000004\.png"):
+        open_mixed(tmp_path, frames_dir=folder)
+    data = open_mixed(tmp_path, frames_dir=folder, on_bad_image="skip", frames_share=1)
+    warning = capsys.readouterr().err
+    assert "000004.png" in warning
+    assert "1 of 12 frames of the clip so far" in warning
+    next(iter(data.stream_fn(0, 1)))
+    clip = read_clip(folder, crop_size=8, bad_images_fn=lambda total: BadImages(total, what="frames", skip=True))
+    np.testing.assert_array_equal(clip.frames, np.delete(whole, 4, axis=0))
+    assert list(clip.following) == [4, 3, 2, 1, 7, 6, 5, 4, 3, 2, 1], "no average reaches across"
 
 
 def test_what_a_folder_may_hold(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from drsn_jax.data.bad_images import BadImages
 from drsn_jax.data.detail import choose_key
 from drsn_jax.data.pairs import IMAGE_SUFFIXES, read_rgb
 from drsn_jax.data.resident import check_room, turn
@@ -26,17 +27,16 @@ class Clip:
     following: Int[Array, " n"]
 
 
-def read_clip(folder: Path, *, crop_size: int, averaged: tuple[int, int] = (1, 1)) -> Clip:
-    """Reads a folder of frames named by their numbers (000001.jpg ...). Where a number is missing no average reaches across.
+def read_clip(
+    folder: Path, *, crop_size: int, averaged: tuple[int, int] = (1, 1), bad_images_fn: Callable[[int], BadImages] | None = None
+) -> Clip:
+    """Reads a folder of frames named by their numbers (000001.jpg ...). Where a number is missing no average reaches across, and where
+    `bad_images_fn`, given how many frames there are, says that a damaged one is passed over, it is missing.
 
     Raises InputError if there are none, if names hold no number, if frames differ in size or are smaller than the crop, or if nowhere
     as many come without a gap as are to be averaged.
     """
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    numbers = [int(found.group()) if (found := re.search(r"\d+(?=\D*$)", path.stem)) else None for path in paths]
-    if not paths or None in numbers:
-        raise InputError(f"{folder} holds no frames named by their numbers, such as 000001.jpg; give a folder of a clip's frames.")
-    images = [read_rgb(path) for path in paths]
+    paths, numbers, images = zip(*_read_frames(folder, bad_images_fn), strict=True)
     for path, image in zip(paths, images, strict=True):
         if image.shape != images[0].shape or min(image.shape[:2]) < crop_size:
             raise InputError(
@@ -49,7 +49,7 @@ def read_clip(folder: Path, *, crop_size: int, averaged: tuple[int, int] = (1, 1
     check_room(len(images) * height * width, channels=3)
     following = np.ones(len(images), np.int32)
     for i in range(len(images) - 2, -1, -1):
-        if numbers[i + 1] == numbers[i] + 1:  # pyright: ignore[reportOptionalOperand]
+        if numbers[i + 1] == numbers[i] + 1:
             following[i] += following[i + 1]
     if following.max() < averaged[1] or averaged[0] < 1:
         raise InputError(
@@ -57,6 +57,17 @@ def read_clip(folder: Path, *, crop_size: int, averaged: tuple[int, int] = (1, 1
             f" {following.max()} without a gap; use 1 to {following.max()} (--config.frames_averaged)."
         )
     return Clip(jnp.asarray(np.stack(images)), jnp.asarray(following))
+
+
+def _read_frames(folder: Path, bad_images_fn: Callable[[int], BadImages] | None) -> list[tuple[Path, int, UInt8[np.ndarray, "h w 3"]]]:
+    """Path, number and pixels of every frame that can be read, in order."""
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    numbers = [int(found.group()) if (found := re.search(r"\d+(?=\D*$)", path.stem)) else None for path in paths]
+    if not paths or None in numbers:
+        raise InputError(f"{folder} holds no frames named by their numbers, such as 000001.jpg; give a folder of a clip's frames.")
+    bad_images = bad_images_fn(len(paths)) if bad_images_fn else BadImages(len(paths), what="frames", skip=False)
+    read = [(path, number, bad_images.read(str(path), partial(read_rgb, path))) for path, number in zip(paths, numbers, strict=True)]
+    return [(path, number, image) for path, number, image in read if number is not None and image is not None]
 
 
 def make_clip_batch_fn(

@@ -89,8 +89,8 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
     clip = None
     if config["frames_dir"]:
-        averaged = tuple(config["frames_averaged"])
-        clip = clips.read_clip(Path(config["frames_dir"]).expanduser(), crop_size=crop_size, averaged=averaged)
+        options = {"averaged": tuple(config["frames_averaged"]), "bad_images_fn": partial(_bad_images, config, what="frames of the clip")}
+        clip = clips.read_clip(Path(config["frames_dir"]).expanduser(), crop_size=crop_size, **options)
     (bank, clip), key = replicate(((bank, clip), make_keys(config["seed"]).data), mesh)
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
