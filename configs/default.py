@@ -94,6 +94,7 @@ def get_config() -> ConfigDict:
     config.blur_length = (0.0, 25.0)  # photos, demo: the range of the camera's path in pixels
     config.blur_skew = 1.0  # 1: every length in that range as often; more: little blur oftener (2: half of all in its lowest quarter)
     config.blur_inertia = (0.9, 0.995)  # the range of how steadily the camera moves; 1: along a straight line
+    config.blur_moment = "mean"  # the sharp image is where the path is in the mean, or at its middle or half a frame later, as GoPro's
     config.blur_cross = 1.0  # speed up and down against left and right; 0: horizontal pans only
     config.blur_variation = 0.5  # how much camera roll adds to it in the corners
     config.blur_saturation = 0.5  # how far beyond white highlights may reach

@@ -81,6 +81,7 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
         length=tuple(config["blur_length"]),
         skew=config["blur_skew"],
         inertia=tuple(config["blur_inertia"]),
+        moment=config["blur_moment"],
         cross=config["blur_cross"],
         variation=config["blur_variation"],
         saturation=config["blur_saturation"],

@@ -42,6 +42,20 @@ def test_a_path_has_length_1_and_its_centre_at_0(seed):
     assert np.abs(path[:, 2]).max() == pytest.approx(1, abs=1e-3)
 
 
+def test_the_sharp_moment_is_the_middle_or_half_a_frame_later():
+    """As of 7 to 13 frames of which number n // 2, from 0, is the sharp one; a straight, even path is where it is by its time."""
+    recipe = CLEAN._replace(inertia=(1.0, 1.0), moment="middle")
+    paths = np.asarray(jax.vmap(partial(path_of, points=480, recipe=recipe))(jax.random.split(jax.random.key(0), 400)), np.float64)
+    along = (paths[:, :, :2] * (paths[:, -1:, :2] - paths[:, :1, :2])).sum(-1)  # the path has length 1
+    np.testing.assert_allclose(np.abs(along).min(1), 0, atol=1e-6)
+    moments = -along[:, 0]
+    expected = np.array([(n // 2 + 0.5) / n for n in range(7, 14)])
+    distances = np.abs(moments[:, None] - expected)
+    assert distances.min(1).max() < 3 / 480
+    shares = [(np.abs(moments - value) < 3 / 480).mean() for value in sorted(set(expected))]
+    np.testing.assert_allclose(shares, [4 / 7, 1 / 7, 1 / 7, 1 / 7], atol=0.08)
+
+
 def test_paths_differ_and_turn():
     paths = np.asarray(jax.vmap(partial(path_of, points=64, recipe=CLEAN))(jax.random.split(jax.random.key(0), 50)))
     ends = np.linalg.norm(paths[:, -1, :2] - paths[:, 0, :2], axis=-1)

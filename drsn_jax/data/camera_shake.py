@@ -1,12 +1,12 @@
 """Camera shake: random paths become blur kernels that vary over the image. Pure functions of a key, for use inside jit."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from drsn_jax.errors import InputError
 
@@ -20,6 +20,7 @@ class BlurRecipe(NamedTuple):
     `length` is the range of the arc length of the camera's path over the sensor, and `skew` how it is drawn: 1 is uniformly, and the
     higher the oftener little (a share of x**(1/skew) of all lengths lies in the lowest x of the range); `inertia` the range of how much
     of its velocity the camera keeps from one moment of the exposure to the next, of 48 or more in all (1: a straight, even line);
+    `moment` is when the sharp image is taken: where the path is in the mean, or in the middle of the exposure, as GoPro's (`_draw_moment`);
     `cross` is how fast it moves up and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much
     camera roll adds to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest
     pixels may reach; `object_share` is how many photographs have an object with a motion of its own in front; `softness` is the range of
@@ -33,6 +34,7 @@ class BlurRecipe(NamedTuple):
     skew: float = 1.0
     cross: float = 1.0
     inertia: tuple[float, float] = (0.9, 0.995)
+    moment: Literal["mean", "middle"] = "mean"
     variation: float = 0.5
     saturation: float = 0.5
     object_share: float = 0.0
@@ -66,7 +68,7 @@ class BlurRecipe(NamedTuple):
 def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[Array, "points 3"]:
     """A random camera path (y, x, roll): a velocity with inertia and a few jerks, as in hand-held shots.
 
-    The arc length over (y, x) is 1, the mean position 0. Roll has a largest magnitude of 1.
+    The arc length over (y, x) is 1, the position 0 in the mean or at the recipe's moment. Roll has a largest magnitude of 1.
     """
     inertia_key, start_key, jerk_key, when_key, force_key = jax.random.split(key, 5)
     inertia = jax.random.uniform(inertia_key, (), minval=recipe.inertia[0], maxval=recipe.inertia[1])
@@ -78,10 +80,19 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
     velocity = jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0) @ forces
     velocity *= jnp.array([recipe.cross, 1.0, 1.0])
     path = jnp.cumsum(velocity, axis=0)
-    path -= path.mean(0)
+    path -= path.mean(0) if recipe.moment == "mean" else path[_draw_moment(jax.random.fold_in(key, 1), points)]
     steps = jnp.sqrt(jnp.square(velocity[1:, :2]).sum(-1) + 1e-12)
     scale = jnp.stack([steps.sum(), steps.sum(), jnp.abs(path[:, 2]).max() + 1e-6])
     return path / scale
+
+
+def _draw_moment(key: PRNGKeyArray, points: int) -> Int[Array, ""]:
+    """Which point of a path is the middle, or half a frame later, as in the mean of 7 to 13 frames whose sharp one is number n // 2.
+
+    Where n is even no frame is in the middle (Nah et al., 2017): of a blur of 40 pixels that is an error of up to 2.5.
+    """
+    number = jax.random.randint(key, (), 7, 14)
+    return ((number // 2 + 0.5) / number * points).astype(jnp.int32)
 
 
 def path_to_kernel(path: Float[Array, "points 2"], *, margin: int) -> Float[Array, "k k"]:
