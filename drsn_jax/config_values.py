@@ -49,32 +49,16 @@ FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
 RANGES = ("noise_variance", "blur_length", "blur_inertia", "blur_softness", "jpeg_quality", "frames_averaged")  # pairs: 0 <= low <= high
 MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
 MOST |= {"jpeg_quality": 100, "blur_object": 1, "frames_share": 1, "noise_share": 1, "blur_skew": 10, "blur_softness": 10}
-BLURRING = (
-    "blur_length",
-    "blur_skew",
-    "blur_inertia",
-    "blur_moment",
-    "blur_cross",
-    "blur_variation",
-    "blur_saturation",
-    "blur_object",
-    "blur_softness",
-)
-BLURRING += ("jpeg_quality",)  # what photographs are blurred by; pairs are blurred already
+# What photographs are blurred by; pairs are blurred already.
+BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_moment", "blur_cross", "blur_variation", "blur_saturation", "blur_object")
+BLURRING += ("blur_softness", "jpeg_quality")
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 # Keys that are younger than configurations stored with runs, with what was done before there was such a key.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
-ADDED |= {
-    "init_from": "",
-    "crop_candidates": 1,
-    "noise_share": 1.0,
-    "blur_skew": 1.0,
-    "blur_softness": (0.0, 0.0),
-    "optimizer": "adam",
-    "blur_moment": "mean",
-}
+ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam"}
+ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean"}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 
