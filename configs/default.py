@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.trunk = "unet"  # quarter: the paper's nine blocks at quarter resolution; unet: the same blocks at three scales with skips
     config.widths = (64, 128, 256)  # channels at full, half and quarter resolution
     config.num_blocks = 2  # quarter: in all; unet: at each scale, down and again up
+    config.middle_blocks = 0  # unet: so many more at the coarsest scale, which see furthest; init_from may have fewer
     config.block_order = "pre"  # norm and ReLU before each convolution (the paper's) or after it
     config.shrinkage = True  # False: DeblurGAN's residual blocks, without thresholds
     config.convs_per_block = 2

@@ -45,6 +45,7 @@ POSITIVE += ("max_nonfinite_steps", "crop_candidates")
 NOT_NEGATIVE = ("adversarial_weight", "content_weight", "pixel_weight", "frequency_weight", "penalty_weight", "num_epochs", "warmup_steps")
 NOT_NEGATIVE += ("weight_decay", "clip_norm", "eval_every_steps", "checkpoint_every_steps", "eval_images", "seed", "sample_images")
 NOT_NEGATIVE += ("prefetch", "blur_variation", "blur_saturation", "blur_cross", "blur_object", "frames_share", "noise_share", "blur_skew")
+NOT_NEGATIVE += ("middle_blocks",)
 FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
 RANGES = ("noise_variance", "blur_length", "blur_inertia", "blur_softness", "jpeg_quality", "frames_averaged")  # pairs: 0 <= low <= high
 MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
@@ -57,7 +58,7 @@ WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole number
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
-ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam"}
+ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
 ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean"}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 

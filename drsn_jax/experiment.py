@@ -24,8 +24,8 @@ from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
 from drsn_jax.training.sharding import check_batch_size
 
-GENERATOR_KEYS = ("trunk", "num_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm", "dropout")
-GENERATOR_KEYS += ("upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head", "remat")
+GENERATOR_KEYS = ("trunk", "num_blocks", "middle_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm")
+GENERATOR_KEYS += ("dropout", "upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head", "remat")
 
 
 def make_generator(config: Mapping[str, Any]) -> Generator:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from drsn_jax.cli import main
 from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_training
+from drsn_jax.experiment import make_generator, make_training
 from drsn_jax.files import write_atomically
 from drsn_jax.interop.compacting import compact_model
 from drsn_jax.restoration.model import load_model, read_generator
@@ -172,6 +172,37 @@ def test_a_run_begins_with_all_that_is_there(full, small):
     jax.tree.map(np.testing.assert_array_equal, begun.generator_params, fields["ema_params"])
     jax.tree.map(np.testing.assert_array_equal, begun.critic_params, fresh.critic_params)
     assert not jax.tree.leaves(start_from(new_state(config, ema_decay=0.0), full).ema_params)
+
+
+def restored_by(config, params, photograph):
+    image = jnp.asarray(photograph[None, :64, :64] / 127.5 - 1, jnp.float32)
+    return np.asarray(make_generator(config).apply({"params": params}, image))
+
+
+def test_a_run_with_more_middle_blocks_begins_with_what_the_others_do(full, photograph):
+    config = read_saved(full, ()).config
+    trained = start_from(new_state(config), full).generator_params
+    deeper = config | {"middle_blocks": 2}
+    begun = start_from(new_state(deeper), full)
+    new = {"middle_block1", "middle_block2"}
+    assert set(begun.generator_params) == set(begun.ema_params) == set(trained) | new
+    jax.tree.map(np.testing.assert_array_equal, {k: begun.generator_params[k] for k in trained}, trained)
+    jax.tree.map(np.testing.assert_array_equal, *({k: x[k] for k in new} for x in (begun.generator_params, begun.ema_params)))
+    expected, found = restored_by(config, trained, photograph), restored_by(deeper, begun.generator_params, photograph)
+    np.testing.assert_allclose(found, expected, atol=0.5 / 127.5)  # half a level
+    gradient = jax.grad(lambda params: jnp.square(make_generator(deeper).apply({"params": params}, jnp.asarray(expected))).sum())
+    for name, block in gradient(begun.generator_params).items():
+        assert name not in new or all(np.abs(block[conv]["conv"]["kernel"]).max() > 0 for conv in ("conv1", "conv2")), name
+    jax.jit(lambda state: state, donate_argnums=0)(begun)  # as the step does: no buffer may be there twice
+
+
+def test_a_run_with_fewer_middle_blocks_is_refused(full, tmp_path):
+    config = read_saved(full, ()).config
+    deeper = start_from(new_state(config | {"middle_blocks": 1}), full)
+    fields = {name: jax.device_get(getattr(deeper, name)) for name in ("ema_params", "generator_params")}
+    write_compact(tmp_path / "deeper", config=config | {"middle_blocks": 1}, fields=fields, step=1)
+    with pytest.raises(InputError, match="holds another generator than this configuration describes"):
+        start_from(new_state(config), tmp_path / "deeper")
 
 
 def test_another_network_is_refused_with_what_to_do(full):

@@ -159,6 +159,7 @@ def test_the_last_of_two_overrides_counts():
         ("frames_dir=clip", ["frames_dir does nothing with data=pairs", "--config.data=photos"]),
         ("crop_candidates=4", ["crop_candidates does nothing with data=pairs"]),
         ("blur_length=0,9", ["blur_length does nothing with data=pairs", "photos or demo", "--config.data=photos"]),
+        ("middle_blocks=-1", ["middle_blocks=-1 is negative"]),
         ("jpeg_quality=80,90", ["jpeg_quality does nothing with data=pairs"]),
         ("frames_share=0.2", ["frames_share does nothing without a clip", "--config.frames_dir=FOLDER"]),
     ],
@@ -170,6 +171,7 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
+    assert "middle_blocks does nothing with trunk=quarter" in refused("paper", "middle_blocks=2")
     assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
     assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
     assert load_config("paper", ["--config.num_epochs=0", "--config.num_train_steps=5"])["num_train_steps"] == 5

@@ -113,6 +113,26 @@ def test_the_smallest_image_goes_through(trunk):
     assert np.isfinite(jax.jit(generator.apply)(draw_variables(generator, x), x)).all()
 
 
+def reach(middle_blocks):
+    """How many pixels above an output pixel the generator looks; without thresholds, which look everywhere."""
+    generator = Generator(**TINY, trunk="unet", shrinkage=False, middle_blocks=middle_blocks)
+    x = jnp.full((1, 128, 16, 3), 1e-6)
+    variables = generator.init(jax.random.key(0), x)
+    positive = jax.tree.map(lambda p: 0.1 * jnp.abs(p), variables)  # so that no paths cancel, no ReLU is shut and tanh is not full
+    gradient = jax.jit(jax.grad(lambda x: generator.apply(positive, x)[0, 64, 8].sum()))(x)
+    return 64 - np.flatnonzero(np.abs(gradient).sum(axis=(0, 2, 3)))[0]
+
+
+def test_middle_blocks_see_further():
+    # Two convolutions of 3x3 at a quarter of the resolution are four pixels each.
+    assert [reach(1) - reach(0), reach(3) - reach(0)] == [2 * 4, 3 * 2 * 4]
+
+
+def test_middle_blocks_are_the_unets():
+    with pytest.raises(ValueError, match="middle_blocks=1 is for the unet"):
+        Generator(**TINY, trunk="quarter", middle_blocks=1).init(jax.random.key(0), images())
+
+
 @pytest.mark.parametrize("trunk", ["quarter", "unet"])
 def test_a_zero_head_gives_the_input_back(trunk):
     generator = Generator(**TINY, trunk=trunk, zero_head=True, unshuffle=2)

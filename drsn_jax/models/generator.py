@@ -20,7 +20,8 @@ class Generator(nn.Module):
     """Restores blurred images in [-1, 1], [b h w 3] -> [b h w 3]; height and width are multiples of `stride`.
 
     `trunk` quarter is the paper's: 7x7 stem, two stride-2 convolutions, `num_blocks` blocks, two upsampling stages, 7x7 head. `unet` has
-    blocks at three scales with skips (`num_blocks` at each scale on the way down, and on the way up again). `unshuffle` folds that
+    blocks at three scales with skips (`num_blocks` at each scale on the way down, and on the way up again, and `middle_blocks` more in the
+    middle, at the coarsest). `unshuffle` folds that
     many pixels in each direction into channels first, which moves the whole trunk to a coarser scale. `output` clip_residual is
     clip(input + tanh), average the Keras reference's (input + tanh) / 2. Computes in `dtype` with float32 parameters.
     """
@@ -28,6 +29,7 @@ class Generator(nn.Module):
     trunk: Literal["quarter", "unet"] = "quarter"
     widths: tuple[int, int, int] = (64, 128, 256)
     num_blocks: int = 9
+    middle_blocks: int = 0
     block_order: Literal["pre", "post"] = "pre"
     shrinkage: bool = True
     convs_per_block: Literal[1, 2] = 2
@@ -51,13 +53,16 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, blurred: Images, train: bool = False) -> Images:
-        """Returns restored images in [-1, 1], float32. Raises ValueError for sizes that are no multiples of `stride`.
+        """Returns restored images in [-1, 1], float32. Raises ValueError for sizes that are no multiples of `stride`, and for
+        middle blocks outside the unet.
 
         With `train` the batch norms use, and update, the statistics of this batch, and dropout needs an rng of that name.
         """
         height, width = blurred.shape[1:3]
         if height % self.stride or width % self.stride:
             raise ValueError(f"Images of {height}x{width} do not fit the generator: use multiples of {self.stride}, or restoration.tiling.")
+        if self.middle_blocks and self.trunk == "quarter":
+            raise ValueError(f"middle_blocks={self.middle_blocks} is for the unet; the quarter trunk's blocks are num_blocks.")
         x = pixel_unshuffle(blurred.astype(self.dtype), self.unshuffle)
         x = self._quarter(x, train) if self.trunk == "quarter" else self._unet(x, train)
         residual = jnp.tanh(pixel_shuffle(x, self.unshuffle).astype(jnp.float32))
@@ -126,6 +131,8 @@ class Generator(nn.Module):
             for i in range(1, self.num_blocks + 1):
                 x = self._block(train, f"encoder{scale}_block{i}")(x)
             skips.append(x)
+        for i in range(1, self.middle_blocks + 1):
+            x = self._block(train, f"middle_block{i}")(x)
         for scale in reversed(range(len(self.widths) - 1)):
             x = self._up(x, self.widths[scale], f"up{scale}") + skips[scale]
             for i in range(1, self.num_blocks + 1):
