@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
     config.schedule = "cosine"  # constant | cosine | linear_decay
     config.warmup_steps = 2_000
     config.optimizer = "adam"  # of the generator: adam | muon, which makes the steps of kernels orthogonal
-    config.adam_form = "optax"  # where epsilon is added: optax | keras
+    config.adam_form = "optax"  # where Adam adds epsilon: optax | keras; with muon that of the critic alone
     config.beta1 = 0.9
     config.critic_beta1 = 0.5
     config.beta2 = 0.999

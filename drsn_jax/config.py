@@ -102,6 +102,8 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
             raise InputError(
                 f"{key} does nothing with data={config.data}; it is for {others} (--config.data={others.split()[0].rstrip(',')})."
             )
+    if "adam_form" in given and config.optimizer == "muon" and not config.adversarial_weight:
+        raise InputError("adam_form does nothing with optimizer=muon and no critic (adversarial_weight=0); use --config.optimizer=adam.")
     if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
         raise InputError("middle_blocks does nothing with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
     for key in ("frames_averaged", "frames_share"):

@@ -171,6 +171,7 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
+    assert "adam_form does nothing with optimizer=muon" in refused("small", "adam_form=keras")
     assert "middle_blocks does nothing with trunk=quarter" in refused("paper", "middle_blocks=2")
     assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
     assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")

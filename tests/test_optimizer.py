@@ -156,8 +156,9 @@ def test_muon_makes_steps_of_kernels_orthogonal_and_as_large_as_adams():
 
 def test_muon_leaves_biases_and_scales_to_adam():
     params, gradients = kernels(0), [kernels(1), kernels(2)]
-    muon = run(make_optimizer(learning_rate_fn=lambda _: 0.01, optimizer="muon", beta1=0.8, beta2=0.9), gradients, params)[-1]
-    adam = run(optax.adamw(0.01, b1=0.8, b2=0.9, weight_decay=0.0, nesterov=True), gradients, params)[-1]
+    options = {"optimizer": "muon", "beta1": 0.8, "beta2": 0.9, "epsilon": 0.1}
+    muon = run(make_optimizer(learning_rate_fn=lambda _: 0.01, **options), gradients, params)[-1]
+    adam = run(optax.adamw(0.01, b1=0.8, b2=0.9, eps=0.1, weight_decay=0.0, nesterov=True), gradients, params)[-1]
     for name in ("bias", "scale"):
         np.testing.assert_allclose(muon[name], adam[name], rtol=1e-5)
         assert np.abs(muon[name] - params[name]).max() > 1e-3

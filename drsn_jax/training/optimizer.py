@@ -60,13 +60,14 @@ def make_optimizer(
     """Builds Adam (Kingma & Ba) or Muon (Jordan), with decoupled weight decay (AdamW) and clipping by the global norm where they are not 0.
 
     Muon makes the mean gradient of every kernel orthogonal. Its steps are scaled to be as large as Adam's (Liu et al., 2025), so that one
-    learning rate serves both; biases and scales are left to Adam, with Nesterov's momentum.
+    learning rate serves both; biases and scales are left to Adam, with Nesterov's momentum, for which there is no `adam_form`.
     """
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     if optimizer == "muon":
         steps += [
             muon(
                 learning_rate_fn,
+                eps=epsilon,
                 consistent_rms=ADAM_RMS,
                 muon_weight_dimension_numbers=muon_dimensions,  # pyright: ignore[reportArgumentType]
                 weight_decay=weight_decay,
