@@ -1,5 +1,6 @@
 """Videos written by the test, restored by functions whose effect is known: what changes is the picture alone."""
 
+import contextlib
 import re
 import resource
 import signal
@@ -189,6 +190,30 @@ def test_sound_is_copied_packet_for_packet_at_the_same_times(tmp_path, images, s
     assert [time for time, _ in packets(target, "video")] == [time for time, _ in packets(source, "video")]
 
 
+def remux(path, sources):
+    """All streams of some files in one, packet for packet."""
+    with av.open(str(path), "w") as written, contextlib.ExitStack() as stack:
+        read = [stack.enter_context(av.open(str(source))) for source in sources]
+        streams = [{stream.index: written.add_stream_from_template(stream) for stream in one.streams} for one in read]
+        for one, made in zip(read, streams, strict=True):
+            for packet in one.demux():
+                if packet.size:
+                    packet.stream = made[packet.stream_index]
+                    written.mux(packet)
+    return path
+
+
+def test_subtitles_are_copied_or_said_to_be_left_out(tmp_path, images):
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:00,080\nHello\n\n2\n00:00:00,080 --> 00:00:00,120\nthere\n")
+    plain = write_clip(tmp_path / "p.mkv", images[:4], audio="flac")
+    source, target = remux(tmp_path / "a.mkv", [plain, tmp_path / "a.srt"]), tmp_path / "b.mkv"
+    assert not restore_video(source, target, restore_fn=same).notes
+    assert packets(target, "subtitles") == packets(source, "subtitles") == [(0, b"Hello"), (Fraction(2, 25), b"there")]
+    assert packets(target) == packets(source)
+    notes = restore_video(source, tmp_path / "b.mp4", restore_fn=same).notes
+    assert notes == ["stream 2, subtitle (srt), is left out: a .mp4 file cannot take it over"]
+
+
 def test_what_the_new_format_does_not_hold_is_said(tmp_path, images):
     source, target = write_clip(tmp_path / "a.mp4", images[:3], audio="aac"), tmp_path / "b.webm"
     report = restore_video(source, target, restore_fn=same)
@@ -214,6 +239,7 @@ def damage(path):
     [
         ("interlaced", {"x264-params": "tff=1"}),
         ("transparency is left out", {"codec": "ffv1", "pix_fmt": "bgra", "tags": (0, 2, 2, 2)}),
+        (r"graded on \(HDR10\) is left out", {"pix_fmt": "yuv420p10le", "matrix": 9, "tags": (1, 9, 9, 16), "x264-params": "cll=1000,400"}),
         (r"^\d frames are damaged in the source", {}),
     ],
 )

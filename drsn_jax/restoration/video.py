@@ -22,6 +22,7 @@ from drsn_jax.video_files import explaining_damage, open_video
 
 _MOST_PACKETS = 512  # copied at once: where a file holds all its sound behind its frames
 _MISSING_SECONDS, _MISSING_PART = 0.5, 0.1  # at the end: a last frame may be shown for long, which not every format says
+_HDR_DATA = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 T = TypeVar("T")
 
 
@@ -123,6 +124,8 @@ def _survey(path: Path) -> _Survey:
         notes.append("the source is interlaced, and its frames were restored as they are: deinterlace it first")
     if any(component.is_alpha for component in first.format.components):
         notes.append("its transparency is left out")
+    if any(first.side_data.get(kind) for kind in _HDR_DATA):
+        notes.append("what it says of the display that it was graded on (HDR10) is left out; its transfer function stays")
     matrix = first.side_data.get("DISPLAYMATRIX")
     return _Survey(frames, None if matrix is None else np.frombuffer(matrix, np.int32).tolist(), notes)
 
