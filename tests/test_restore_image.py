@@ -11,6 +11,7 @@ import pytest
 import tiny
 from networks import draw_variables, images, quick_compiles  # noqa: F401
 from PIL import Image
+from scipy import ndimage
 
 import drsn_jax
 from drsn_jax.cli import main
@@ -193,3 +194,17 @@ def test_the_shipped_model_restores(photograph, tmp_path):
     assert result.shape == (64, 80, 3)
     assert 0 < np.abs(result.astype(int) - photograph[100:164, 180:260]).mean() < 20
     np.testing.assert_array_equal(drsn_jax.restore_image(photograph[100:164, 180:260]), result)
+
+
+def psnr(one, other):
+    return -10 * np.log10(np.square((one.astype(np.float64) - other) / 255).mean())
+
+
+@pytest.mark.skipif(not find_model("small").exists(), reason="the model `small` is not in the package yet")
+@pytest.mark.parametrize(("length", "variance", "least"), [(1, 1e-3, 2.5), (15, 0.0, 1.0), (15, 1e-3, 1.5)])
+def test_the_shipped_model_makes_it_better(photograph, rng, length, variance, least):
+    """A straight horizontal motion in linear light, and noise; the sharp photograph was never trained on."""
+    light = (photograph / 255) ** 2.2
+    blurred = np.maximum(ndimage.uniform_filter1d(light, length, axis=1), 0) ** (1 / 2.2)
+    noisy = np.clip(np.rint((blurred + rng.normal(0, variance**0.5, blurred.shape)) * 255), 0, 255).astype(np.uint8)
+    assert psnr(drsn_jax.restore_image(noisy), photograph) - psnr(noisy, photograph) > least
