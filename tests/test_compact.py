@@ -205,6 +205,18 @@ def test_a_run_with_fewer_middle_blocks_is_refused(full, tmp_path):
         start_from(new_state(config), tmp_path / "deeper")
 
 
+def test_a_critic_that_was_never_trained_is_no_reason_to_refuse(workdir, full, tmp_path):
+    config, fields = read_saved(full, ()).config, read_saved(workdir, FIELDS).fields
+    wider = new_state(config, critic_widths=(4, 8))
+    with pytest.raises(InputError, match="holds another critic"):
+        start_from(wider, full)
+    never = config | {"adversarial_weight": 0.0}
+    write_compact(tmp_path / "never", config=never, fields={name: fields[name] for name in ("ema_params", "critic_params")}, step=1)
+    begun = start_from(wider, tmp_path / "never")
+    jax.tree.map(np.testing.assert_array_equal, begun.critic_params, wider.critic_params)
+    jax.tree.map(np.testing.assert_array_equal, begun.ema_params, in_half(fields["ema_params"]))
+
+
 def test_another_network_is_refused_with_what_to_do(full):
     with pytest.raises(InputError, match="holds another generator than this configuration describes; make them equal"):
         start_from(new_state(read_saved(full, ()).config, num_blocks=2), full)

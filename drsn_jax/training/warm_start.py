@@ -19,12 +19,13 @@ NEW_BLOCK_SCALE = 0.1
 def start_from(state: TrainState, path: Path) -> TrainState:
     """The state at step 0 with the networks of a workdir (its best checkpoint), a checkpoint or a compact model.
 
-    A model without the parameters that were trained begins with their running mean, one without a critic with a new one. Where a fresh
-    `state` has no running mean, that of the model is left away. Middle blocks of `state` that the model has not begin near the identity.
-    Raises InputError if there is no model, or its generator is another one.
+    A model without the parameters that were trained begins with their running mean, one without a critic that was trained with a new
+    one. Where a fresh `state` has no running mean, that of the model is left away. Middle blocks of `state` that the model has not begin
+    near the identity. Raises InputError if there is no model, or its generator is another one.
     """
     saved = read_saved(path, FIELDS)
-    found = {name: tree for name, tree in saved.fields.items() if jax.tree.leaves(tree)}
+    trained = saved.config.get("adversarial_weight") != 0  # a critic that never was is as good as a new one
+    found = {name: tree for name, tree in saved.fields.items() if jax.tree.leaves(tree) and (trained or "critic" not in name)}
     for name in {"generator_params", "ema_params"} & set(found):
         found[name] = _grow(found[name], fresh=state.generator_params)
     mean = found.pop("ema_params", found.get("generator_params"))
