@@ -21,9 +21,9 @@ class Generator(nn.Module):
 
     `trunk` quarter is the paper's: 7x7 stem, two stride-2 convolutions, `num_blocks` blocks, two upsampling stages, 7x7 head. `unet` has
     blocks at three scales with skips (`num_blocks` at each scale on the way down, and on the way up again, and `middle_blocks` more in the
-    middle, at the coarsest). `unshuffle` folds that
-    many pixels in each direction into channels first, which moves the whole trunk to a coarser scale. `output` clip_residual is
-    clip(input + tanh), average the Keras reference's (input + tanh) / 2. Computes in `dtype` with float32 parameters.
+    middle, at the coarsest). `unshuffle` folds that many pixels in each direction into channels first, which moves the whole trunk to a
+    coarser scale. `output` clip_residual is clip(input + tanh), average the Keras reference's (input + tanh) / 2. Computes in `dtype` with
+    float32 parameters.
     """
 
     trunk: Literal["quarter", "unet"] = "quarter"
@@ -53,10 +53,10 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, blurred: Images, train: bool = False) -> Images:
-        """Returns restored images in [-1, 1], float32. Raises ValueError for sizes that are no multiples of `stride`, and for
-        middle blocks outside the unet.
+        """Returns restored images in [-1, 1], float32.
 
-        With `train` the batch norms use, and update, the statistics of this batch, and dropout needs an rng of that name.
+        With `train` the batch norms use, and update, the statistics of this batch, and dropout needs an rng of that name. Raises ValueError
+        for sizes that are no multiples of `stride`, and for middle blocks outside the unet.
         """
         height, width = blurred.shape[1:3]
         if height % self.stride or width % self.stride:
