@@ -17,6 +17,7 @@ import drsn_jax
 from drsn_jax.cli import main
 from drsn_jax.config import load_config
 from drsn_jax.errors import InputError
+from drsn_jax.evaluation.metrics import psnr
 from drsn_jax.experiment import make_generator
 from drsn_jax.restoration import arrays
 from drsn_jax.restoration.device import find_devices
@@ -194,10 +195,6 @@ def test_the_shipped_model_restores(photograph, tmp_path):
     assert result.shape == (64, 80, 3)
     assert 0 < np.abs(result.astype(int) - photograph[100:164, 180:260]).mean() < 20
     np.testing.assert_array_equal(drsn_jax.restore_image(photograph[100:164, 180:260]), result)
-
-
-def psnr(one, other):
-    return -10 * np.log10(np.square((one.astype(np.float64) - other) / 255).mean())
 
 
 @pytest.mark.skipif(not find_model("small").exists(), reason="the model `small` is not in the package yet")

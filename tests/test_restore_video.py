@@ -190,11 +190,12 @@ def test_sound_is_copied_packet_for_packet_at_the_same_times(tmp_path, images, s
     assert [time for time, _ in packets(target, "video")] == [time for time, _ in packets(source, "video")]
 
 
-def remux(path, sources):
-    """All streams of some files in one, packet for packet."""
+def remux(path, sources, change=lambda written, streams: None):
+    """All streams of some files in one, packet for packet; `change` is given it and its streams, by file, before the first packet."""
     with av.open(str(path), "w") as written, contextlib.ExitStack() as stack:
         read = [stack.enter_context(av.open(str(source))) for source in sources]
         streams = [{stream.index: written.add_stream_from_template(stream) for stream in one.streams} for one in read]
+        change(written, streams)
         for one, made in zip(read, streams, strict=True):
             for packet in one.demux():
                 if packet.size:
@@ -255,16 +256,14 @@ def test_what_is_wrong_with_a_source_that_can_be_restored_is_said(tmp_path, imag
 def test_title_language_chapters_and_attachments_are_kept(tmp_path, images):
     plain, source, target = write_clip(tmp_path / "p.mkv", images[:3], audio="flac"), tmp_path / "a.mkv", tmp_path / "b.mkv"
     chapter = {"id": 1, "start": 0, "end": 80, "time_base": Fraction(1, 1000), "metadata": {"title": "First"}}
-    with av.open(str(plain)) as read, av.open(str(source), "w") as written:
+
+    def describe_more(written, streams):
         written.metadata["title"] = "Holiday"
         written.set_chapters([chapter])
-        streams = {stream.index: written.add_stream_from_template(stream) for stream in read.streams}
-        streams[1].metadata["language"] = "fre"
+        streams[0][1].metadata["language"] = "fre"
         written.add_attachment("notes.ttf", "application/x-truetype-font", b"abc")
-        for packet in read.demux():
-            if packet.size:
-                packet.stream = streams[packet.stream_index]
-                written.mux(packet)
+
+    remux(source, [plain], describe_more)
     assert not restore_video(source, target, restore_fn=same).notes
     with av.open(str(target)) as container:
         assert container.metadata["title"] == "Holiday"
