@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.trunk = "unet"  # quarter: the paper's nine blocks at quarter resolution; unet: the same blocks at three scales with skips
     config.widths = (64, 128, 256)  # channels at full, half and quarter resolution
     config.num_blocks = 2  # quarter: in all; unet: at each scale, down and again up
-    config.middle_blocks = 0  # unet: so many more at the coarsest scale, which see furthest; init_from may have fewer
+    config.middle_blocks = 0  # unet: so many more at the coarsest scale, which see furthest
     config.block_order = "pre"  # norm and ReLU before each convolution (the paper's) or after it
     config.shrinkage = True  # False: DeblurGAN's residual blocks, without thresholds
     config.convs_per_block = 2
@@ -108,7 +108,7 @@ def get_config() -> ConfigDict:
     config.hold_out_every = 10  # photos without eval_dir: each n-th photograph is for validation
 
     # The run
-    config.init_from = ""  # begins with the weights of a workdir, a checkpoint or a compact model (small: the shipped one); new moments
+    config.init_from = ""  # begins with the weights of a workdir, a checkpoint or a model's name, which may be smaller; new moments
     config.seed = 0
     config.log_every_steps = 100
     config.eval_every_steps = 5_000  # 0: only after the last step

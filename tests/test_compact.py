@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from drsn_jax.cli import main
@@ -179,21 +180,57 @@ def restored_by(config, params, photograph):
     return np.asarray(make_generator(config).apply({"params": params}, image))
 
 
-def test_a_run_with_more_middle_blocks_begins_with_what_the_others_do(full, photograph):
+def moves_everywhere(config, params, image):
+    """Whether a step of gradient descent moves every kernel of the network."""
+    gradient = jax.grad(lambda params: jnp.square(make_generator(config).apply({"params": params}, jnp.asarray(image))).sum())(params)
+    return {"/".join(path): np.abs(x).max() > 0 for path, x in flatten_dict(gradient).items() if path[-1] == "kernel"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "new"),
+    [
+        ({"middle_blocks": 2}, {"middle_block1", "middle_block2"}),
+        ({"num_blocks": 2}, {f"{side}_block2" for side in ("encoder0", "encoder1", "encoder2", "decoder0", "decoder1")}),
+    ],
+)
+def test_a_run_with_more_blocks_begins_with_what_the_others_do(full, photograph, changes, new):
     config = read_saved(full, ()).config
     trained = start_from(new_state(config), full).generator_params
-    deeper = config | {"middle_blocks": 2}
-    begun = start_from(new_state(deeper), full)
-    new = {"middle_block1", "middle_block2"}
+    begun = start_from(new_state(config, **changes), full)
     assert set(begun.generator_params) == set(begun.ema_params) == set(trained) | new
     jax.tree.map(np.testing.assert_array_equal, {k: begun.generator_params[k] for k in trained}, trained)
     jax.tree.map(np.testing.assert_array_equal, *({k: x[k] for k in new} for x in (begun.generator_params, begun.ema_params)))
-    expected, found = restored_by(config, trained, photograph), restored_by(deeper, begun.generator_params, photograph)
+    expected, found = restored_by(config, trained, photograph), restored_by(config | changes, begun.generator_params, photograph)
     np.testing.assert_allclose(found, expected, atol=0.5 / 127.5)  # half a level
-    gradient = jax.grad(lambda params: jnp.square(make_generator(deeper).apply({"params": params}, jnp.asarray(expected))).sum())
-    for name, block in gradient(begun.generator_params).items():
-        assert name not in new or all(np.abs(block[conv]["conv"]["kernel"]).max() > 0 for conv in ("conv1", "conv2")), name
+    moves = moves_everywhere(config | changes, begun.generator_params, expected)
+    assert all(moved for name, moved in moves.items() if name.split("/")[0] in new and "conv" in name), moves
     jax.jit(lambda state: state, donate_argnums=0)(begun)  # as the step does: no buffer may be there twice
+
+
+@pytest.mark.parametrize("trunk", ["unet", "quarter"])
+@pytest.mark.parametrize("norm", ["none", "instance"])
+def test_a_wider_run_begins_with_what_the_narrow_one_does(full, photograph, rng, tmp_path, trunk, norm):
+    config = read_saved(full, ()).config | {"trunk": trunk, "norm": norm, "widths": (4, 6, 10), "zero_head": False}
+    params = jax.tree.map(lambda x: np.asarray(x + rng.normal(0, 0.01, x.shape), np.float32), new_state(config).generator_params)
+    write_compact(tmp_path / "narrow", config=config, fields={"generator_params": params, "ema_params": params}, step=1)
+    narrow = start_from(new_state(config), tmp_path / "narrow").generator_params
+    wider = config | {"widths": (8, 6, 16)}
+    begun = start_from(new_state(wider), tmp_path / "narrow")
+    assert begun.generator_params["stem"]["conv"]["kernel"].shape[-1] == 8
+    expected, found = restored_by(config, narrow, photograph), restored_by(wider, begun.generator_params, photograph)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(expected - photograph[None, :64, :64] / 127.5 + 1).max() > 0.01  # it does something
+    moves = moves_everywhere(wider, begun.generator_params, expected)
+    assert all(moved for name, moved in moves.items() if "conv" in name), moves
+    jax.jit(lambda state: state, donate_argnums=0)(begun)
+
+
+@pytest.mark.parametrize("changes", [{"widths": (2, 8, 8)}, {"unshuffle": 1}, {"trunk": "quarter"}, {"convs_per_block": 1}])
+def test_another_network_is_refused_with_what_to_do(full, changes):
+    config = read_saved(full, ()).config
+    assert all(config[key] != value for key, value in changes.items()), config
+    with pytest.raises(InputError, match="holds another generator than this configuration describes; make them equal"):
+        start_from(new_state(config, **changes), full)
 
 
 def test_a_run_with_fewer_middle_blocks_is_refused(full, tmp_path):
@@ -215,11 +252,6 @@ def test_a_critic_that_was_never_trained_is_no_reason_to_refuse(workdir, full, t
     begun = start_from(wider, tmp_path / "never")
     jax.tree.map(np.testing.assert_array_equal, begun.critic_params, wider.critic_params)
     jax.tree.map(np.testing.assert_array_equal, begun.ema_params, in_half(fields["ema_params"]))
-
-
-def test_another_network_is_refused_with_what_to_do(full):
-    with pytest.raises(InputError, match="holds another generator than this configuration describes; make them equal"):
-        start_from(new_state(read_saved(full, ()).config, num_blocks=2), full)
 
 
 def test_training_begins_with_it_from_the_command_line(full, photograph, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from drsn_jax.errors import InputError
 from drsn_jax.training.compact import FIELDS
@@ -20,8 +21,9 @@ def start_from(state: TrainState, path: Path) -> TrainState:
     """The state at step 0 with the networks of a workdir (its best checkpoint), a checkpoint or a compact model.
 
     A model without the parameters that were trained begins with their running mean, one without a critic that was trained with a new
-    one. Where a fresh `state` has no running mean, that of the model is left away. Middle blocks of `state` that the model has not begin
-    near the identity. Raises InputError if there is no model, or its generator is another one.
+    one. Where a fresh `state` has no running mean, that of the model is left away. A generator of `state` with more channels or blocks
+    than the model's begins by computing what that does, nearly: new blocks are near the identity (and norm=layer sees new channels).
+    Raises InputError if there is no model, or its generator is another one; so is a larger one with norm=batch, whose statistics it lacks.
     """
     saved = read_saved(path, FIELDS)
     trained = saved.config.get("adversarial_weight") != 0  # a critic that never was is as good as a new one
@@ -36,23 +38,44 @@ def start_from(state: TrainState, path: Path) -> TrainState:
         network = differing[0].split("_")[0]
         raise InputError(
             f"init_from={path} holds another {network} than this configuration describes; make them equal (`drsn-jax info --model={path}`"
-            " lists the values), or leave init_from empty."
+            " lists the values; widths, num_blocks and middle_blocks may be more), or leave init_from empty."
         )
     placed = {name: jax.device_put(tree, jax.tree.map(lambda x: x.sharding, getattr(state, name))) for name, tree in found.items()}
     return dataclasses.replace(state, **placed)
 
 
 def _grow(params: dict[str, Any], *, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the middle blocks of `fresh` that are not there, with a last convolution that is small.
+    """The parameters in the channels and blocks of `fresh`, where those are more, computing what they did but for what new blocks add.
 
-    It is not zero: soft thresholding has no gradient where all of a residual is zero, so such a block would never learn.
+    A new block's last convolution is small, not zero: soft thresholding has no gradient where all of a residual is zero, so such a block
+    would never learn. What has no place in `fresh` stays as it is, to be refused.
     """
-    names = [name for name in fresh if name.startswith("middle_block") and name not in params]
-    new = {name: jax.tree.map(np.array, dict(fresh[name])) for name in names}  # copies: the step gives away what it gets, and only once
-    for block in new.values():
-        last = max(name for name in block if name.startswith("conv"))
-        block[last] = jax.tree.map(lambda x: NEW_BLOCK_SCALE * x, block[last])
-    return params | new
+    old = flatten_dict(params)
+    new = {path: np.array(leaf) for path, leaf in flatten_dict(dict(fresh)).items()}  # copies: the step gives away what it gets, only once
+    if _ends(old) == _ends(new):
+        old |= {path: _widen(leaf, fresh=new[path]) for path, leaf in old.items() if path in new}
+    blocks = {path[0] for path in new if "block" in path[0]} - {path[0] for path in old}
+    last = max((path[1] for path in old if path[1:] and path[1].startswith("conv")), default="")
+    added = {path: NEW_BLOCK_SCALE * leaf if path[1] == last else leaf for path, leaf in new.items() if path[0] in blocks}
+    return unflatten_dict(old | added)
+
+
+def _widen(leaf: Any, *, fresh: np.ndarray) -> np.ndarray:
+    """An array with the channels of `fresh`, of which those that were there do not hear the new ones yet."""
+    leaf = np.asarray(leaf)
+    if leaf.ndim != fresh.ndim or leaf.shape[:-2] != fresh.shape[:-2] or any(a > b for a, b in zip(leaf.shape, fresh.shape, strict=True)):
+        return leaf  # of another kernel size, or less: refused
+    widened = fresh.copy()
+    if leaf.ndim > 1:  # [*window, in, out]; a bias or a norm's scale has no input
+        widened[..., : leaf.shape[-1]] = 0
+    widened[(..., *(slice(n) for n in leaf.shape[-2:]))] = leaf
+    return widened
+
+
+def _ends(flat: Mapping[tuple[str, ...], Any]) -> list[int]:
+    """What the stem reads and the head writes: where these differ the same parameters mean something else."""
+    ends = {"stem": -2, "head": -1}
+    return [np.shape(leaf)[ends[path[0]]] for path, leaf in sorted(flat.items()) if path[0] in ends and path[-1] == "kernel"]
 
 
 def _shapes(tree: object) -> dict[str, tuple[int, ...]]:
