@@ -26,9 +26,9 @@ def config_names() -> list[str]:
     return sorted({path.stem for folder in CONFIG_FOLDERS for path in folder.glob("*.py") if path.stem != "__init__"})
 
 
-def base_config() -> ConfigDict:
-    """configs/default.py, for other configurations to start from: every key with its default."""
-    return run_config_file(find_config("default"))
+def base_config(name: str = "default") -> ConfigDict:
+    """A configuration that ships, for others to start from: by default configs/default.py, which has every key with its default."""
+    return run_config_file(find_config(name))
 
 
 def find_config(name_or_path: str) -> Path:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SHIPPED = ("small",)
+SHIPPED = ("small", "base")
 """Names that `--model` and `restore_image` take in the place of a path; the first is the default."""
 
 

@@ -17,7 +17,7 @@ from drsn_jax.experiment import make_critic, make_generator, make_stages, make_t
 from drsn_jax.info import count_parameters
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ["best", "default", "demo", "keras_reference", "paper", "small"]
+SHIPPED = ["base", "best", "default", "demo", "keras_reference", "paper", "small"]
 
 
 def refused(name_or_path, *overrides):
@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_configurations(tmp_path):
         archive.extractall(tmp_path / "unpacked")
     assert {f"drsn_jax/configs/{name}.py" for name in SHIPPED} <= set(names)
     inside = {str(path.relative_to(ROOT)) for path in (ROOT / "drsn_jax" / "pretrained").rglob("*") if path.suffix in (".npz", ".json")}
-    assert {"drsn_jax/pretrained/small/compact.json"} < inside <= set(names)
+    assert {f"drsn_jax/pretrained/{model}/compact.json" for model in ("small", "base")} < inside <= set(names)
     assert "drsn_jax/serving/page.html" in names
     assert not any(name.startswith(("configs/", "tests/")) or "__pycache__" in name for name in names)
     code = "import drsn_jax.config as c; print(c.__file__, *c.config_names(), c.load_config('demo')['data'])"

@@ -23,7 +23,7 @@ from drsn_jax.restoration import arrays
 from drsn_jax.restoration.device import find_devices
 from drsn_jax.restoration.model import Model, load_model
 from drsn_jax.restoration.restorer import make_restore_fn
-from drsn_jax.shipped import find_model
+from drsn_jax.shipped import SHIPPED
 from drsn_jax.training.compact import write_compact
 
 
@@ -187,21 +187,26 @@ def test_the_name_is_there_without_jax():
         drsn_jax.restore_images  # noqa: B018
 
 
-@pytest.mark.skipif(not find_model("small").exists(), reason="the model `small` is not in the package yet")
-def test_the_shipped_model_restores(photograph, tmp_path):
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_shipped_model_restores(model, photograph, tmp_path):
     Image.fromarray(photograph[100:164, 180:260]).save(tmp_path / "photo.png")
-    assert main(["restore", str(tmp_path / "photo.png")]) == 0
+    assert main(["restore", f"--model={model}", str(tmp_path / "photo.png")]) == 0
     result = np.asarray(Image.open(tmp_path / "photo.restored.png"))
     assert result.shape == (64, 80, 3)
     assert 0 < np.abs(result.astype(int) - photograph[100:164, 180:260]).mean() < 20
-    np.testing.assert_array_equal(drsn_jax.restore_image(photograph[100:164, 180:260]), result)
+    np.testing.assert_array_equal(drsn_jax.restore_image(photograph[100:164, 180:260], model=model), result)
 
 
-@pytest.mark.skipif(not find_model("small").exists(), reason="the model `small` is not in the package yet")
+def test_the_first_shipped_model_is_the_default(photograph):
+    image = photograph[100:132, 180:220]
+    np.testing.assert_array_equal(drsn_jax.restore_image(image), drsn_jax.restore_image(image, model=SHIPPED[0]))
+
+
+@pytest.mark.parametrize("model", SHIPPED)
 @pytest.mark.parametrize(("length", "variance", "least"), [(1, 1e-3, 2.5), (15, 0.0, 1.0), (15, 1e-3, 1.5)])
-def test_the_shipped_model_makes_it_better(photograph, rng, length, variance, least):
+def test_a_shipped_model_makes_it_better(model, photograph, rng, length, variance, least):
     """A straight horizontal motion in linear light, and noise; the sharp photograph was never trained on."""
     light = (photograph / 255) ** 2.2
     blurred = np.maximum(ndimage.uniform_filter1d(light, length, axis=1), 0) ** (1 / 2.2)
     noisy = np.clip(np.rint((blurred + rng.normal(0, variance**0.5, blurred.shape)) * 255), 0, 255).astype(np.uint8)
-    assert psnr(drsn_jax.restore_image(noisy), photograph) - psnr(noisy, photograph) > least
+    assert psnr(drsn_jax.restore_image(noisy, model=model), photograph) - psnr(noisy, photograph) > least
