@@ -176,7 +176,7 @@ def test_two_processes_that_read_their_own_rows_equal_one(data, started, tmp_pat
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == sorted(p.name for p in (tmp_path / "one").iterdir())
 
 
-@pytest.mark.parametrize("killed", [1, 0])
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.soak)])  # without JAX, 0 is killed below
 def test_one_is_killed_the_other_ends_and_one_process_goes_on(killed, data, whole, started, tmp_path):
     """The other waits inside a computation that needs the first one's devices. Process 0 holds what the processes meet at."""
     workdir, other = tmp_path / "run", 1 - killed

@@ -98,6 +98,7 @@ def test_killed_and_resumed_equals_one_go(kinds, whole, tmp_path):
     assert_same_run(workdir, whole("pairs"))
 
 
+@pytest.mark.soak
 def test_killed_twice_while_saving_after_every_step(kinds, whole, tmp_path):
     """The other kind, at random moments, most of them within a save. Twenty more are in test_soak.py."""
     workdir, rng, changes = tmp_path / "run", np.random.default_rng(0), kinds["resident"] | {"checkpoint_every_steps": 1}
@@ -112,7 +113,7 @@ def test_killed_twice_while_saving_after_every_step(kinds, whole, tmp_path):
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"4", "5", "6"}, "nothing half-written stays"
 
 
-@pytest.mark.parametrize("kind", ["resident", "muon"])
+@pytest.mark.parametrize("kind", ["muon", pytest.param("resident", marks=pytest.mark.soak)])  # resident runs resume below, too
 def test_sigterm_saves_at_once_and_the_rest_is_the_same(kind, kinds, whole, tmp_path):
     workdir = tmp_path / "run"
     process = tiny.start_pausing(workdir, tmp_path, before=5, wait_for="run/checkpoints/3", **kinds[kind])
