@@ -1,4 +1,6 @@
-"""Networks for tests: images, variables without a compilation, and compilations without optimisation."""
+"""Networks for tests: images, variables and states without a compilation, and compilations without optimisation."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +20,30 @@ def images(batch=1, height=32, width=32, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, (batch, height, width, 3)).astype(np.float32))
 
 
+def draw_leaf(rng, path, leaf):
+    """A parameter or statistic by its name: kernels of variance 2 / (fan in + fan out), biases and means 0, scales and variances 1."""
+    if path[-1].key == "kernel":
+        fan = np.prod(leaf.shape[:-2]) * sum(leaf.shape[-2:])
+        return jnp.asarray(rng.normal(0, np.sqrt(2 / fan), leaf.shape).astype(np.float32))
+    return jnp.asarray(np.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype))
+
+
 def draw_variables(module, *arguments, seed=0):
-    """Variables as `init` would make them (kernels of variance 2 / (fan in + fan out), biases 0), without compiling it."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            fan = np.prod(leaf.shape[:-2]) * sum(leaf.shape[-2:])
-            return jnp.asarray(rng.normal(0, np.sqrt(2 / fan), leaf.shape).astype(np.float32))
-        return jnp.full(leaf.shape, float(path[-1].key in ("scale", "var")), leaf.dtype)
-
+    """Variables as `init` would make them, without compiling it."""
+    draw = partial(draw_leaf, np.random.default_rng(seed))
     shapes = jax.eval_shape(module.init, jax.random.key(0), *arguments)
-    return jax.tree_util.tree_map_with_path(draw, {name: shapes[name] for name in ("params", "batch_stats") if name in shapes})
+    return {name: jax.tree_util.tree_map_with_path(draw, shapes[name]) for name in ("params", "batch_stats") if name in shapes}
+
+
+def draw_state(init, seed=0):
+    """A TrainState as `init(key)` would make it, without compiling it."""
+    draw = partial(draw_leaf, np.random.default_rng(seed))
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    names = ("generator_params", "generator_stats", "critic_params", "critic_stats")
+    drawn = {name: jax.tree_util.tree_map_with_path(draw, getattr(shapes, name)) for name in names}
+    moments = {
+        name: jax.tree.map(lambda x: jnp.asarray(np.zeros(x.shape, x.dtype)), getattr(shapes, name))
+        for name in ("generator_opt_state", "critic_opt_state")
+    }
+    ema_params = jax.tree.map(jnp.copy, drawn["generator_params"]) if shapes.ema_params else {}
+    return shapes.replace(step=jnp.zeros([], jnp.int32), rng=jax.random.key(1), ema_params=ema_params, **drawn, **moments)

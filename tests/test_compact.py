@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict
+from networks import draw_state, quick_compiles  # noqa: F401
 from PIL import Image
 
 from drsn_jax.cli import main
@@ -158,7 +159,7 @@ def test_a_model_without_what_was_trained_cannot_be_exported_for_training(small,
 
 
 def new_state(config, **changes):
-    return make_training(config | changes, num_train_steps=6).init(jax.random.key(0))
+    return draw_state(make_training(config | changes, num_train_steps=6).init)
 
 
 def test_a_run_begins_with_all_that_is_there(full, small):
@@ -202,7 +203,7 @@ def test_a_run_with_more_blocks_begins_with_what_the_others_do(full, photograph,
     jax.tree.map(np.testing.assert_array_equal, {k: begun.generator_params[k] for k in trained}, trained)
     jax.tree.map(np.testing.assert_array_equal, *({k: x[k] for k in new} for x in (begun.generator_params, begun.ema_params)))
     expected, found = restored_by(config, trained, photograph), restored_by(config | changes, begun.generator_params, photograph)
-    np.testing.assert_allclose(found, expected, atol=0.5 / 127.5)  # half a level
+    np.testing.assert_allclose(found, expected, atol=1 / 127.5)  # a level
     moves = moves_everywhere(config | changes, begun.generator_params, expected)
     assert all(moved for name, moved in moves.items() if name.split("/")[0] in new and "conv" in name), moves
     jax.jit(lambda state: state, donate_argnums=0)(begun)  # as the step does: no buffer may be there twice

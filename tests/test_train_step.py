@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType
+from networks import draw_state, quick_compiles  # noqa: F401
 
 from drsn_jax.config import load_config
 from drsn_jax.errors import InputError
@@ -20,19 +21,11 @@ from drsn_jax.models.shrinkage import THRESHOLDS
 from drsn_jax.training.critic_update import CriticState, make_critic_update
 from drsn_jax.training.generator_update import LossWeights, update_ema
 from drsn_jax.training.sharding import check_batch_size, make_mesh, over_data, replicated, shard_batch
-from drsn_jax.training.state import TrainState, init_state
+from drsn_jax.training.state import init_state
 from drsn_jax.training.train_step import make_train_step
 
 SIZE = 16
 WEIGHTS = LossWeights(adversarial=0.5, content=2.0, pixel=1.0, frequency=0.3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compiles():
-    """Tiny networks run fast enough as they are: half the time of compiling them is spent on optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def features_fn(images):
@@ -76,27 +69,7 @@ class Setting:
 
     def make_state(self, seed=0):
         """What `init` makes, drawn by numpy: nothing to compile."""
-        rng = np.random.default_rng(seed)
-        empty = jax.eval_shape(self.init, rng=jax.random.key(0))
-
-        def draw(path, leaf):
-            if path[-1].key == "kernel":
-                fan = np.prod(leaf.shape[:-2]) * sum(leaf.shape[-2:])
-                return jnp.asarray(rng.normal(0, np.sqrt(2 / fan), leaf.shape).astype(np.float32))
-            return jnp.full(leaf.shape, float(path[-1].key in ("scale", "var")), leaf.dtype)
-
-        drawn = {
-            name: jax.tree_util.tree_map_with_path(draw, getattr(empty, name))
-            for name in ("generator_params", "generator_stats", "critic_params", "critic_stats")
-        }
-        return TrainState(
-            step=jnp.zeros([], jnp.int32),
-            rng=jax.random.key(1),
-            generator_opt_state=self.tx.init(drawn["generator_params"]),
-            critic_opt_state=self.tx.init(drawn["critic_params"]),
-            ema_params=jax.tree.map(jnp.copy, drawn["generator_params"]) if empty.ema_params else {},
-            **drawn,
-        )
+        return draw_state(lambda key: self.init(rng=key), seed=seed)
 
     def keys(self, state):
         """Dropout, critic and fresh keys of a step, as its docstring and SPEC have them: one stream folded with the step."""
