@@ -42,8 +42,14 @@ def run_step(config):
     return state, batch, jax.jit(training.train_step)(state, batch)[0]
 
 
-def assert_close(first, second):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first, second)
+def assert_close(first, second, *, learning_rate):
+    """A bias before a norm has no gradient but rounding, of which Adam makes a step of any size up to the learning rate."""
+
+    def check(path, a, b):
+        is_bias = getattr(path[-1], "key", "") == "bias"
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2 * learning_rate if is_bias else 1e-6, err_msg=jax.tree_util.keystr(path))
+
+    jax.tree_util.tree_map_with_path(check, first, second)
 
 
 def test_the_parts_are_those_of_the_training_step():
@@ -53,10 +59,12 @@ def test_the_parts_are_those_of_the_training_step():
     restored = jax.jit(make_generator(config).apply)(variables, batch["blurred"])
     critic_state = CriticState(state.critic_params, state.critic_stats, state.critic_opt_state)
     critic_state, _ = jax.jit(make_critic_part(config))(critic_state, {"sharp": batch["sharp"], "restored": restored})
-    assert_close(critic_state.params, after.critic_params)
+    rate = config["learning_rate"]
+    assert_close(critic_state.params, after.critic_params, learning_rate=config["critic_learning_rate"])
     state = state.replace(critic_params=critic_state.params, critic_stats=critic_state.stats)
     state, _ = jax.jit(make_generator_part(config))(state, batch)
-    assert_close((state.generator_params, state.generator_stats, state.step), (after.generator_params, after.generator_stats, after.step))
+    assert state.step == after.step == 1
+    assert_close((state.generator_params, state.generator_stats), (after.generator_params, after.generator_stats), learning_rate=rate)
 
 
 def test_a_critic_that_is_left_alone_has_no_part():
@@ -160,8 +168,10 @@ def test_what_the_loops_do_otherwise_is_said():
 def bench(folder, *arguments):
     options = [f"--config.{key}={value}" for key, value in TINY.items()]
     arguments = ("bench", "--crop-size=32", "--seconds=0.5", *options, *arguments)
-    # What is compiled without optimisation is not what is to be timed, and takes seconds a call.
-    return tiny.command(*arguments, cwd=folder, env=tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0"))
+    # What is compiled without optimisation is not what is to be timed, and takes seconds a call; with a little, it compiles in a third of
+    # the time.
+    environment = tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS="--xla_backend_optimization_level=1")
+    return tiny.command(*arguments, cwd=folder, env=environment)
 
 
 def test_a_whole_run_against_keras_with_a_trace(tmp_path):
