@@ -3,15 +3,12 @@
 import os
 from pathlib import Path
 
+import xla_flags
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# On a busy machine eight devices on two cores may come later to a sum than the 40 s after which XLA ends the process. And most of the
-# time of these tests goes into compiling, which takes half as long by XLA's older code generator for fused loops, not optimised (jaxlib
-# 0.10 to 0.12 have both). XLA_FLAGS=--xla_cpu_collective_call_terminate_timeout_seconds=600 tests what users run.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0",
-)
+# XLA_FLAGS=--xla_cpu_collective_call_terminate_timeout_seconds=600 tests what users run, in twice the time.
+os.environ.setdefault("XLA_FLAGS", xla_flags.QUICK)
 # A device may wait in several sums at once, each in a thread of a pool that all share, of one for each device: eight devices that wait
 # in different sums would then wait for ever.
 os.environ.setdefault("NPROC", "32")
