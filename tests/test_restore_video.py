@@ -351,6 +351,15 @@ def test_what_is_there_stays_unless_it_may_be_replaced(tmp_path, images):
     assert len(read_clip(target)[0]) == 2
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as a terminal's processes have it: those that a script starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupting_leaves_nothing_and_what_was_there(tmp_path, images):
     source, target = write_clip(tmp_path / "a.mp4", images, audio="aac"), tmp_path / "out" / "b.mp4"
     target.parent.mkdir()
