@@ -198,12 +198,13 @@ def moves_everywhere(config, params, image):
 def test_a_run_with_more_blocks_begins_with_what_the_others_do(full, photograph, changes, new):
     config = read_saved(full, ()).config
     trained = start_from(new_state(config), full).generator_params
-    begun = start_from(new_state(config, **changes), full)
+    initial = jax.jit(make_training(config | changes, num_train_steps=6).init)(jax.random.key(0))  # new blocks as they begin in use
+    begun = start_from(initial, full)
     assert set(begun.generator_params) == set(begun.ema_params) == set(trained) | new
     jax.tree.map(np.testing.assert_array_equal, {k: begun.generator_params[k] for k in trained}, trained)
     jax.tree.map(np.testing.assert_array_equal, *({k: x[k] for k in new} for x in (begun.generator_params, begun.ema_params)))
     expected, found = restored_by(config, trained, photograph), restored_by(config | changes, begun.generator_params, photograph)
-    np.testing.assert_allclose(found, expected, atol=1 / 127.5)  # a level
+    np.testing.assert_allclose(found, expected, atol=0.5 / 127.5)  # half a level
     moves = moves_everywhere(config | changes, begun.generator_params, expected)
     assert all(moved for name, moved in moves.items() if name.split("/")[0] in new and "conv" in name), moves
     jax.jit(lambda state: state, donate_argnums=0)(begun)  # as the step does: no buffer may be there twice

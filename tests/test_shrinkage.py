@@ -7,20 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import quick_compiles  # noqa: F401
 
 from drsn_jax.models.shrinkage import THRESHOLDS, ResidualShrinkageBlock, ThresholdNet, soft_threshold
 
 CHANNELS = 5
 values = st.floats(-8, 8, width=32, allow_subnormal=False)
 thresholds = st.floats(0, 8, width=32, allow_subnormal=False)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compiles():
-    """Tiny networks run fast enough as they are: half the time of compiling them is spent on optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def images(seed=0, batch=2, size=7, channels=CHANNELS, offset=0.0):

@@ -439,7 +439,7 @@ def test_eight_devices_equal_one(critic_batches):
     assert make_mesh().size == 8
     step = jax.jit(setting.step_fn, donate_argnums=0)  # as training.train does it
     start, equal = setting.make_state(), []
-    for _ in range(4):
+    for _ in range(6):
         results = []
         for mesh in (one, make_mesh()):
             state, sharded = jax.device_put(jax.tree.map(jnp.copy, start), replicated(mesh)), shard_batch(batch, mesh)
@@ -450,7 +450,7 @@ def test_eight_devices_equal_one(critic_batches):
         a, b = (jax.tree.leaves(jax.device_get((bits(state), metrics))) for state, metrics in results)
         equal.append(all(np.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(a, b, strict=True)))
         start = jax.device_put(results[0][0], jax.devices()[0])
-    assert sum(equal) >= 2, equal
+    assert sum(equal) >= 4, equal
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does():
