@@ -108,7 +108,7 @@ def test_pair_of_unequal_size(data, refused, gopro):
 def test_damaged_training_image(data, how, refused, photos, gopro, tmp_path):
     path = damage(photos / "2.png" if data == "photos" else gopro / "GOPR0" / "sharp" / "000002.png", how)
     if (data, how) == ("pairs", "truncated"):  # found when its turn comes, which takes as much as training does
-        done = tiny.command(*tiny.train_arguments(tmp_path / "run", data=data, train_dir=gopro))
+        done = tiny.command(*tiny.train_arguments(tmp_path / "run", data=data, train_dir=gopro, **tiny.QUARTER))
         assert done.returncode == 2
         [message] = [line for line in done.stderr.splitlines() if line.startswith("drsn-jax: ")]
         assert "Traceback" not in done.stderr
