@@ -1,4 +1,4 @@
-"""The recipe of the shipped model `base`: `small`'s, with a third more channels and blocks, begun with `small`'s weights.
+"""The recipe of the shipped model `base`: `small`'s, with wider scales and a block more at each, begun with `small`'s weights.
 
     drsn-jax train --config=base --workdir=runs/base --config.init_from=runs/first --config.train_dir=PHOTOS --config.frames_dir=CLIP \\
         --config.eval_dir=VALIDATION

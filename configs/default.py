@@ -1,8 +1,8 @@
-"""Our recipe as far as it is known (`best` is the same): an encoder-decoder of residual shrinkage blocks, trained with noise.
+"""The GAN recipe for an accelerator (`best` is the same): an encoder-decoder of residual shrinkage blocks, trained with noise.
 
     drsn-jax train --config=default --workdir=runs/gopro --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
 
-Expect: an accelerator; 300,000 steps. Not yet trained to the end anywhere: what it reaches will be measured with the shipped models.
+Expect: an accelerator; 300,000 steps. Nobody has trained it to the end; how it begins is in RESULTS.md, and the shipped models are of small.py and base.py.
 This is the only place where a default lives: every key there is, with what it means. `drsn-jax info --config=NAME` lists the values.
 """
 
