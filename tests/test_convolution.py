@@ -50,7 +50,7 @@ def both(x, kernel, weights, padding="SAME", strides=(1, 1)):
             out = function(x, kernel, strides, padding, **NUMBERS)
             return (out * weights[: out.shape[0], : out.shape[1], : out.shape[2]]).sum(), out
 
-        results.append(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, kernel))
+        results.append(jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, kernel))
     return results
 
 
@@ -92,7 +92,7 @@ def test_second_derivatives_are_those_of_lax(channels, size, stride, limits):
         return (gradient**2).sum()
 
     with choosing_by(limits):
-        assert_close(*(jax.grad(penalty)(kernel, function) for function in (convolve, lax.conv_general_dilated)))
+        assert_close(*(jax.jit(jax.grad(penalty), static_argnums=1)(kernel, function) for function in (convolve, lax.conv_general_dilated)))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_folded_upsampling_is_a_convolution_of_the_doubled_map(size, channels):
             out = function(x, kernel, (1, 1), "SAME", **NUMBERS)
             return (out * weights).sum(), out
 
-        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(x, kernel)
 
     (value, gradients), (expected, expected_gradients) = differentiate(convolve_upsampled), differentiate(upsampled_by_lax)
     assert_close(value, expected)
