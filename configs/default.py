@@ -2,7 +2,8 @@
 
     drsn-jax train --config=default --workdir=runs/gopro --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
 
-Expect: an accelerator; 300,000 steps. Nobody has trained it to the end; how it begins is in RESULTS.md, and the shipped models are of small.py and base.py.
+Expect: an accelerator; 300,000 steps. Nobody has trained it to the end; how it begins is in RESULTS.md. The shipped models are of
+small.py and base.py.
 This is the only place where a default lives: every key there is, with what it means. `drsn-jax info --config=NAME` lists the values.
 """
 

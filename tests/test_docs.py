@@ -35,9 +35,17 @@ def test_every_command_is_taken(monkeypatch):
             load_config(arguments.config, arguments.overrides)
 
 
+def headings(page):
+    """What the headings of a page are called in links, as GitHub makes it of them."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_somewhere(page):
-    text = page.read_text()
-    headings = {re.sub(r"[^a-z0-9 -]", "", line.lower()).strip().replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("https:")]
-    assert [link for link in links if not (link[1:] in headings if link[0] == "#" else (page.parent / link).exists())] == []
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if not link.startswith("https:")]
+    for link in links:
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
