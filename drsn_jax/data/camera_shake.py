@@ -70,7 +70,7 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
 
     The arc length over (y, x) is 1, the position 0 in the mean or at the recipe's moment. Roll has a largest magnitude of 1.
     """
-    inertia_key, start_key, jerk_key, when_key, force_key = jax.random.split(key, 5)
+    inertia_key, start_key, jerk_key, when_key, force_key, moment_key = jax.random.split(key, 6)
     inertia = jax.random.uniform(inertia_key, (), minval=recipe.inertia[0], maxval=recipe.inertia[1])
     jerks = 3.0 * jax.random.normal(jerk_key, (points, 3)) * jax.random.bernoulli(when_key, 1.5 / points, (points, 1))
     # Forces of this size keep the mean speed as it begins, however strong the inertia; where it is 1 there are none.
@@ -80,7 +80,7 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
     velocity = jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0) @ forces
     velocity *= jnp.array([recipe.cross, 1.0, 1.0])
     path = jnp.cumsum(velocity, axis=0)
-    path -= path.mean(0) if recipe.moment == "mean" else path[_draw_moment(jax.random.fold_in(key, 1), points)]
+    path -= path.mean(0) if recipe.moment == "mean" else path[_draw_moment(moment_key, points)]
     steps = jnp.sqrt(jnp.square(velocity[1:, :2]).sum(-1) + 1e-12)
     scale = jnp.stack([steps.sum(), steps.sum(), jnp.abs(path[:, 2]).max() + 1e-6])
     return path / scale

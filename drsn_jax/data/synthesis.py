@@ -23,11 +23,12 @@ def synthesise(
 
     `length` of the path, in pixels, is drawn from the recipe where it is not given.
     """
-    kernel_key, saturation_key, noise_key, object_key, jpeg_key = jax.random.split(key, 5)
+    # All at once: fold_in(key, i) is split(key, n)[i], so a number folded into a key that is also split gives one of its parts again.
+    kernel_key, saturation_key, noise_key, object_key, jpeg_key, softness_key = jax.random.split(key, 6)
     margin = recipe.margin
     sharp = photograph.astype(jnp.float32) / 255.0
     if recipe.softness[1]:
-        sharp = jnp.round(soften(jax.random.fold_in(key, 1), sharp**GAMMA, recipe.softness) ** (1 / GAMMA) * 255.0) / 255.0
+        sharp = jnp.round(soften(softness_key, sharp**GAMMA, recipe.softness) ** (1 / GAMMA) * 255.0) / 255.0
     light = sharp**GAMMA
     if recipe.saturation:
         # A white pixel may stand for a lamp: more light than the file could hold. Only there: a bright sky that is not white has all its
@@ -97,11 +98,11 @@ def camera_noise(
 
     Of all draws `noise_share` have noise, and the others none.
     """
-    variance_key, noise_key = jax.random.split(key)
+    variance_key, noise_key, share_key = jax.random.split(key, 3)
     if noise_variance[1]:
         low, high = (math.sqrt(variance) for variance in noise_variance)
         deviation = jax.random.uniform(variance_key, (), minval=low, maxval=high)
         if noise_share < 1:
-            deviation *= jax.random.bernoulli(jax.random.fold_in(variance_key, 1), noise_share)
+            deviation *= jax.random.bernoulli(share_key, noise_share)
         image += deviation * jax.random.normal(noise_key, image.shape)
     return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0) / 255.0
