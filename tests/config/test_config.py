@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_configurations(tmp_path):
     code = "import drsn_jax.config as c; print(c.__file__, *c.config_names(), c.load_config('demo')['data'])"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path / "unpacked", capture_output=True, text=True, check=False,
                           env={"PYTHONPATH": str(tmp_path / "unpacked"), "PATH": ""})  # fmt: skip
-    assert done.stdout.split() == [str(tmp_path / "unpacked" / "drsn_jax" / "config.py"), *SHIPPED, "demo"], done.stderr
+    assert done.stdout.split() == [str(tmp_path / "unpacked" / "drsn_jax" / "config" / "__init__.py"), *SHIPPED, "demo"], done.stderr
 
 
 @pytest.mark.parametrize(
