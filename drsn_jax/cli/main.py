@@ -12,8 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from drsn_jax import __version__
 from drsn_jax.cli import bench, compare, convert, evaluate, export, info, prepare, restore, serve, train
-from drsn_jax.config.values import nearest
-from drsn_jax.system.errors import explain
+from drsn_jax.system.errors import explain, nearest
 
 
 class Verb(NamedTuple):

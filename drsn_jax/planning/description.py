@@ -1,4 +1,4 @@
-"""What `drsn-jax info` prints: versions, devices, configurations, parameters of the networks."""
+"""The text of `drsn-jax info`: versions, devices, configurations, parameters of the networks."""
 
 import importlib.metadata
 import json
@@ -14,7 +14,7 @@ from flax import linen as nn
 from drsn_jax import __version__
 from drsn_jax.config.build import make_critic, make_generator, make_stages
 from drsn_jax.config.files import config_names, load_config, to_plain
-from drsn_jax.ops.costs import count_macs, format_costs, measure_costs
+from drsn_jax.ops.costs import count_module_macs, format_costs, measure_costs
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
@@ -70,8 +70,7 @@ def describe_networks(values: dict[str, Any]) -> dict[str, Any]:
     crop = make_stages(values)[0].crop_size
     networks = make_generator(values), make_critic(values)
     generator, critic = (count_parameters(network, image_size=crop)[0] for network in networks)
-    image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
-    macs = count_macs(networks[0].apply, jax.eval_shape(networks[0].init, jax.random.key(0), image), image)
+    macs = count_module_macs(networks[0], size=(256, 256))
     return {"parameters_critic": critic, "parameters_both": generator + critic, "gmacs_256x256": round(macs / 1e9, 3)}
 
 

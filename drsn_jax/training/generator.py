@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +11,12 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.shrinkage import THRESHOLDS
-from drsn_jax.system.errors import InputError
 from drsn_jax.training import losses
 from drsn_jax.training.losses import Features, Images, Scalar, Scores
+from drsn_jax.training.spec import PyTree, StepSpec
 from drsn_jax.training.state import TrainState
 
-PyTree = Any
 Metrics = dict[str, Scalar]
-FeaturesFn = Callable[[Images], Features]
-
-
-class LossWeights(NamedTuple):
-    """The weight of each term of the generator's loss; a term of weight 0 is not computed. The paper's: 1, 100, 0, 0."""
-
-    adversarial: float = 1.0
-    content: float = 100.0
-    pixel: float = 0.0
-    frequency: float = 0.0
-
-    def check(self) -> None:
-        """Raises InputError for a negative weight, or if nothing is left to learn from."""
-        for name, weight in self._asdict().items():
-            if weight < 0:
-                raise InputError(f"{name}_weight={weight} is negative; use 0 (not computed) or more (--config.{name}_weight=1).")
-        if not any(self):
-            raise InputError("All loss weights are 0: there is nothing to learn; set one, for example --config.pixel_weight=1.")
 
 
 class Forward(NamedTuple):
@@ -64,12 +45,12 @@ def generator_loss(
     restored: Images,
     sharp: Images,
     *,
-    weights: LossWeights,
+    spec: StepSpec,
     score_fn: Callable[[Images], Scores],
-    features_fn: FeaturesFn,
+    features_fn: Callable[[Images], Features],
 ) -> tuple[Scalar, Metrics]:
     """L = sum of weight x term over adversarial, content, pixel and frequency terms (SPEC section 2), and each term unweighted."""
-    terms = {}
+    terms, weights = {}, spec.weights
     if weights.adversarial:
         terms["adversarial"] = losses.adversarial_loss(score_fn(restored))
     if weights.content:
@@ -77,7 +58,7 @@ def generator_loss(
     if weights.pixel:
         terms["pixel"] = losses.pixel_loss(sharp, restored)
     if weights.frequency:
-        terms["frequency"] = losses.frequency_loss(sharp, restored)
+        terms["frequency"] = losses.frequency_loss(sharp, restored, multiply=spec.forms.multiply_fourier)
     total = sum(getattr(weights, name) * term for name, term in terms.items())
     return jnp.asarray(total), {f"generator/{name}": term for name, term in terms.items()}
 
@@ -86,12 +67,12 @@ def differentiate(
     forward_pass: Forward,
     sharp: Images,
     *,
-    weights: LossWeights,
+    spec: StepSpec,
     score_fn: Callable[[Images], Scores],
-    features_fn: FeaturesFn,
+    features_fn: Callable[[Images], Features],
 ) -> tuple[PyTree, PyTree, Metrics]:
     """Differentiates the loss at the restored images and pulls that back to the parameters: (gradients, statistics, metrics)."""
-    loss_fn = partial(generator_loss, sharp=sharp, weights=weights, score_fn=score_fn, features_fn=features_fn)
+    loss_fn = partial(generator_loss, sharp=sharp, spec=spec, score_fn=score_fn, features_fn=features_fn)
     (loss, metrics), image_gradient = jax.value_and_grad(loss_fn, has_aux=True)(forward_pass.restored)
     (grads,) = forward_pass.pullback(image_gradient)
     return grads, forward_pass.stats, metrics | {"generator/loss": loss} | mean_threshold(forward_pass.thresholds)

@@ -1,6 +1,7 @@
 """The convolution that computes its kernel gradient by matrix products: values, first and second derivatives are those of lax."""
 
 from contextlib import contextmanager
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +12,14 @@ from hypothesis import strategies as st
 from jax import lax
 from networks import quick_compiles  # noqa: F401
 
-from drsn_jax.ops import backend, convolution
-from drsn_jax.ops.convolution import convolve, convolve_upsampled, upsample_nearest
+from drsn_jax.ops import convolution
+from drsn_jax.ops.backend import CPU
+from drsn_jax.ops.convolution import upsample_nearest
 
 NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
-@pytest.fixture(autouse=True)
-def _multiplying(monkeypatch):
-    monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: True)
-    monkeypatch.setattr(backend, "fold_upsampling", lambda: True)
+convolve, convolve_upsampled = (partial(function, forms=CPU) for function in (convolution.convolve, convolution.convolve_upsampled))
 
 
 def draw(*shape, seed=0):

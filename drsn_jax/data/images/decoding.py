@@ -1,4 +1,4 @@
-"""From an opened image file to a `Photo`: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
+"""Decoding of an opened image file to a `Photo`: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
 
 from pathlib import Path
 
