@@ -1,4 +1,4 @@
-"""Protocols: the preparation of a test image before it is restored and scored. A figure means nothing without its protocol (SPEC section 3).
+"""Protocols: the preparation of a test image before it is restored and scored. A figure has no meaning without one (SPEC section 3).
 
 The protocol is applied to the blurred and to the sharp image; the noise, after it, to the blurred one alone.
 """
