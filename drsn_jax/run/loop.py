@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from drsn_jax.config.build import make_keys, make_stages, make_training
+from drsn_jax.config.build import count_parts, make_keys, make_stages, make_training
 from drsn_jax.config.files import to_plain
 from drsn_jax.data.synthesis.photos import Sample
 from drsn_jax.evaluation.validation import validate
@@ -97,10 +97,13 @@ def describe_devices() -> str:
 
 
 def count_steps(config: Mapping[str, Any], num_images: int) -> int:
-    """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set."""
+    """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set.
+
+    Fresh batches for the critic count: a step that reads six batches is that much further through a pass.
+    """
     if not config["num_epochs"]:
         return config["num_train_steps"]
-    return steps_for(config["num_epochs"] * num_images, make_stages(config))
+    return steps_for(config["num_epochs"] * num_images, make_stages(config), parts=count_parts(config))
 
 
 def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:

@@ -129,7 +129,9 @@ def test_every_product_is_exact_on_accelerators_too():
     of_bank_fn = resident.make_batch_fn(batch_size=2, crop_size=16, recipe=recipe)
     of_clip_fn = clips.make_clip_batch_fn(batch_size=2, crop_size=16, averaged=(3, 5), noise_variance=(0.0, 0.001))
     for batch_fn, images, at_least in ((of_bank_fn, bank, 10), (of_clip_fn, clip, 1)):
-        products = re.findall(r".*stablehlo\.(?:dot_general|convolution).*", jax.jit(partial(batch_fn, images)).lower(jax.random.key(0)).as_text())
+        products = re.findall(
+            r".*stablehlo\.(?:dot_general|convolution).*", jax.jit(partial(batch_fn, images)).lower(jax.random.key(0)).as_text()
+        )
         assert len(products) >= at_least
         assert not [line for line in products if "precision = [HIGHEST, HIGHEST]" not in line]
 
