@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from drsn_jax.config.build import count_parts, make_keys, make_stages, make_training
+from drsn_jax.config.build import count_parts, make_stages, make_training
 from drsn_jax.config.files import to_plain
 from drsn_jax.data.synthesis.photos import Sample
 from drsn_jax.evaluation.validation import validate
@@ -16,7 +16,7 @@ from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.run.data import Data, open_data
 from drsn_jax.run.feed import Feed, StopSignal
 from drsn_jax.run.log import Log
-from drsn_jax.run.warm_start import start_from
+from drsn_jax.run.resume import resume_or_init
 from drsn_jax.run.workdir import open_workdir
 from drsn_jax.run.writer import Writer, say
 from drsn_jax.system.errors import InputError
@@ -24,9 +24,8 @@ from drsn_jax.system.panels import save_png
 from drsn_jax.system.processes import first_process
 from drsn_jax.training.functional import Training
 from drsn_jax.training.schedule import is_due, steps_for
-from drsn_jax.training.sharding import local_copy, make_mesh, meet, replicate, replicated, with_sharding
+from drsn_jax.training.sharding import local_copy, make_mesh, meet, replicated
 from drsn_jax.training.state import TrainState
-from drsn_jax.weights.shipped import find_model
 from drsn_jax.weights.vgg19_files import describe_vgg19
 
 
@@ -104,27 +103,6 @@ def count_steps(config: Mapping[str, Any], num_images: int) -> int:
     if not config["num_epochs"]:
         return config["num_train_steps"]
     return steps_for(config["num_epochs"] * num_images, make_stages(config), parts=count_parts(config))
-
-
-def resume_or_init(training: Training, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:
-    """The state of the newest readable checkpoint, or a new one, on every device.
-
-    Raises InputError where another process reads another checkpoint.
-    """
-    rng = replicate(make_keys(config["seed"]).state, mesh)
-    abstract_state = jax.eval_shape(training.init, rng)
-    state = checkpoints.restore(with_sharding(abstract_state, replicated(mesh)), say=say)
-    step = None if state is None else int(state.step)
-    if (first := first_process(lambda: step)) != step:
-        raise InputError(f"Process 0 goes on from step {first}, process {jax.process_index()} from {step}; do they share the --workdir?")
-    if state is not None:
-        say(f"Resumed from step {step}.")
-        return state
-    state = jax.jit(training.init, out_shardings=replicated(mesh))(rng)
-    if not config["init_from"]:
-        return state
-    say(f"Begins with the weights of {config['init_from']}.")
-    return start_from(state, find_model(config["init_from"]))
 
 
 class _BrokenOffError(Exception):

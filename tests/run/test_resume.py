@@ -214,8 +214,7 @@ def test_the_same_checkpoint_may_be_damaged_twice(tmp_path):
     for _ in range(2):
         truncate(tmp_path, 6)
         with Checkpoints(tmp_path, config={}) as checkpoints:
-            state = checkpoints.restore(jax.eval_shape(small_state), say=said.append)
-            assert state is not None
+            assert checkpoints.restore(jax.eval_shape(small_state), say=said.append) is not None
             checkpoints.save(6, small_state())
     assert [line.endswith("trying the one before.") for line in said] == [True, False] * 2
     assert {"6", "6.damaged", "6.damaged1"} <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
