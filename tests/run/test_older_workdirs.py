@@ -4,7 +4,6 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -17,7 +16,7 @@ from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.run.resume import draws_changed, resume_or_init
 from drsn_jax.training.sharding import make_mesh
 
-OPTIONS = {"data": "photos", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0, "blur_softness": "0.5,1"}
+OPTIONS = tiny.QUARTER | {"data": "photos", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0, "blur_softness": "0.5,1"}
 OPTIONS |= {"weight_decay": 0.1, "learning_rate": 0.01}
 DRAWN_ANEW = "Step 3 was stored before each random draw had a key of its own: from here on the batches are drawn anew."
 ANEW = "The optimiser of the generator is another than the stored one, so its moments start anew"
@@ -30,16 +29,14 @@ def photos(tmp_path_factory, photograph):
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory, photos):
-    """Workdirs of three steps as they were written before there were versions and groups, by optimiser."""
-    folder = tmp_path_factory.mktemp("older")
-    for optimizer in ("adam", "muon"):
-        options = OPTIONS | {"train_dir": photos, "optimizer": optimizer, "parameter_groups": "by_shape"}
-        tiny.train(folder / optimizer, **options)
-        shutil.rmtree(folder / optimizer / "checkpoints" / "6")
-        shutil.rmtree(folder / optimizer / "checkpoints" / "3" / "versions")
-        for path in (folder / optimizer / "config.json", folder / optimizer / "checkpoints" / "3" / "config" / "metadata"):
-            path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "parameter_groups"}))
-    return folder
+    """A workdir of three steps as it was written before there were versions and groups."""
+    workdir = tmp_path_factory.mktemp("older") / "run"
+    train(workdir, photos, parameter_groups="by_shape")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    shutil.rmtree(workdir / "checkpoints" / "3" / "versions")
+    for path in (workdir / "config.json", workdir / "checkpoints" / "3" / "config" / "metadata"):
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "parameter_groups"}))
+    return workdir
 
 
 def train(workdir, photos, **changes):
@@ -47,7 +44,7 @@ def train(workdir, photos, **changes):
 
 
 def test_the_same_command_goes_on_with_the_optimiser_of_before(older, photos, tmp_path):
-    workdir = shutil.copytree(older / "muon", tmp_path / "run")
+    workdir = shutil.copytree(older, tmp_path / "run")
     said = train(workdir, photos)
     assert "Resumed from step 3." in said
     assert f"parameter_groups stays 'by_shape', as {workdir} began; --config.parameter_groups=by_role changes it." in said
@@ -63,51 +60,55 @@ def test_the_same_command_goes_on_with_the_optimiser_of_before(older, photos, tm
 
 
 def test_another_group_is_a_choice_of_the_command_and_is_said(older, photos, tmp_path):
-    workdir = shutil.copytree(older / "muon", tmp_path / "run")
+    workdir = shutil.copytree(older, tmp_path / "run")
     said = train(workdir, photos, parameter_groups="by_role")
     assert "parameter_groups was 'by_shape' before, 'by_role' now: other parameters decay" in said
     assert [line.partition(";")[0] for line in said.splitlines() if "anew" in line] == [DRAWN_ANEW, ANEW]
     assert sorted(tiny.losses(workdir)) == [1, 2, 3, 4, 5, 6]
-    again = train(workdir, photos, num_train_steps=7)
-    assert "anew" not in again
-    assert "parameter_groups" not in again, "the workdir has the default now"
 
 
-def resume(workdir, **changes):
-    """(the state that a run begins with, its stored one by names) of a changed configuration."""
-    config = json.loads((workdir / "config.json").read_text()) | changes
+def resume(workdir, config):
+    """The state that a run of a configuration begins with."""
     mesh = make_mesh()
-    training = make_training(config, num_train_steps=6)
     with Checkpoints(workdir, config=config) as checkpoints:
-        state = resume_or_init(training, checkpoints, config=ADDED | config, mesh=mesh)
+        state = resume_or_init(make_training(config, num_train_steps=6), checkpoints, config=config, mesh=mesh)
+    assert all(leaf.sharding.is_fully_replicated and len(leaf.sharding.device_set) == mesh.size for leaf in jax.tree.leaves(state))
+    return state
+
+
+def by_name(state):
     leaves = jax.tree_util.tree_leaves_with_path(state.replace(rng=jax.random.key_data(state.rng)))
-    assert all(leaf.sharding.is_fully_replicated and len(leaf.sharding.device_set) == mesh.size for _, leaf in leaves)
-    return state, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def test_networks_mean_and_step_go_on_where_the_moments_do_not(older, capsys):
-    """Muon's groups are other trees; the learning rate is where it was, since it counts updates and not moments."""
-    state, seen = resume(older / "muon", parameter_groups="by_role")
-    assert capsys.readouterr().out.count(ANEW) == 1
-    stored = tiny.read_state(older / "muon", 3)
-    kept = [name for name in stored if "generator_opt_state" not in name]
-    assert all(seen[name].tobytes() == stored[name].tobytes() for name in kept)
-    assert {name.split("[")[0] for name in kept} >= {".step", ".rng", ".generator_params", ".ema_params", ".critic_opt_state"}
-    schedules = [node for node in jax.tree.leaves(state.generator_opt_state, is_leaf=is_schedule) if is_schedule(node)]
-    assert [int(node.count) for node in schedules] == [3]
-    moments = jax.tree.map(lambda node: None if is_schedule(node) else node, state.generator_opt_state, is_leaf=is_schedule)
-    assert all(not np.any(moment) for moment in jax.tree.leaves(optax.tree.get_all_with_path(moments, "mu")) if np.ndim(moment))
-    state.replace(step=state.step + 1)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def is_schedule(node):
     return isinstance(node, optax.ScaleByScheduleState)
 
 
-def test_the_moments_of_adam_go_on_whatever_decays(older, capsys):
-    _, seen = resume(older / "adam", parameter_groups="by_role")
-    assert "anew" not in capsys.readouterr().out.replace(DRAWN_ANEW, "")
-    tiny.assert_same_state(seen, tiny.read_state(older / "adam", 3))
+def test_networks_mean_and_step_go_on_where_the_moments_do_not(older, capsys):
+    """Muon's groups are other trees; the learning rate is where it was, since it counts updates and not moments."""
+    state = resume(older, json.loads((older / "config.json").read_text()) | {"parameter_groups": "by_role"})
+    seen = by_name(state)
+    assert capsys.readouterr().out.count(ANEW) == 1
+    stored = tiny.read_state(older, 3)
+    kept = [name for name in stored if "generator_opt_state" not in name]
+    assert all(seen[name].tobytes() == stored[name].tobytes() for name in kept)
+    assert {name.split("[")[0] for name in kept} >= {".step", ".rng", ".generator_params", ".ema_params", ".critic_opt_state"}
+    schedules = [node for node in jax.tree.leaves(state.generator_opt_state, is_leaf=is_schedule) if is_schedule(node)]
+    assert [int(node.count) for node in schedules] == [3]
+    moments = [moment for name in ("mu", "nu") for _, moment in optax.tree.get_all_with_path(state.generator_opt_state, name)]
+    assert not any(map(np.any, jax.tree.leaves(moments)))
+
+
+def test_the_moments_of_adam_go_on_whatever_decays(older, tmp_path, capsys):
+    config = json.loads((older / "config.json").read_text()) | {"optimizer": "adam", "parameter_groups": "by_shape"}
+    state = make_training(config, num_train_steps=6).init(jax.random.key(1))
+    state = state.replace(step=state.step + 3, generator_opt_state=jax.tree.map(lambda leaf: leaf + 3, state.generator_opt_state))
+    with Checkpoints(tmp_path, config=config) as checkpoints:
+        checkpoints.save(3, state)
+    resumed = resume(tmp_path, config | {"parameter_groups": "by_role"})
+    assert "anew" not in capsys.readouterr().out
+    tiny.assert_same_state(by_name(resumed), by_name(state))
 
 
 @pytest.mark.parametrize(
