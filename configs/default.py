@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
     config.warmup_steps = 2_000
     config.optimizer = "adam"  # of the generator: adam | muon, which makes the steps of kernels orthogonal
     config.adam_form = "optax"  # where Adam adds epsilon: optax | keras; with muon that of the critic alone
+    config.parameter_groups = "by_role"  # weight decay spares biases and scales, Muon stem and head; by_shape, as before: neither does
     config.beta1 = 0.9
     config.critic_beta1 = 0.5
     config.beta2 = 0.999

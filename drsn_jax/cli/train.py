@@ -27,11 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
     # Before TensorFlow is imported, if it is: it greets on stderr otherwise. Images are decoded no slower without oneDNN.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from drsn_jax.config.files import load_config
+    from drsn_jax.config.files import load_config, overridden_keys
     from drsn_jax.run.loop import train_and_evaluate
+    from drsn_jax.run.workdir import keep_stored
     from drsn_jax.system.processes import joined
 
     config = load_config(arguments.config, arguments.overrides)
     with joined(coordinator=arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id):
+        config = keep_stored(config, arguments.workdir, given=overridden_keys(arguments.overrides))
         train_and_evaluate(config, arguments.workdir, minutes=arguments.minutes)
     return 0

@@ -186,7 +186,7 @@ def _make_optimizers(
     generator_tx = adam(
         learning_rate_fn=learning_rate_fn,
         beta1=config["beta1"],
-        **{key: config[key] for key in ("optimizer", "weight_decay", "clip_norm")},
+        **{key: config[key] for key in ("optimizer", "weight_decay", "clip_norm", "parameter_groups")},
     )
     critic_rate_fn = schedule_per_critic_update(rates(learning_rate=config["critic_learning_rate"]), updates)
     return generator_tx, adam(learning_rate_fn=critic_rate_fn, beta1=config["critic_beta1"]), learning_rate_fn

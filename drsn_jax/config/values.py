@@ -34,6 +34,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "schedule": _choices(make_learning_rate, "schedule"),
     "optimizer": _choices(make_optimizer, "optimizer"),
     "adam_form": _choices(make_optimizer, "adam_form"),
+    "parameter_groups": _choices(make_optimizer, "parameter_groups"),
     "blur_moment": _choices(BlurRecipe, "moment"),
     "frame": FRAMES,
     # Declared here: what they choose between is the configuration's.
@@ -63,7 +64,7 @@ ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
 ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
-ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean"}
+ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean", "parameter_groups": "by_shape"}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 

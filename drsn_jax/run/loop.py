@@ -6,25 +6,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import PRNGKeyArray
 
-from drsn_jax.config.build import make_keys, make_parts, make_stages, make_step_spec
+from drsn_jax.config.build import count_parts, make_parts, make_stages, make_step_spec
 from drsn_jax.config.files import to_plain
 from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.run.data import open_data
 from drsn_jax.run.evaluation import make_evaluate_fn
 from drsn_jax.run.feed import Feed, StopSignal, warm_up_collectives
 from drsn_jax.run.log import Log
-from drsn_jax.run.warm_start import start_from
+from drsn_jax.run.resume import resume_or_init
 from drsn_jax.run.workdir import open_workdir
 from drsn_jax.run.writer import Writer, say
 from drsn_jax.system.errors import InputError
-from drsn_jax.system.processes import first_process
 from drsn_jax.training.schedule import is_due, steps_for
-from drsn_jax.training.sharding import make_mesh, replicate, replicated, with_sharding
+from drsn_jax.training.sharding import make_mesh, replicate, replicated
 from drsn_jax.training.state import TrainState, init_state
 from drsn_jax.training.step import make_train_step
-from drsn_jax.weights.shipped import find_model
 from drsn_jax.weights.vgg19 import load_frozen
 from drsn_jax.weights.vgg19_files import describe_vgg19
 
@@ -123,30 +120,10 @@ def describe_devices() -> str:
 
 
 def count_steps(config: Mapping[str, Any], num_images: int) -> int:
-    """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set."""
+    """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set.
+
+    Fresh batches for the critic count: a step that reads six batches is that much further through a pass.
+    """
     if not config["num_epochs"]:
         return config["num_train_steps"]
-    return steps_for(config["num_epochs"] * num_images, make_stages(config))
-
-
-def resume_or_init(
-    init: Callable[[PRNGKeyArray], TrainState], checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh
-) -> TrainState:
-    """The state of the newest readable checkpoint, or a new one, on every device.
-
-    Raises InputError where another process reads another checkpoint.
-    """
-    rng = replicate(make_keys(config["seed"]).state, mesh)
-    abstract_state = jax.eval_shape(init, rng)
-    state = checkpoints.restore(with_sharding(abstract_state, replicated(mesh)), say=say)
-    step = None if state is None else int(state.step)
-    if (first := first_process(lambda: step)) != step:
-        raise InputError(f"Process 0 goes on from step {first}, process {jax.process_index()} from {step}; do they share the --workdir?")
-    if state is not None:
-        say(f"Resumed from step {step}.")
-        return state
-    state = jax.jit(init, out_shardings=replicated(mesh))(rng)
-    if not config["init_from"]:
-        return state
-    say(f"Begins with the weights of {config['init_from']}.")
-    return start_from(state, find_model(config["init_from"]))
+    return steps_for(config["num_epochs"] * num_images, make_stages(config), parts=count_parts(config))

@@ -65,13 +65,14 @@ def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: in
             yield stage, first, end
 
 
-def steps_for(images: int, stages: Sequence[Stage]) -> int:
-    """How many steps read so many images, each step a batch of its stage."""
+def steps_for(images: int, stages: Sequence[Stage], *, parts: int = 1) -> int:
+    """How many steps read so many images, each step so many batches (`parts`) of its stage."""
     steps = 0
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
-        needed = -(-images // stage.batch_size)
+        each = stage.batch_size * parts
+        needed = -(-images // each)
         if following is None or needed <= following.first_step - stage.first_step:
             return steps + needed
         span = following.first_step - stage.first_step
-        steps, images = steps + span, images - span * stage.batch_size
+        steps, images = steps + span, images - span * each
     return steps

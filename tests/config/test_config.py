@@ -177,6 +177,8 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
     assert "adam_form does nothing with optimizer=muon" in refused("small", "adam_form=keras")
+    assert "parameter_groups does nothing with optimizer=adam and weight_decay=0" in refused("demo", "parameter_groups=by_shape")
+    assert load_config("small", ["--config.parameter_groups=by_shape"])["parameter_groups"] == "by_shape", "Muon without decay"
     assert "middle_blocks does nothing with trunk=quarter" in refused("paper", "middle_blocks=2")
     assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
     assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
@@ -252,7 +254,8 @@ def test_every_key_is_used():
     skipped = {package / "config" / "files.py", package / "config" / "values.py"}
     sources = {path: path.read_text() for path in package.rglob("*.py") if path not in skipped}
     workdir = package / "run" / "workdir.py"
-    sources[workdir] = re.sub(r"FREE_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
+    sources[workdir] = re.sub(r"(FREE|KEPT)_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
+    assert "frames_dir" not in re.sub(r"CONSEQUENCES = \{[^}]*\}", "", sources[workdir]), "they are found"
     text = "\n".join(sources.values())
     read = set(re.findall(r'"([a-z0-9_]+)"', text))
     read |= {f"{name}_weight" for name in ("adversarial", "content", "pixel", "frequency")}  # read by LossWeights._fields

@@ -90,8 +90,8 @@ def run(workdir, **changes):
 def stored_sum(workdir, step):
     with Checkpoints(workdir, config={}) as checkpoints:
         assert checkpoints.steps()[-1] == step
-        state = checkpoints.restore(jax.eval_shape(make_state), say=print)
-    return float(state.generator_params["sum"])
+        found = checkpoints.restore(jax.eval_shape(make_state), say=print)
+    return float(found.state.generator_params["sum"])
 
 
 def assert_strict_json(workdir):
@@ -204,9 +204,9 @@ def assert_still_whole(folder, steps):
     """The checkpoints before are there, are read, and can be gone on from."""
     assert tiny.steps_on_disk(folder) == steps
     with Checkpoints(folder, config={}) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(lambda: large_state(0)), say=print)
-        assert state is not None
-        assert int(state.step) == steps[-1]
+        found = checkpoints.restore(jax.eval_shape(lambda: large_state(0)), say=print)
+        assert found is not None
+        assert int(found.state.step) == steps[-1]
         checkpoints.save(9, large_state(9))
     assert tiny.steps_on_disk(folder) == [*steps, 9]
 

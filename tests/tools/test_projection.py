@@ -200,8 +200,8 @@ def test_rows_are_the_recipe_where_it_divides_and_its_batch_on_every_device():
 
 
 def test_steps_of_recipes():
-    assert report.count_steps(load_config("best")) == 300_000
-    assert report.count_steps(load_config("paper")) == 300 * 2103
+    assert report.count_steps(load_config("best"), report.PAIRS) == 300_000
+    assert report.count_steps(load_config("paper"), report.PAIRS) == 300 * 2103
 
 
 def test_from_the_command_line(monkeypatch, capsys):

@@ -123,3 +123,11 @@ def test_steps_for_so_many_images_walk_the_stages(images, expected):
     assert steps == expected
     read = sum((end - first) * stage.batch_size for stage, first, end in stage_spans(stages, start_step=0, num_train_steps=steps))
     assert images <= read < images + 32
+
+
+@given(st.integers(1, 3000), st.integers(1, 7))
+def test_steps_that_read_several_batches_are_fewer(images, parts):
+    steps = steps_for(images, STAGES, parts=parts)
+    spans = stage_spans(STAGES, start_step=0, num_train_steps=steps)
+    read = [stage.batch_size * parts for stage, first, end in spans for _ in range(first, end)]
+    assert sum(read[:-1]) < images <= sum(read)

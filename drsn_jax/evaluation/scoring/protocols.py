@@ -44,8 +44,10 @@ def describe_protocol(protocol: str, *, noise_variance: float = 0.0) -> str:
     check_protocol(protocol, noise_variance=noise_variance)
     noise = "no noise added"
     if noise_variance:
-        noise = f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn by"
-        " numpy.random.default_rng(place of the file in the sorted order, from 0).normal, then clipped and rounded to 8 bits"
+        noise = (
+            f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn by"
+            " numpy.random.default_rng(place of the file in the sorted order, from 0).normal, then clipped and rounded to 8 bits"
+        )
     return f"{_IN_WORDS[protocol]}; {noise}"
 
 
