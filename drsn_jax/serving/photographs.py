@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 
 from drsn_jax.data.images.photo import quoted
+from drsn_jax.data.images.reader import read_photo
 from drsn_jax.restoration.core.restorer import RestoreFn, make_restore_fn
-from drsn_jax.restoration.files.images import read_photo, write_photo
+from drsn_jax.restoration.files.images import write_photo
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.model import Model
 
