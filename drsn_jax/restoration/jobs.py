@@ -61,7 +61,7 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
             _add_folder(plan, path, output=output or _folder_beside(path), suffix=suffix)
         else:
             _add(plan, path, _named(output / path.name, suffix) if output else _file_beside(path, suffix))
-    plan.jobs = _refuse_collisions(plan.jobs)
+    plan.jobs = _refuse_collisions(_rename_phones(plan.jobs))
     return plan
 
 
@@ -110,7 +110,8 @@ def _folder_beside(path: Path) -> Path:
 
 def _find_results(files: Collection[str], folders: Collection[str]) -> set[str]:
     """Those of the names of one folder that a run made of others of them."""
-    stems = {Path(file).stem for file in files if Path(file).suffix.lower() in _KNOWN}
+    images = {file for file in files if Path(file).suffix.lower() in _KNOWN}
+    stems = images | {Path(file).stem for file in images}
     panels = {file for file in files if file.endswith(PANEL) and file.removesuffix(PANEL) in files}
     restored = {file for file in files if (stem := Path(file).stem).endswith(RESTORED) and stem.removesuffix(RESTORED) in stems}
     return panels | restored | {folder for folder in folders if folder.endswith(RESTORED) and folder.removesuffix(RESTORED) in folders}
@@ -152,6 +153,21 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
         )
     plan.ignored += ignored
     plan.jobs += [(image, _named(output / image.relative_to(folder), suffix)) for image in images]
+
+
+def _rename_phones(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """The jobs; where a.heic and a.jpg lie side by side, as phones leave them, the first becomes a.heic.jpg."""
+    sources: dict[Path, set[Path]] = {}
+    for source, target in jobs:
+        sources.setdefault(target, set()).add(source)
+    shared = {target for target, of in sources.items() if len(of) > 1}
+
+    def rename(source: Path, target: Path) -> Path:
+        if target not in shared or SUFFIXES.get(source.suffix.lower()) not in PHONE_FORMATS:
+            return target
+        return target.with_name(source.name + target.name.removeprefix(source.stem))
+
+    return [(source, rename(source, target)) for source, target in jobs]
 
 
 def _refuse_collisions(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

@@ -67,8 +67,9 @@ def unwritable(path: Path, error: Exception) -> InputError:
     """What is said where `path` could not be written."""
     if isinstance(error, FileExistsError):
         return _exists(path)
+    message = f"{quoted(path)} cannot be written ({reason(error)})"
     advice = "nothing was left behind; free some space or choose another folder (--output)"
-    return InputError(f"{quoted(path)} cannot be written ({reason(error)}); {advice}.")
+    return InputError(f"{message}; {advice}.", plain=f"{message}.")
 
 
 def _exists(path: Path) -> InputError:
