@@ -98,9 +98,9 @@ def _write_compact(arguments: argparse.Namespace) -> int:
 
 def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
     """Noise and, where there is one, a photograph: the user's, else one that scikit-image carries."""
+    from drsn_jax.data.images.reader import read_photo
     from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, read_demo_photos
     from drsn_jax.interop.export import SMALLEST, fit_photo, random_images
-    from drsn_jax.restoration.files.images import read_photo
 
     images = {"noise": random_images((1, *(size or (SMALLEST * stride, (SMALLEST + 1) * stride))))}
     if photo is not None:

@@ -7,6 +7,7 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -47,6 +48,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (default: the process's) and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Pillow's are of damage that does not cost the picture; what does is an error, and said by the name of the file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     parser = _make_parser()
     arguments, rest = parser.parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]

@@ -21,7 +21,15 @@ class _OneLine:
 
 
 class InputError(_OneLine, ValueError):
-    """A mistake in what the user gave: the message names what was given, what is allowed and what to do."""
+    """A mistake in what the user gave: the message names what was given, what is allowed and what to do.
+
+    `plain` says it to people who have no command line, as those of a web page, where the message speaks of its options.
+    """
+
+    def __init__(self, message: str = "", *, plain: str | None = None):
+        """Says `message`; `plain` is the same where nothing else is given."""
+        super().__init__(message)
+        self.plain = plain or message
 
 
 class BadImageError(InputError):

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
+from drsn_jax.data.images.opening import check_source
 from drsn_jax.data.images.photo import quoted
 from drsn_jax.restoration.core.restorer import RestoreFn
-from drsn_jax.restoration.files.images import appearing, check_source, check_target, unwritable
+from drsn_jax.restoration.files.images import appearing, check_target, unwritable
 from drsn_jax.restoration.video.coding import Coding, choose_coding, decode_frame
 from drsn_jax.restoration.video.flicker import Flicker, FlickerMeter
 from drsn_jax.restoration.video.writer import VideoWriter, open_writer
