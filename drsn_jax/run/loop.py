@@ -31,14 +31,20 @@ from drsn_jax.weights.vgg19_files import describe_vgg19
 
 
 def train_and_evaluate(
-    config: Mapping[str, Any], workdir: Path, *, minutes: float | None = None, on_panels: Callable[[Path], object] | None = None
+    config: Mapping[str, Any],
+    workdir: Path,
+    *,
+    minutes: float | None = None,
+    on_panels: Callable[[Path], object] | None = None,
+    command: str = "",
 ) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
     Writes metrics.jsonl, checkpoints/, samples/ and config.json there; `on_panels` is given the path of each picture in samples/ when it
-    is there. On SIGTERM, and after `minutes`, it saves, breaking an evaluation off, and returns early. Raises InputError for what the user
-    can mend (data, folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or
-    gradient stops being finite.
+    is there. On SIGTERM, and after `minutes`, it saves, breaking an evaluation off, and returns early; on Ctrl-C it saves likewise and
+    raises KeyboardInterrupt. `command` is what goes on with the run, for the message. Raises InputError for what the user can mend (data,
+    folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
+    being finite.
     """
     mesh = make_mesh()
     meet(mesh)
@@ -85,8 +91,10 @@ def train_and_evaluate(
     say(
         f"Done: {done} steps, in {workdir}"
         if done >= total
-        else f"Stopped {stop.reason} at step {done}, saved; run the same command to go on."
+        else f"Stopped {stop.reason} at step {done}, saved; run the same command to go on{f': {command}' if command else '.'}"
     )
+    if stop.interrupted:
+        raise KeyboardInterrupt
     return state
 
 
