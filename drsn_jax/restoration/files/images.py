@@ -1,6 +1,7 @@
 """Reading people's image files and writing the restored ones: all of a file or nothing, and one clear line when it cannot be."""
 
 import contextlib
+import errno
 import os
 import secrets
 import warnings
@@ -102,8 +103,9 @@ def unwritable(path: Path, error: Exception) -> InputError:
     """What is said where `path` could not be written."""
     if isinstance(error, FileExistsError):
         return _exists(path)
-    advice = "nothing was left behind; free some space or choose another folder (--output)"
-    return InputError(f"{quoted(path)} cannot be written ({reason(error)}); {advice}.")
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space or choose another folder" if full else "choose another place or format"
+    return InputError(f"{quoted(path)} cannot be written ({reason(error)}); nothing was left behind; {advice} (--output).")
 
 
 def check_source(path: Path, *, kind: str = "an image") -> None:
