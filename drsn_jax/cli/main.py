@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 from drsn_jax import __version__
 from drsn_jax.cli import bench, compare, convert, evaluate, export, info, prepare, restore, serve, train
 from drsn_jax.system.errors import explain, nearest
+from drsn_jax.system.interrupts import EXIT_CODE, leave, twice_leaves
 
 
 class Verb(NamedTuple):
@@ -43,6 +44,18 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(_fail(f"{message}; see `{self.prog} --help`", code=2))
+
+
+def run_process() -> NoReturn:
+    """Runs the command line of this process, and ends it."""
+    try:
+        with twice_leaves():
+            code = main()
+    except KeyboardInterrupt:  # before the verb began
+        code = _fail("interrupted", code=EXIT_CODE)
+    if code == EXIT_CODE:
+        leave(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

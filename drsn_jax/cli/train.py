@@ -35,5 +35,5 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     with joined(coordinator=arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id):
         config = keep_stored(config, arguments.workdir, given=overridden_keys(arguments.overrides))
-        train_and_evaluate(config, arguments.workdir, minutes=arguments.minutes)
+        train_and_evaluate(config, arguments.workdir, minutes=arguments.minutes, command=arguments.command)
     return 0

@@ -39,14 +39,20 @@ class Run(NamedTuple):
 
 
 def train_and_evaluate(
-    config: Mapping[str, Any], workdir: Path, *, minutes: float | None = None, on_panels: Callable[[Path], object] | None = None
+    config: Mapping[str, Any],
+    workdir: Path,
+    *,
+    minutes: float | None = None,
+    on_panels: Callable[[Path], object] | None = None,
+    command: str = "",
 ) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
 
     Writes metrics.jsonl, checkpoints/, samples/ and config.json there; `on_panels` is given the path of each picture in samples/ when it
-    is there. On SIGTERM, and after `minutes`, it saves, breaking an evaluation off, and returns early. Raises InputError for what the user
-    can mend (data, folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or
-    gradient stops being finite.
+    is there. On SIGTERM, and after `minutes`, it saves, breaking an evaluation off, and returns early; on Ctrl-C it saves likewise and
+    raises KeyboardInterrupt. `command` is what goes on with the run, for the message. Raises InputError for what the user can mend (data,
+    folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
+    being finite.
     """
     mesh = make_mesh()
     warm_up_collectives(mesh)
@@ -80,7 +86,9 @@ def train_and_evaluate(
                 if finish_step(run, state, step):
                     break
             checkpoints.wait()
-    _say_end(int(state.step), run)
+    _say_end(int(state.step), run, command=command)
+    if stop.interrupted:
+        raise KeyboardInterrupt
     return state
 
 
@@ -106,11 +114,11 @@ def finish_step(run: Run, state: TrainState, step: int) -> bool:
     return stopping
 
 
-def _say_end(step: int, run: Run) -> None:
+def _say_end(step: int, run: Run, *, command: str) -> None:
     if step >= run.total:
         say(f"Done: {step} steps, in {run.workdir}")
     else:
-        say(f"Stopped {run.stop.reason} at step {step}, saved; run the same command to go on.")
+        say(f"Stopped {run.stop.reason} at step {step}, saved; run the same command to go on{f': {command}' if command else '.'}")
 
 
 def describe_devices() -> str:

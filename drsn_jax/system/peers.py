@@ -6,12 +6,13 @@ a computation and would wait on, then end at once with a message that names it. 
 
 import contextlib
 import json
-import os
 import secrets
 import socket
 import sys
 import threading
 from collections.abc import Mapping
+
+from drsn_jax.system.interrupts import leave
 
 WAIT_SECONDS = 120  # for a connection to come about: all processes are up by then
 LEAVE_SECONDS = 10  # that process 0 gives the others to end before it, with which JAX would abort them
@@ -59,8 +60,7 @@ class Lifeline:
             sys.stderr.flush()
             if self._process == 0:
                 self._tell(message, code)
-            sys.stdout.flush()
-            os._exit(code)  # the main thread may be inside a computation that never ends
+            leave(code)  # the main thread may be inside a computation that never ends
 
     def _tell(self, message: str, code: int) -> None:
         for line in self._lines.values():

@@ -16,6 +16,7 @@ import jax
 from jax._src.distributed import global_state  # no public name gives the coordinator's store of keys; Orbax takes it from here too
 
 from drsn_jax.system.errors import InputError, explain, first_line
+from drsn_jax.system.interrupts import leave
 from drsn_jax.system.peers import Lifeline, accept_others, check_port, connect_to_first, listen_for_others
 
 T = TypeVar("T")
@@ -178,11 +179,9 @@ def _end(error: BaseException, lifeline: Lifeline) -> NoReturn:
         message, code = explained
         here = f"drsn-jax: {message}\n"
     lifeline.fail(message, code=code, here=here)
-    sys.stdout.flush()
-    os._exit(code)
+    leave(code)
 
 
 def _leave(message: str) -> NoReturn:
     sys.stderr.write(f"drsn-jax: {message}\n")
-    sys.stderr.flush()
-    os._exit(1)
+    leave(1)

@@ -10,7 +10,6 @@ import tiny
 
 from drsn_jax import __version__
 from drsn_jax.cli.main import VERBS, main
-from drsn_jax.cli.main import main as cli
 from drsn_jax.system.errors import InputError, TrainingDivergedError
 
 SCRIPT = Path(sys.executable).parent / "drsn-jax"
@@ -29,7 +28,7 @@ def verb(monkeypatch):
     """Replaces what `restore` does."""
 
     def replace(function):
-        monkeypatch.setitem(cli.VERBS, "restore", VERBS["restore"]._replace(run=function))
+        monkeypatch.setitem(VERBS, "restore", VERBS["restore"]._replace(run=function))
         return ("restore", "--model=m", "in.png", "--output=out")
 
     return replace
@@ -139,7 +138,7 @@ def test_our_own_failures_are_not_hidden(error, verb):
 def test_our_own_failure_keeps_its_traceback_and_code_1():
     code = """
 import sys
-from drsn_jax import cli
+from drsn_jax.cli import main as cli
 cli.VERBS["restore"] = cli.VERBS["restore"]._replace(run=lambda arguments: 1 / 0)
 sys.exit(cli.main(["restore", "--model=m", "a", "--output=o"]))
 """
