@@ -74,10 +74,10 @@ def _prepare(arguments: argparse.Namespace) -> Any:
 
     compared, zoom_box = _parse_compared(arguments.compare), _parse_box(arguments.zoom_box)
     model = load_model(arguments.model)
-    check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
+    tiles = {"tile": model.fit_tile(arguments.tile), "overlap": arguments.overlap}
+    check_tile(stride=model.stride, **tiles)
     benchmark = _open_benchmark(arguments, trained_on=model.config["blur_folder"])
     inspect_fn, detector = make_inspect_fn(arguments.detector)
-    tiles = {"tile": arguments.tile, "overlap": arguments.overlap}
     restore_fn = partial(restore_uint8, predict_fn=model.predict_fn, stride=model.stride, **tiles)
     options = {"overwrite": arguments.overwrite, "command": arguments.command, "notes": benchmark.notes, "zoom_box": zoom_box}
     options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
     with open_socket(arguments.host, arguments.port) as listener:
         model = load_model(arguments.model, device=find_device(arguments.device))
-        check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
+        check_tile(stride=model.stride, tile=model.fit_tile(arguments.tile), overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
         local = is_loopback(listener)
         hosts = tuple(dict.fromkeys((arguments.host, "localhost", "127.0.0.1", "[::1]"))) if local else ("*",)

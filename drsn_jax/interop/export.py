@@ -83,6 +83,13 @@ def check_platforms(platforms: Sequence[str]) -> None:
         )
 
 
+def check_size(size: tuple[int, int], *, stride: int) -> None:
+    """Raises InputError for a height and width in pixels that a program of one size cannot have."""
+    smallest = SMALLEST * stride
+    if any(side % stride or side < smallest for side in size):
+        raise InputError(f"--size={size[0]}x{size[1]} does not fit: use multiples of {stride} from {smallest} up (--size=256x256).")
+
+
 def load_exported_fn(content: bytes) -> Callable[[Images], Images]:
     """What a file of `export_stablehlo` computes here. Raises InputError where it was not exported for the platform here."""
     apply_fn, variables, _ = read_exported(io.BytesIO(content))

@@ -161,7 +161,7 @@ def test_mistakes_on_the_command_line(model, tmp_path):
     output = tmp_path / "model.stablehlo"
     refuses(r"--platforms=cpu,gpu: name one or more of cpu, cuda", f"--model={model}", f"--output={output}", "--platforms=cpu,gpu")
     refuses(r"each once", f"--model={model}", f"--output={output}", "--platforms=cpu,cpu")
-    refuses(r"--size applies to tflite alone", f"--model={model}", f"--output={output}", "--size=64x64")
+    refuses(r"--size applies to tflite and onnx alone", f"--model={model}", f"--output={output}", "--size=64x64")
     refuses(r"does not apply to tflite", f"--model={model}", f"--output={output}", "--format=tflite", "--platforms=cpu")
     refuses(r"--size=64 is no size", f"--model={model}", f"--output={output}", "--format=tflite", "--size=64")
     refuses(r"There is no", f"--model={tmp_path / 'none'}", f"--output={output}")
