@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (default: the process's) and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _make_parser()
+    parser = make_parser()
     arguments, rest = parser.parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]
     if overrides and "config" not in arguments:
@@ -77,7 +77,8 @@ def _fail(message: str, *, code: int) -> int:
     return code
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, one subparser a verb."""
     parser = _Parser(prog="drsn-jax", description="Blind motion deblurring in JAX.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"drsn-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -1,4 +1,4 @@
-"""Every choice that differs by back end, in one place: measured on CPU (README.md, section Speed), unmeasured elsewhere."""
+"""Every choice that differs by back end, in one place: measured on CPU (docs/explanation/numerics.md), unmeasured elsewhere."""
 
 import contextlib
 import contextvars
