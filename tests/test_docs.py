@@ -106,7 +106,7 @@ def test_the_pages_that_are_made_from_the_code():
     assert (critic_batches.section, critic_batches.default) == ("Critic updates", '"same"')
     assert f'<span id="critic_batches"></span>`critic_batches` | `"same"` | {critic_batches.comment}' in configuration
     assert {f"reference/commands/{name}.md" for name in VERBS} <= set(GENERATED)
-    assert "`--strength S` | from 0" in GENERATED["reference/commands/restore.md"]
+    assert "`--strength S` | share of the change" in GENERATED["reference/commands/restore.md"]
     assert "## prepare gopro" in GENERATED["reference/commands/prepare.md"]
     nav = (ROOT / "mkdocs.yml").read_text()
     assert [page for page in GENERATED if f"- {page}\n" not in nav] == []
