@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from drsn_jax import __version__
-from drsn_jax.cli import bench, compare, convert, evaluate, export, info, prepare, restore, serve, train
+from drsn_jax.cli import bench, compare, convert, evaluate, export, info, plot, prepare, restore, serve, train
 from drsn_jax.config.values import nearest
 from drsn_jax.system.errors import explain
 
@@ -49,6 +49,12 @@ VERBS = {
             "drsn-jax evaluate --model=small --blurred=DIR --sharp=DIR2 --output=report",
             "drsn-jax evaluate --model=runs/gopro --data=gopro:test --noise-sweep --output=report",
         ),
+    ),
+    "plot": Verb(
+        "draw a training's curves, or the thresholds over an image",
+        plot.declare,
+        plot.run,
+        ("drsn-jax plot runs/demo", "drsn-jax plot small --image=photo.jpg --output=thresholds.svg"),
     ),
     "compare": Verb(
         "tell which differences between two evaluations are more than chance",

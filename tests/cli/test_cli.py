@@ -11,7 +11,6 @@ import tiny
 
 from drsn_jax import __version__
 from drsn_jax.cli.main import VERBS, main
-from drsn_jax.cli.main import main as cli
 from drsn_jax.system.errors import InputError, TrainingDivergedError
 
 SCRIPT = Path(sys.executable).parent / "drsn-jax"
@@ -30,7 +29,7 @@ def verb(monkeypatch):
     """Replaces what `restore` does."""
 
     def replace(function):
-        monkeypatch.setitem(cli.VERBS, "restore", VERBS["restore"]._replace(run=function))
+        monkeypatch.setitem(VERBS, "restore", VERBS["restore"]._replace(run=function))
         return ("restore", "--model=m", "in.png", "--output=out")
 
     return replace
@@ -44,7 +43,7 @@ def raising(error):
 
 
 def test_verbs_and_their_help(capsys):
-    assert list(VERBS) == ["prepare", "train", "evaluate", "compare", "convert", "export", "restore", "serve", "bench", "info"]
+    assert list(VERBS) == ["prepare", "train", "evaluate", "plot", "compare", "convert", "export", "restore", "serve", "bench", "info"]
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name, entry in VERBS.items():
@@ -90,7 +89,7 @@ def test_version(capsys):
     ("arguments", "words"),
     [
         ([], ["VERB", "drsn-jax --help"]),
-        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
+        (["trian"], ["'trian'", ", ".join(map(repr, VERBS))]),
         (["train"], ["--config, --workdir", "drsn-jax train --help"]),
         (["train", "--config=demo"], ["--workdir"]),
         (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?", "drsn-jax info --help"]),
@@ -150,7 +149,7 @@ def test_our_own_failures_are_not_hidden(error, verb):
 def test_our_own_failure_keeps_its_traceback_and_code_1():
     code = """
 import sys
-from drsn_jax import cli
+from drsn_jax.cli import main as cli
 cli.VERBS["restore"] = cli.VERBS["restore"]._replace(run=lambda arguments: 1 / 0)
 sys.exit(cli.main(["restore", "--model=m", "a", "--output=o"]))
 """
