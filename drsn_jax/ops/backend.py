@@ -1,7 +1,7 @@
 """Forms: the ways in which an operation can be written. Values are equal to rounding; speed and memory differ by platform.
 
-Measured on CPU (README.md, section Speed), unmeasured elsewhere. A network and a step hold their forms as a static field, so what is traced
-depends on its arguments alone.
+Measured on CPU (docs/explanation/numerics.md), unmeasured elsewhere. A network and a step hold their forms as a static field, so that
+tracing depends on arguments alone.
 """
 
 import dataclasses

@@ -15,6 +15,7 @@ from drsn_jax import __version__
 from drsn_jax.config.build import make_critic, make_generator, make_stages
 from drsn_jax.config.files import config_names, load_config, to_plain
 from drsn_jax.ops.costs import count_module_macs, format_costs, measure_costs
+from drsn_jax.planning.environment import read_environment
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
@@ -30,18 +31,37 @@ def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs
 
     Raises InputError for unknown ones.
     """
-    if model is not None and overrides:
-        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
-    if model is None:
-        name, values = f"configuration {config}", to_plain(load_config(config, overrides))
-    else:
-        saved = read_saved(model, ())
-        name, values = f"model {saved.path}", saved.config
+    name, values = _read_values(config, overrides, model)
     lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py"]
     lines += [f"Models inside the package: {', '.join(SHIPPED)}", "", f"The {name}:"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in values.items()]
     lines += ["", _describe_parameters(values), ""]
     return "\n".join([*lines, *([_describe_costs(values), ""] if costs else [])])
+
+
+def describe_as_json(*, config: str, overrides: Sequence[str], model: Path | None) -> dict[str, Any]:
+    """The same as values: environment, configurations, models, keys, and parameters (trainable, with moving statistics)."""
+    name, values = _read_values(config, overrides, model)
+    size = make_stages(values)[0].crop_size
+    networks = {"generator": make_generator(values), "critic": make_critic(values)}
+    return {
+        "environment": read_environment(),
+        "configurations": config_names(),
+        "models": list(SHIPPED),
+        "name": name,
+        "config": values,
+        "parameters": {name: count_parameters(module, image_size=size) for name, module in networks.items()},
+    }
+
+
+def _read_values(config: str, overrides: Sequence[str], model: Path | None) -> tuple[str, dict[str, Any]]:
+    """The name and the values of a configuration, or of the one stored with a model."""
+    if model is None:
+        return f"configuration {config}", to_plain(load_config(config, overrides))
+    if overrides:
+        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
+    saved = read_saved(model, ())
+    return f"model {saved.path}", saved.config
 
 
 def _describe_installation() -> str:

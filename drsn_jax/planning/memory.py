@@ -1,4 +1,4 @@
-"""The memory of a training step, from compiling it for the back end at hand without running it; and the table of the README."""
+"""Memory of a training step, found by compiling it for the back end at hand without running it, and as a table."""
 
 import re
 from collections.abc import Callable, Mapping

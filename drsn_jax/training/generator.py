@@ -75,7 +75,7 @@ def differentiate(
     loss_fn = partial(generator_loss, sharp=sharp, spec=spec, score_fn=score_fn, features_fn=features_fn)
     (loss, metrics), image_gradient = jax.value_and_grad(loss_fn, has_aux=True)(forward_pass.restored)
     (grads,) = forward_pass.pullback(image_gradient)
-    return grads, forward_pass.stats, metrics | {"generator/loss": loss} | mean_threshold(forward_pass.thresholds)
+    return grads, forward_pass.stats, metrics | {"generator/loss": loss} | mean_thresholds(forward_pass.thresholds)
 
 
 def update_generator(
@@ -100,12 +100,16 @@ def restore_for_critic(
     return generator.apply(variables, blurred, train=True, rngs={"dropout": key}, mutable=["batch_stats"])[0]
 
 
-def mean_threshold(thresholds: PyTree) -> Metrics:
-    """The mean of all thresholds of all blocks, as a metric; empty without shrinkage."""
-    leaves = jax.tree.leaves(thresholds)
+def mean_thresholds(thresholds: PyTree) -> Metrics:
+    """The mean of all thresholds, and that of each block, as metrics; empty without shrinkage."""
+    blocks = {name: jax.tree.leaves(tree) for name, tree in thresholds.items()}
+    if not blocks:
+        return {}
     # Of sums, not of one long array: every device would be sent the thresholds of all images for that.
-    sums = [leaf.sum() for leaf in leaves]
-    return {"generator/threshold": jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)} if leaves else {}
+    sums = {name: jnp.stack([leaf.sum() for leaf in leaves]).sum() for name, leaves in blocks.items()}
+    sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in blocks.items()}
+    means = {f"generator/threshold/{name}": sums[name] / sizes[name] for name in blocks}
+    return means | {"generator/threshold": jnp.stack(list(sums.values())).sum() / sum(sizes.values())}
 
 
 def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:

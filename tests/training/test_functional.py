@@ -1,4 +1,4 @@
-"""The functions for a loop of one's own: the README's example as it stands, and what it says of them."""
+"""The functions for a loop of one's own: the example of docs/how-to/train-from-python.md as it stands, and what it says of them."""
 
 import re
 from functools import partial
@@ -23,13 +23,13 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.training.functional import make_training
 from drsn_jax.training.spec import LossWeights, Parts, StepSpec
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLE = re.findall(r"^```python\n(.*?)^```", README.partition("\n## From Python\n")[2], re.DOTALL | re.MULTILINE)[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "train-from-python.md").read_text()
+EXAMPLE = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0]
 
 
 @pytest.fixture(scope="module")
 def example(quick_compiles):  # noqa: F811
-    """The names that the README's example leaves behind."""
+    """The names that the example leaves behind."""
     names = {}
     exec(EXAMPLE, names)
     return names
@@ -39,7 +39,7 @@ def to_uint8(image):
     return np.rint((np.asarray(image, np.float64) + 1) * 127.5).astype(np.uint8)
 
 
-def test_the_readmes_example_trains_evaluates_and_restores(example):
+def test_the_example_trains_evaluates_and_restores(example):
     assert len(EXAMPLE.splitlines()) <= 30
     blurred, sharp = (np.asarray(example["batch"][name]) for name in ("blurred", "sharp"))
     assert int(example["state"].step) == 60
