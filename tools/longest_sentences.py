@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def texts(tree: ast.Module) -> Iterator[str]:
-    """The module's docstring, help texts, and messages of errors; what a message fills in counts as one word."""
+def texts(tree: ast.Module, *, cli: bool) -> Iterator[str]:
+    """The module's docstring, help texts (in the `cli` also those that have a name), and messages of errors; a value counts as one word."""
     yield ast.get_docstring(tree) or ""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from (_text(keyword.value) for keyword in node.keywords if keyword.arg in ("help", "description"))
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             yield from map(_text, node.exc.args[:1])
-        if isinstance(node, ast.Assign) and _is_text(node.value):  # of a help text that has a name
+        if cli and isinstance(node, ast.Assign) and _is_text(node.value):
             yield _text(node.value)
 
 
@@ -37,7 +37,7 @@ def _text(node: ast.expr) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """Split at full stops, colons and semicolons before a blank, and at empty lines; lines of code are left out."""
+    """Split at full stops before a new sentence, and at empty lines; indented lines of code are left out."""
     prose = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
     parts = re.split(r"(?<=[.!?])\s+(?=[A-Z`\"'\d(])|\n\s*\n", prose)
     return [" ".join(part.split()) for part in parts if part.strip()]
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = {}
     for file in sorted((arguments.tree / "drsn_jax").rglob("*.py")):
-        for text in texts(ast.parse(file.read_text())):
+        for text in texts(ast.parse(file.read_text()), cli=file.parent.name == "cli"):
             found |= {sentence: file.relative_to(arguments.tree) for sentence in sentences(text)}
     longest = sorted(found, key=lambda sentence: -len(sentence.split()))[: arguments.number]
     for sentence in longest:

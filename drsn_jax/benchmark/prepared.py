@@ -1,4 +1,4 @@
-"""What every kind of subject hands to the worker, what a process knows about its own memory, and the search for the best batch."""
+"""The interface of a subject to the worker, the memory of a process, and the search for the best batch."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""What `drsn-jax bench` times, and against whom: the rows and the subjects of its table, and how they are chosen."""
+"""The rows and subjects of `drsn-jax bench`, and their choice by name."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""drsn-jax prepare video, drsn-jax prepare photos: pairs made of what the user has filmed or photographed."""
+"""drsn-jax prepare video, drsn-jax prepare photos: pairs made from videos and photographs of the user."""
 
 import argparse
 import os

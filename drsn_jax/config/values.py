@@ -1,4 +1,4 @@
-"""What the values of a configuration may be: types (default.py's), choices and ranges. Each mistake is one line that says what fits."""
+"""The values that a configuration may have: types (default.py's), choices and ranges. A mistake names the allowed values."""
 
 import difflib
 import math

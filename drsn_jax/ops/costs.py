@@ -1,4 +1,4 @@
-"""What one image costs a network in inference: parameters, multiply-adds, memory, seconds (SPEC section 3)."""
+"""The costs of one image in inference: parameters, multiply-adds, memory, seconds (SPEC section 3)."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Rematerialisation: computing a block again for its gradient instead of keeping what is inside it, on every back end."""
+"""Rematerialisation: a block is computed again for its gradient instead of being kept, on every back end."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""What `drsn-jax info` prints: versions, devices, configurations, parameters of the networks."""
+"""The output of `drsn-jax info`: versions, devices, configurations, parameters of the networks."""
 
 import importlib.metadata
 import json

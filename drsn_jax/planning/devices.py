@@ -1,4 +1,4 @@
-"""What a run takes from the devices that are there: mesh, precision, batch and what makes it fit (notebooks, `info --fit=here`)."""
+"""The settings of a run for the devices found: mesh, precision, batch, and a form that fits (notebooks, `info --fit=here`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

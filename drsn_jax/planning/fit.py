@@ -1,4 +1,4 @@
-"""What of a configuration fits a card: batch, crop, rematerialisation and micro-batches, proposed and then compiled (`info --fit`)."""
+"""The form of a configuration that fits a card: batch, crop, rematerialisation and micro-batches, proposed and compiled (`info --fit`)."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What stands between the loop and the world: batches fetched while the device works, and signals to stop."""
+"""Batches fetched while the device works, and signals to stop."""
 
 import signal
 import threading

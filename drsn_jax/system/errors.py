@@ -1,7 +1,7 @@
-"""Errors that are the user's to mend, told apart from our own failures.
+"""Errors that the user can mend, told apart from our own failures.
 
-Everything the command line reports in one line without a traceback derives from `InputError`; any other exception is a bug
-of ours and keeps its traceback. See `drsn_jax.cli` for the exit codes.
+An `InputError` is reported by the command line in one line, without a traceback. Any other exception is a bug of ours and keeps its
+traceback. See `drsn_jax.cli` for the exit codes.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Connections between process 0 and every other one of a run, that break when a process ends, however it ends.
 
-A process that fails says so through them; of one that is killed, the system closes its end. The others, which may be waiting for it inside
-a computation and would wait on, then end at once with a message that names it. JAX's own heartbeat takes 100 s for that, and aborts.
+A process that fails says so through them. If one is killed, the system closes its end. The others may be waiting for it inside a
+computation; they end at once with a message that names it. JAX's own heartbeat takes 100 s for that, and aborts.
 """
 
 import contextlib

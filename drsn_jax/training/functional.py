@@ -1,4 +1,4 @@
-"""Training as pure functions, for a loop of one's own: what is jitted, donated, sharded, mapped or scanned is the caller's choice."""
+"""Training as pure functions, for a loop of one's own: the caller decides on jit, donation, sharding, vmap and scan."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a prepared data set says about itself: whose it is, what paper to cite, where it is to be had."""
+"""The description of a prepared data set: authors, paper to cite, licence, source."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What is known of a photograph file: its pixels and all that is needed to write the restored one in the same form."""
+"""A photograph file: its pixels, and all that is needed to write the restored one in the same form."""
 
 from dataclasses import dataclass
 from pathlib import Path

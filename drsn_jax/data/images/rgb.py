@@ -46,7 +46,7 @@ def read_rgb(path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F":
-            raise BadImageError(f"{path} holds floating-point values, whose range is anyone's guess; save it with 8 or 16 bits a channel")
+            raise BadImageError(f"{path} holds floating-point values without a known range; save it with 8 or 16 bits a channel")
         if upright.mode == "I" or upright.mode.startswith("I;16"):
             return _from_16_bits(np.asarray(upright), path)
         return np.array(upright.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Which runner of Apache Beam, with which options; refused is what would fetch a program unasked."""
+"""The runners of Apache Beam and their options; options that would download a program are refused."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Which frames of a source to average: how much the picture moves, where a new shot begins, and the windows that follow from it."""
+"""The windows of frames to average, found by the motion of the picture and the beginnings of new shots."""
 
 import hashlib
 from collections import deque

@@ -1,4 +1,4 @@
-"""What a stored data set says that it holds, and whether a source still holds the same."""
+"""The manifest of a stored data set: its content, and whether a source still holds the same."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence

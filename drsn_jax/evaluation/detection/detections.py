@@ -1,4 +1,4 @@
-"""What a detector finds in blurred and restored images, against what it finds in the sharp ones (Jiang & Liu, 5.2, Figure 6)."""
+"""Objects found in blurred and restored images, against those in the sharp ones (Jiang & Liu, 5.2, Figure 6)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Reading people's image files and writing the restored ones: all of a file or nothing, and one clear line when it cannot be."""
+"""Reading image files of users and writing the restored ones: a file whole or not at all, and one clear line for a failure."""
 
 import contextlib
 import os
