@@ -1,4 +1,4 @@
-"""`drsn-jax bench`: the whole measurement, from what is asked for to one document. This process only asks; workers compute."""
+"""The whole measurement of `drsn-jax bench`, from its options to one document."""
 
 import importlib.metadata
 import os

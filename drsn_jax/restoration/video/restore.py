@@ -1,4 +1,4 @@
-"""A video file through the network, frame by frame; its sound, times, colours and orientation stay what they are."""
+"""A video file through the network, frame by frame; its sound, times, colours and orientation are kept."""
 
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -119,8 +119,8 @@ def _survey(path: Path) -> _Survey:
         raise InputError(f"{quoted(path)} holds no frame that can be decoded; give another video.")
     if length - end > max(_MISSING_SECONDS, _MISSING_PART * length):
         raise InputError(
-            f"{quoted(path)} is cut short: it says that it lasts {length:.1f} s, and ends after {end:.1f} s; replace it, or have what "
-            "there is of it restored by copying it first: ffmpeg -i IN -c copy OUT"
+            f"{quoted(path)} is cut short: it says that it lasts {length:.1f} s, and ends after {end:.1f} s; replace it, "
+            "or copy it and restore the copy: ffmpeg -i IN -c copy OUT"
         )
     if length - end > _MISSING_SECONDS:
         notes.append(f"the source says that it lasts {length:.1f} s, and ends after {end:.1f} s")
