@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from drsn_jax import __version__
-from drsn_jax.cli import bench, compare, convert, evaluate, export, info, prepare, restore, serve, train
+from drsn_jax.cli import bench, compare, convert, evaluate, export, info, prepare, push, restore, serve, train
+from drsn_jax.cli.options import find_models
 from drsn_jax.config.values import nearest
 from drsn_jax.system.errors import explain
 
@@ -30,7 +31,8 @@ VERBS = {
     "evaluate": Verb("score a model on blurred images, by the benchmark's protocol", evaluate.declare, evaluate.run),
     "compare": Verb("say which differences between two evaluations exceed the noise", compare.declare, compare.run),
     "convert": Verb("weights of Keras and PyTorch into ours, and ours into Keras", convert.declare, convert.run),
-    "export": Verb("write a generator as StableHLO, SavedModel, TFLite or compact float16 weights", export.declare, export.run),
+    "export": Verb("write a generator as StableHLO, SavedModel, TFLite, ONNX or compact float16 weights", export.declare, export.run),
+    "push": Verb("put a model on the Hugging Face Hub, for --model=hf://owner/name", push.declare, push.run),
     "restore": Verb("restore photographs and videos", restore.declare, restore.run),
     "serve": Verb("a web page on this machine that restores photographs", serve.declare, serve.run),
     "bench": Verb("time training, inference and reading images, beside Keras or alone", bench.declare, bench.run),
@@ -61,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}; see `drsn-jax {arguments.verb} --help`", code=2)
     arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
     try:
+        find_models(arguments)
         return VERBS[arguments.verb].run(arguments)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,9 +22,20 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 def declare_model(parser: argparse.ArgumentParser, *, required: bool = True, default: str | None = None) -> None:
     """--model."""
     text = f"a model inside the package ({', '.join(SHIPPED)}), a --workdir of a training (its best checkpoint by validation PSNR, else"
-    text += " its newest), one checkpoint, or an exported model" + (f"; default {default}" if default else "")
+    text += " its newest), one checkpoint, an exported model, or hf://owner/name[@REVISION]" + (f"; default {default}" if default else "")
     required = required and default is None
-    parser.add_argument("--model", type=find_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
+    parser.add_argument("--model", type=_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
+
+
+def _model(text: str) -> Path | str:
+    """A model of the Hub stays an address until the rest of the command line is known to be right: see `find_models`."""
+    return text if text.startswith("hf://") else find_model(text)
+
+
+def find_models(arguments: argparse.Namespace) -> None:
+    """Downloads the --model that is on the Hub, if it is."""
+    if isinstance(getattr(arguments, "model", None), str):
+        arguments.model = find_model(arguments.model)
 
 
 def declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:
