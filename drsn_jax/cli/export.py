@@ -15,19 +15,20 @@ FIXED = ("tflite", "onnx")  # for images of one size, on whatever runs them
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser)
-    parser.add_argument("--output", type=path, required=True, metavar="FILE", help="the file to write (savedmodel, compact: the folder)")
+    parser.add_argument("--output", type=path, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="stablehlo",
-        help="stablehlo (default): any size, run back by restore --model=FILE; TensorFlow's savedmodel: any size; tflite: one size;"
-        " onnx: one size, run back by restore --model=FILE.onnx; compact: a folder of float16 weights that every verb takes as --model",
+        help="stablehlo (default): any image size, run by restore --model=FILE. savedmodel: TensorFlow's, any size. tflite: one size."
+        " onnx: one size, run by restore --model=FILE.onnx. compact: a folder of float16 weights, to be used as --model",
     )
-    parser.add_argument("--platforms", metavar="NAME,...", help="of cpu, cuda, rocm, tpu; default cpu,cuda,tpu. tflite and onnx have none")
-    parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="tflite, onnx: the size of its images in pixels (default 256x256)")
-    parser.add_argument("--training", action="store_true", help="compact: with all that a training needs to begin from it (init_from)")
-    parser.add_argument("--image", type=path, metavar="PHOTO", help="a photograph to compare model and export on")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    formats = parser.add_argument_group("options of single formats")
+    formats.add_argument("--platforms", metavar="NAME,...", help="stablehlo, savedmodel: of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
+    formats.add_argument("--size", metavar="HEIGHTxWIDTH", help="tflite, onnx: image size in pixels (default 256x256)")
+    formats.add_argument("--training", action="store_true", help="compact: include the critic, so that a training can begin with init_from")
+    parser.add_argument("--image", type=path, metavar="PHOTO", help="photograph to compare model and export on")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,9 +108,9 @@ def _write_compact(arguments: argparse.Namespace) -> int:
 
 def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
     """Noise and, where there is one, a photograph: the user's, else one that scikit-image carries."""
+    from drsn_jax.data.images.reader import read_photo
     from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, read_demo_photos
     from drsn_jax.interop.export import SMALLEST, fit_photo, random_images
-    from drsn_jax.restoration.files.images import read_photo
 
     images = {"noise": random_images((1, *(size or (SMALLEST * stride, (SMALLEST + 1) * stride))))}
     if photo is not None:

@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from drsn_jax import __version__
 from drsn_jax.interop.export import Images, check_size, without_source_paths
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import PLAIN
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.onnx_files import INPUT, OUTPUT, describe_onnx, read_onnx
 
@@ -30,10 +30,10 @@ def convert_onnx(
     """
     check_size(size, stride=generator.stride)
     onnx, to_onnx = _import_converter()
-    network = generator.clone(dtype=jnp.dtype("float32"))  # onnxruntime has no convolution of bfloat16 on CPUs
+    # onnxruntime has no convolution of bfloat16 on CPUs, and the converter does not know the operations of the CPU's forms.
+    network = generator.clone(dtype=jnp.dtype("float32"), forms=PLAIN)
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    with backend.choosing_for("gpu"):  # the forms of the CPU are made of operations that the converter does not know
-        program = jax.make_jaxpr(network.apply)(dict(variables), image)
+    program = jax.make_jaxpr(network.apply)(dict(variables), image)
     numbers = [np.asarray(leaf) for leaf in jax.tree.leaves(dict(variables))]
     try:
         with without_source_paths(), contextlib.redirect_stdout(io.StringIO()), _silent_logging():

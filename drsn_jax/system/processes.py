@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from drsn_jax.system.errors import InputError, explain, first_line
+from drsn_jax.system.interrupts import leave
 
 T = TypeVar("T")
 JOIN_SECONDS = 300  # for all processes to be started
@@ -169,12 +170,9 @@ def _end(error: BaseException) -> NoReturn:
         again = "if another process ended before it, its output says why; run the same commands again to go on from the newest checkpoint"
         explained = f"process {jax.process_index()} stopped ({first_line(error)}): {again}", 1
     sys.stderr.write(f"drsn-jax: {explained[0]}\n")
-    sys.stderr.flush()
-    sys.stdout.flush()
-    os._exit(explained[1])
+    leave(explained[1])
 
 
 def _leave(message: str) -> NoReturn:
     sys.stderr.write(f"drsn-jax: {message}\n")
-    sys.stderr.flush()
-    os._exit(1)
+    leave(1)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from drsn_jax.config.build import make_generator
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops.backend import choosing_for
+from drsn_jax.ops.backend import forms_for
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.onnx_files import SUFFIX, read_onnx
 from drsn_jax.weights.saved import read_saved
@@ -52,15 +53,8 @@ def load_model(path: Path, *, device: Any = None) -> Model:
         return _load_onnx(path, device) if path.suffix == SUFFIX else _load_exported(path, device)
     generator, variables, config, info = read_generator(path)
     variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
-    platform = device.platform if device else jax.default_backend()
-    # A function object of its own, so that jax takes nothing that it has traced in the forms for another platform.
-    apply_fn = jax.jit(lambda variables, image: generator.apply(variables, image))
-
-    def predict_fn(image: Any) -> Any:
-        with choosing_for(platform):
-            return apply_fn(variables, image)
-
-    return Model(predict_fn, generator.stride, config, info)
+    network = generator.clone(forms=forms_for(device.platform if device else jax.default_backend()))
+    return Model(partial(jax.jit(network.apply), variables), generator.stride, config, info)
 
 
 def read_generator(path: Path) -> StoredGenerator:

@@ -1,5 +1,6 @@
 """Configurations: found from anywhere, overridden key by key, and every mistake told in one line with what would be right."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from drsn_jax.config.build import make_critic, make_generator, make_stages, make
 from drsn_jax.config.files import config_names, load_config
 from drsn_jax.config.values import BLURRING, CHOICES, FRACTIONS, NOT_NEGATIVE, POSITIVE
 from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, DEMO_TRAINING
+from drsn_jax.models.generator import Generator
 from drsn_jax.planning.description import count_parameters
 from drsn_jax.system.errors import InputError
+from drsn_jax.training.spec import StepSpec
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["base", "best", "default", "demo", "keras_reference", "paper", "small"]
@@ -148,6 +151,8 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
     assert "adam_form does nothing with optimizer=muon" in refused("small", "adam_form=keras")
+    assert "parameter_groups does nothing with optimizer=adam and weight_decay=0" in refused("demo", "parameter_groups=by_shape")
+    assert load_config("small", ["--config.parameter_groups=by_shape"])["parameter_groups"] == "by_shape", "Muon without decay"
     assert "middle_blocks does nothing with trunk=quarter" in refused("paper", "middle_blocks=2")
     assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
     assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
@@ -219,14 +224,18 @@ def test_no_such_configuration(tmp_path):
 
 def test_every_key_is_used():
     """A key that no source reads, other than as something to be checked or compared, is an option that does nothing."""
-    skipped = {"config.py", "config_values.py"}
-    sources = {path: path.read_text() for path in (ROOT / "drsn_jax").rglob("*.py") if path.name not in skipped}
-    workdir = ROOT / "drsn_jax" / "training" / "workdir.py"
-    sources[workdir] = re.sub(r"FREE_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
+    package = ROOT / "drsn_jax"
+    skipped = {package / "config" / "files.py", package / "config" / "values.py"}
+    sources = {path: path.read_text() for path in package.rglob("*.py") if path not in skipped}
+    workdir = package / "run" / "workdir.py"
+    sources[workdir] = re.sub(r"(FREE|KEPT)_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
+    assert "frames_dir" not in re.sub(r"CONSEQUENCES = \{[^}]*\}", "", sources[workdir]), "they are found"
     text = "\n".join(sources.values())
     read = set(re.findall(r'"([a-z0-9_]+)"', text))
     read |= {f"{name}_weight" for name in ("adversarial", "content", "pixel", "frequency")}  # read by LossWeights._fields
     assert 'config[f"{name}_weight"] for name in LossWeights._fields' in text
+    # Passed on by field.
+    read |= {field.name for owner in (Generator, StepSpec) for field in dataclasses.fields(owner)}
     assert sorted(set(load_config("default")) - read) == []
 
 

@@ -1,6 +1,7 @@
 """Blur made on the device: kernels, their convolution in linear light against scipy, noise against its statistics."""
 
 import math
+import re
 from functools import partial
 
 import jax
@@ -14,6 +15,7 @@ from scipy import ndimage
 from drsn_jax.config import values as config_values
 from drsn_jax.config.build import make_recipe
 from drsn_jax.config.files import load_config
+from drsn_jax.data.synthesis import clips, resident
 from drsn_jax.data.synthesis.blur import camera_noise, soften, synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe, blur_linear, path_to_kernel, shake_kernels, shake_path
 from drsn_jax.system.errors import InputError
@@ -117,6 +119,21 @@ def test_lengths_are_drawn_over_the_whole_range():
 
 
 # Convolution in linear light
+
+
+def test_every_product_is_exact_on_accelerators_too():
+    """Their default is ten bits or fewer. A CPU multiplies in float32 whatever is asked, so what is asked is what can be seen here."""
+    recipe = BlurRecipe(length=(2.0, 6.0), moment="middle", object_share=0.5, softness=(0.5, 1.0), jpeg_quality=(50.0, 90.0))
+    bank = resident.make_bank([photo()], names=["photograph"], crop_size=16)
+    clip = clips.Clip(jnp.zeros((9, 20, 24, 3), jnp.uint8), following=jnp.arange(9, 0, -1))
+    of_bank_fn = resident.make_batch_fn(batch_size=2, crop_size=16, recipe=recipe)
+    of_clip_fn = clips.make_clip_batch_fn(batch_size=2, crop_size=16, averaged=(3, 5), noise_variance=(0.0, 0.001))
+    for batch_fn, images, at_least in ((of_bank_fn, bank, 10), (of_clip_fn, clip, 1)):
+        products = re.findall(
+            r".*stablehlo\.(?:dot_general|convolution).*", jax.jit(partial(batch_fn, images)).lower(jax.random.key(0)).as_text()
+        )
+        assert len(products) >= at_least
+        assert not [line for line in products if "precision = [HIGHEST, HIGHEST]" not in line]
 
 
 def test_blur_is_a_convolution_in_linear_light():

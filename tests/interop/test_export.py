@@ -22,7 +22,6 @@ from drsn_jax.config.build import make_generator
 from drsn_jax.config.files import load_config, to_plain
 from drsn_jax.interop import export
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops import backend
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights import exported
 from drsn_jax.weights.model import load_model
@@ -96,7 +95,6 @@ def test_each_platform_gets_its_own_form_of_the_convolutions():
     assert convolutions(program_text(pack(*network, ("cuda",)))) == others
     assert convolutions(program_text(pack(*network, ("tpu", "cuda")))) == others
     assert convolutions(program_text(pack(*network))) == cpu | others
-    assert backend.on_cpu(), "what is chosen here is as before"
 
 
 def test_the_file_says_what_it_is(packed):

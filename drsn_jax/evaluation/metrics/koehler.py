@@ -87,7 +87,7 @@ def find_shift(truth: Complex[Array, "h half"], restored: Complex[Array, "h half
     size = (truth.shape[0], width)
     correlation = jnp.fft.irfft2(truth * jnp.conj(restored), s=size)
     peak = jnp.unravel_index(jnp.argmax(correlation), size)
-    return jnp.stack([jnp.where(at < length // 2, at, at - length) for at, length in zip(peak, size, strict=True)])
+    return jnp.stack([jnp.where(at < (length + 1) // 2, at, at - length) for at, length in zip(peak, size, strict=True)])
 
 
 def match_intensity(truth: UInt8[Array, "h w 3"], restored: UInt8[Array, "h w 3"]) -> Float[Array, ""]:

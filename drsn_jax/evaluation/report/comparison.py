@@ -1,4 +1,4 @@
-"""Which differences between two evaluations of the same images are more than chance: the paired bootstrap (Efron 1979)."""
+"""Differences between two evaluations of the same images beyond chance: the paired bootstrap (Efron 1979)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
