@@ -5,7 +5,8 @@
 
 PHOTOS is a folder of sharp photographs, CLIP one of a video's numbered frames (240 a second, as GoPro's). Expect: 1.3 M parameters;
 1.1 s a step on two quiet CPU cores, 2 hours for these 6,500. They are the last steps of the shipped weights. From scratch so many
-lengths of blur teach next to nothing, so three runs on less blur came before; docs/experiments/little-blur-first.md has their commands and figures.
+lengths of blur teach next to nothing, so three runs on less blur came before;
+docs/experiments/little-blur-first.md has their commands and figures.
 `--config.init_from=small` starts from the shipped weights.
 """
 

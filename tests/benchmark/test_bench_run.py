@@ -166,7 +166,7 @@ def bench(folder, *arguments):
     # What is compiled without optimisation is not what is to be timed, and takes seconds a call; with a little, it compiles in a third of
     # the time.
     environment = tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS="--xla_backend_optimization_level=1")
-    return tiny.command(*arguments, cwd=folder, env=environment)
+    return tiny.fresh_command(*arguments, cwd=folder, env=environment)
 
 
 def test_a_whole_run_against_keras_with_a_trace(tmp_path):

@@ -182,7 +182,7 @@ def test_a_pipe_that_is_closed_is_no_failure():
 def test_module_and_console_script_are_the_same(arguments, tmp_path):
     if not SCRIPT.exists():
         pytest.skip(f"the package is not installed beside this Python: there is no {SCRIPT}")
-    module = tiny.command(*arguments, cwd=tmp_path)
+    module = tiny.fresh_command(*arguments, cwd=tmp_path)
     script = subprocess.run([SCRIPT, *arguments], cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True, check=False)
     assert (module.returncode, module.stdout, module.stderr) == (script.returncode, script.stdout, script.stderr)
     assert module.returncode == (2 if arguments in (["restore"], ["info", "--config.nope=1"]) else 0)

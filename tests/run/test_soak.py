@@ -51,7 +51,7 @@ def test_twenty_kills_at_random_moments(data, tmp_path):
         tiny.kill_at_random(workdir, rng, lines=lines, seconds=seconds, **changes)
         print(f"kill {number + 1}: newest save {tiny.steps_on_disk(workdir)[-1:]}")  # noqa: T201
     newest = tiny.steps_on_disk(workdir)[-1]
-    ended = [tiny.command(*tiny.train_arguments(folder, **changes), timeout=3600) for folder in (workdir, tmp_path / "whole")]
+    ended = [tiny.fresh_command(*tiny.train_arguments(folder, **changes), timeout=3600) for folder in (workdir, tmp_path / "whole")]
     assert [done.returncode for done in ended] == [0, 0], ended
     assert f"Resumed from step {newest}." in ended[0].stdout
     tiny.assert_same_state(tiny.read_state(workdir, 200), tiny.read_state(tmp_path / "whole", 200))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image
+from PIL.ExifTags import IFD
 
 from drsn_jax.data.images.exif import PREFIX, block_of_tiff
 from drsn_jax.data.images.opening import open_phone_formats
@@ -35,6 +36,7 @@ _HOLDERS = {  # of each piece of metadata, the formats that hold it
     "comment": {"JPEG", "PNG", "GIF"},
     "text": {"PNG"},
 }
+_XMP_TAG = 700  # XMP specification, part 3, 1.1.5
 _SEGMENT = 65_533  # bytes that a segment of a JPEG file takes
 _TO_PNG = "choose PNG (--output-format=png)"
 
@@ -66,7 +68,7 @@ def plan_encoding(photo: Photo, path: Path) -> Encoding:
         notes.append(f"its 16 bits a channel become 8, since they are written as PNG alone{' or grey TIFF' if mode == 'L' else ''}")
     options, chunks = _format_options(photo, format), _png_chunks(photo.metadata) if format == "PNG" else ()
     trial = Image.new("I;16" if deep and format == "TIFF" else mode, (8, 8))
-    for name, choices in _pieces(photo, format, mode):
+    for name, choices in _pieces(photo, format, mode, options):
         kept = next((number for number, piece in enumerate(choices) if _can_save(trial, format, options | piece)), None)
         options |= choices[kept] if kept is not None else {}
         if kept is None:
@@ -133,8 +135,11 @@ def _png_chunks(metadata: Metadata) -> tuple[tuple[bytes, bytes], ...]:
     return (*metadata.colour_chunks, *metadata.text_chunks, *texts)
 
 
-def _pieces(photo: Photo, format: str, mode: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Of each piece of metadata that is there its name and the ways to hand it to Pillow, the first that works to be taken."""
+def _pieces(photo: Photo, format: str, mode: str, options: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Of each piece of metadata that is there its name and the ways to hand it to Pillow, the first that works to be taken.
+
+    `options` are those that were taken of the pieces before: a TIFF holds XMP as one of its EXIF tags.
+    """
     metadata = photo.metadata
     profile = metadata.icc_profile if mode.rstrip("A") == photo.mode.rstrip("A") else None  # that of inks says nothing of RGB
     there = {"EXIF block": metadata.exif, "XMP": metadata.xmp, "comment": metadata.comment, "text": metadata.text_chunks}
@@ -145,7 +150,7 @@ def _pieces(photo: Photo, format: str, mode: str) -> Iterator[tuple[str, list[di
         elif name == "colour profile" and piece:
             yield name, [{"icc_profile": profile}] if held and profile else []
         elif name == "XMP" and piece and format == "TIFF":
-            yield name, [{"tiffinfo": _tiff_tags(metadata.xmp)}]
+            yield name, [_tiff_options(options.get("exif", b""), metadata.xmp)]
         elif piece:
             # PNG's are chunks; without an option here, Pillow is not asked.
             yield name, [{} if format == "PNG" else {name.lower(): piece}] if held else []
@@ -157,23 +162,29 @@ def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
         block, step = exif.removeprefix(PREFIX), _SEGMENT - len(PREFIX)
         parts = [PREFIX + block[at : at + step] for at in range(0, len(block), step)]
         yield {"extra": b"".join(b"\xff\xe1" + (len(part) + 2).to_bytes(2, "big") + part for part in parts)}
-    else:
+    elif format != "TIFF":
         yield {"exif": exif}
     try:
+        if format == "TIFF":
+            yield _tiff_options(exif)
         tags = Image.Exif()
         tags.load(exif)
         writable = block_of_tiff(tags)[0]
     except Exception:  # Pillow's parser raises whatever the damage happens to trip
         return
     if writable:
-        yield {"exif": writable}
+        yield _tiff_options(writable) if format == "TIFF" else {"exif": writable}
 
 
-def _tiff_tags(xmp: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    tags.tagtype[700] = 1  # BYTE (XMP specification, part 3, 1.1.5)
-    tags[700] = xmp
-    return tags
+def _tiff_options(exif: bytes, xmp: bytes = b"") -> dict[str, Any]:
+    """EXIF tags and XMP among those of a TIFF. libtiff, which compresses, cannot write the directories of a camera and of GPS."""
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    if xmp:
+        tags[_XMP_TAG] = xmp
+    plain = {"compression": "raw"} if {IFD.Exif, IFD.GPSInfo, IFD.Interop} & set(tags) else {}
+    return {"exif": tags.tobytes()} | plain
 
 
 def _can_save(trial: Image.Image, format: str, options: dict[str, Any]) -> bool:
