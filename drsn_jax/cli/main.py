@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from drsn_jax import __version__
-from drsn_jax.cli import bench, compare, convert, evaluate, export, info, plot, prepare, restore, serve, train
+from drsn_jax.cli import bench, compare, convert, evaluate, export, info, plot, prepare, push, restore, serve, train
+from drsn_jax.cli.options import find_models
 from drsn_jax.system.errors import explain, nearest
 from drsn_jax.system.interrupts import EXIT_CODE, leave, twice_leaves
 
@@ -70,12 +71,21 @@ VERBS = {
         ("drsn-jax convert --input=generator.h5 --output=runs/keras", "drsn-jax convert --input=runs/keras --output=generator.weights.h5"),
     ),
     "export": Verb(
-        "write a generator as StableHLO, SavedModel, TFLite or compact float16 weights",
+        "write a generator as StableHLO, SavedModel, TFLite, ONNX or compact float16 weights",
         export.declare,
         export.run,
         (
             "drsn-jax export --model=runs/gopro --output=model.stablehlo",
             "drsn-jax export --model=runs/gopro --format=compact --output=weights",
+        ),
+    ),
+    "push": Verb(
+        "put a model on the Hugging Face Hub, for --model=hf://OWNER/NAME",
+        push.declare,
+        push.run,
+        (
+            "drsn-jax push --model=runs/gopro --repo=OWNER/NAME",
+            "drsn-jax push --model=runs/gopro --repo=OWNER/NAME --license=mit --private",
         ),
     ),
     "restore": Verb(
@@ -142,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}; see `drsn-jax {arguments.verb} --help`", code=2)
     arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
     try:
+        find_models(arguments)
         return VERBS[arguments.verb].run(arguments)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

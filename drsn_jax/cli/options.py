@@ -26,10 +26,22 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 
 def declare_model(parser: Any, *, required: bool = True, default: str | None = None) -> None:
     """--model."""
-    text = f"a model inside the package ({', '.join(SHIPPED)}), the --workdir of a training, one of its checkpoints, or an exported model."
+    text = f"a model inside the package ({', '.join(SHIPPED)}), the --workdir of a training, one of its checkpoints,"
+    text += " an exported model, or hf://OWNER/NAME[@REVISION] of the Hugging Face Hub."
     text += " Of a workdir the best checkpoint by validation PSNR is used, else the newest" + (f"; default {default}" if default else "")
     required = required and default is None
-    parser.add_argument("--model", type=find_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
+    parser.add_argument("--model", type=_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
+
+
+def _model(text: str) -> Path | str:
+    """A model of the Hub stays an address until the rest of the command line is known to be right: see `find_models`."""
+    return text if text.startswith("hf://") else find_model(text)
+
+
+def find_models(arguments: argparse.Namespace) -> None:
+    """Downloads the --model that is on the Hub, if it is."""
+    if isinstance(getattr(arguments, "model", None), str):
+        arguments.model = find_model(arguments.model)
 
 
 def declare_tile(parser: Any, *, default: int) -> None:

@@ -43,7 +43,20 @@ def raising(error):
 
 
 def test_verbs_and_their_help(capsys):
-    assert list(VERBS) == ["prepare", "train", "evaluate", "plot", "compare", "convert", "export", "restore", "serve", "bench", "info"]
+    assert list(VERBS) == [
+        "prepare",
+        "train",
+        "evaluate",
+        "plot",
+        "compare",
+        "convert",
+        "export",
+        "push",
+        "restore",
+        "serve",
+        "bench",
+        "info",
+    ]
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name, entry in VERBS.items():
