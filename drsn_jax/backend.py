@@ -42,8 +42,13 @@ def unroll_critic_loop() -> bool:
     return on_cpu()
 
 
+def convolve_natively() -> bool:
+    """Whether oneDNN convolves, where it is installed and gains (`models.native`): it is for CPUs."""
+    return on_cpu()
+
+
 def crop_after_convolution() -> bool:
-    """Whether a convolution after padding is computed as SAME and cropped, rather than as VALID.
+    """Whether a VALID convolution is computed as SAME and cropped (`models.convolution`).
 
     The bits are identical; on XLA's CPU back end a VALID convolution leaves the fast path and is 2 to 20 times slower.
     """

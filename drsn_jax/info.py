@@ -16,10 +16,23 @@ from drsn_jax.config import config_names, load_config, to_plain
 from drsn_jax.costs import count_macs, format_costs, measure_costs
 from drsn_jax.errors import InputError
 from drsn_jax.experiment import make_critic, make_generator, make_stages
+from drsn_jax.models import native
 from drsn_jax.shipped import SHIPPED
 from drsn_jax.training.saved import read_saved
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "clu", "scikit-image")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "pillow",
+    "tensorflow",
+    "tensorflow-cpu",
+    "clu",
+    "scikit-image",
+    "drsn-jax-native",
+)
 
 
 COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and a GoPro frame
@@ -52,7 +65,14 @@ def _describe_installation() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     devices = ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices())
-    return f"drsn-jax {__version__} on Python {platform.python_version()}\n{', '.join(versions)}\nDevices: {devices}"
+    return "\n".join(
+        [
+            f"drsn-jax {__version__} on Python {platform.python_version()}",
+            ", ".join(versions),
+            f"Devices: {devices}",
+            f"drsn-jax-native (convolutions on CPU): {native.describe()}",
+        ]
+    )
 
 
 def count_parameters(module: nn.Module, *, image_size: int) -> tuple[int, int]:

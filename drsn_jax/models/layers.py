@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax import backend
 from drsn_jax.models.convolution import convolve
 from drsn_jax.models.rows import Rows, mean_pixels, pad_by_reflection
 
@@ -69,17 +68,15 @@ class ReflectConv(nn.Module):
         """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
         x = pad_by_reflection(x, margin, rows=self.rows)
-        crop = backend.crop_after_convolution()
-        x = nn.Conv(
+        return nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
-            padding="SAME" if crop else "VALID",
+            padding="VALID",
             kernel_init=self.kernel_init,
             dtype=self.dtype,
             conv_general_dilated=convolve,
             name="conv",
         )(x)
-        return x[:, margin:-margin, margin:-margin, :] if crop else x
 
 
 def strided_padding(padding: Literal["keras", "torch"], kernel_size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:

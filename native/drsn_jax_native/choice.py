@@ -8,6 +8,7 @@ from drsn_jax_native import library
 
 Kind = Literal["forward", "input_gradient", "kernel_gradient"]
 _FEW = 8  # channels of a result: oneDNN computes as many at once, and wastes what is not there
+_LITTLE = 5_000_000  # multiply-adds below which waking the threads takes longer than is gained
 
 
 def supports(dtype: Any) -> bool:
@@ -15,9 +16,16 @@ def supports(dtype: Any) -> bool:
     return dtype == jnp.float32 or (dtype == jnp.bfloat16 and library.has_bfloat16())
 
 
-def gains(kind: Kind, *, channels_out: int, dtype: Any) -> bool:
+def supported_dtypes() -> list[str]:
+    """The names of those."""
+    return [name for name in ("float32", "bfloat16") if supports(jnp.dtype(name))]
+
+
+def gains(kind: Kind, *, channels_out: int, multiply_adds: int, dtype: Any) -> bool:
     """Whether a computation is left to oneDNN; `channels_out` are those of what it makes (of a kernel gradient the kernel's).
 
     A result of few channels is quicker by XLA, but for kernel gradients, which are always quicker by oneDNN.
     """
-    return supports(dtype) and (kind == "kernel_gradient" or channels_out >= _FEW)
+    if not supports(dtype) or multiply_adds < _LITTLE:
+        return False
+    return kind == "kernel_gradient" or channels_out >= _FEW

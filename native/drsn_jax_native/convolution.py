@@ -156,21 +156,21 @@ def _fold(primitive: Primitive, args: Sequence[jax.Array], dims: Sequence[int | 
 # Lowering.
 
 
-def _channels_made(kind: choice.Kind, first: jax.Array, second: jax.Array) -> int:
-    if kind == "input_gradient":
-        return second.shape[2]
-    return second.shape[3]
+def _gains(kind: choice.Kind, first: Any, second: Any, out: Any) -> bool:
+    map_out, kernel = {"forward": (out, second), "input_gradient": (first, second), "kernel_gradient": (second, out)}[kind]
+    channels = kernel.shape[2] if kind == "input_gradient" else kernel.shape[3]
+    multiply_adds = math.prod(map_out.shape[:3]) * math.prod(kernel.shape)
+    return choice.gains(kind, channels_out=channels, multiply_adds=multiply_adds, dtype=first.dtype)
 
 
 def _lower_on_cpu(kind: choice.Kind, plain: Callable[..., jax.Array], in_xla: Callable[..., jax.Array]) -> Callable[..., Any]:
     def lower(ctx: Any, *operands: Any, **params: Any) -> Any:
-        first, second = ctx.avals_in
+        avals = (*ctx.avals_in, *ctx.avals_out)
         call = call_for(ctx.module_context.axis_context)
-        gains = choice.gains(kind, channels_out=_channels_made(kind, first, second), dtype=first.dtype)
         # A program that travels holds nothing that another machine may lack.
         if getattr(ctx.module_context.lowering_parameters, "for_export", False):
             form = plain
-        elif call is None or not gains or not math.prod((*first.shape, *second.shape)):
+        elif call is None or any(aval.size == 0 for aval in avals) or not _gains(kind, *avals):
             form = in_xla
         else:
             form = partial(_call_with, call, kind)

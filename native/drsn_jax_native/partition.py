@@ -86,9 +86,9 @@ def _make_partitioned(kind: Kind) -> Any:
         return mesh, compute_part, over_batch, (over_batch, whole)
 
     partitioned = custom_partitioning(compute, static_argnums=(2,))
-    letters = {letter for letter in RULES[kind] if letter.isalpha()} - {"b"}
+    whole = tuple(dict.fromkeys(letter for letter in RULES[kind] if letter.isalpha() and letter != "b"))  # in their order, as Shardy asks
     reduction = {"reduction_factors": ("b",)} if kind == "kernel_gradient" else {}
-    partitioned.def_partition(partition, sharding_rule=RULES[kind], need_replication_factors=tuple(sorted(letters)), **reduction)
+    partitioned.def_partition(partition, sharding_rule=RULES[kind], need_replication_factors=whole, **reduction)
     return partitioned
 
 
