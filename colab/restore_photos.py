@@ -71,7 +71,7 @@ if find_spec("drsn_jax") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
     importlib.invalidate_caches()
 
-from drsn_jax.cli import main
+from drsn_jax.cli.main import main
 
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets otherwise, where it is used
 
@@ -87,8 +87,8 @@ def command(*words):
 
 # %%
 from drsn_jax.config import load_config
-from drsn_jax.devices import suit
-from drsn_jax.training.train import train_and_evaluate
+from drsn_jax.planning.devices import suit
+from drsn_jax.run.loop import train_and_evaluate
 
 model = Path(MODEL or ROOT / "runs" / "restore_demo").expanduser()
 if not MODEL:
@@ -104,9 +104,9 @@ if not MODEL:
 # Samples are photographs that scikit-image and scikit-learn carry, blurred as the demonstration is trained to undo.
 
 # %%
-from drsn_jax.data.photos import DEMO_HELD_OUT, blur_photographs, read_demo_photos
+from drsn_jax.config.build import make_keys, make_recipe
+from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, blur_photographs, read_demo_photos
 from drsn_jax.evaluation.validation import write_samples
-from drsn_jax.experiment import make_keys, make_recipe
 
 if PHOTOS == "samples":
     sharp = read_demo_photos(DEMO_HELD_OUT)
@@ -142,9 +142,9 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from drsn_jax.panels import make_panel
-from drsn_jax.restoration.images import read_photo
+from drsn_jax.restoration.files.images import read_photo
 from drsn_jax.restoration.jobs import is_video, plan_jobs
+from drsn_jax.system.panels import make_panel
 
 jobs = [job for job in plan_jobs([photos], output=restored).jobs if not is_video(job[0])]
 for before, after in jobs[:10]:

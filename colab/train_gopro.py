@@ -85,7 +85,7 @@ if find_spec("drsn_jax") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *packages], check=True)
     importlib.invalidate_caches()
 
-from drsn_jax.cli import main
+from drsn_jax.cli.main import main
 
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets otherwise, where it is used
 
@@ -104,7 +104,7 @@ def command(*words):
 
 # %%
 from drsn_jax.config import load_config
-from drsn_jax.devices import suit
+from drsn_jax.planning.devices import suit
 
 WORKDIR = ROOT / "runs" / DATA
 keys = {
@@ -149,7 +149,7 @@ if TENSORBOARD:
 from IPython.display import HTML, display, update_display
 from PIL import Image
 
-from drsn_jax.training.train import train_and_evaluate
+from drsn_jax.run.loop import train_and_evaluate
 
 
 def shrink(path):
@@ -171,9 +171,9 @@ del state  # it is saved, and would stay on the device
 
 # %%
 from drsn_jax.evaluation.validation import write_samples
-from drsn_jax.training.batches import open_data
-from drsn_jax.training.checkpoint import find_checkpoint
+from drsn_jax.run.data import open_data
 from drsn_jax.training.sharding import make_mesh
+from drsn_jax.weights.checkpoints import find_checkpoint
 
 report = ROOT / "reports" / DATA / find_checkpoint(WORKDIR).name
 if DATA == "gopro":

@@ -8,7 +8,7 @@ make the thresholds constant, so training with the reference's own batch size of
 
 from ml_collections import ConfigDict
 
-from drsn_jax.config import find_config, run_config_file
+from drsn_jax.config.files import find_config, run_config_file
 
 
 def get_config() -> ConfigDict:

@@ -2,6 +2,6 @@
 
 import sys
 
-from drsn_jax.cli import main
+from drsn_jax.cli.main import main
 
 sys.exit(main())

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from drsn_jax.data.benchmarks import gopro, hide, koehler, lai, realblur, reds
-from drsn_jax.data.survey import Expected
+from drsn_jax.data.benchmarks.survey import Expected
 
 SIZE = (24, 40)  # height and width
 Files = dict[str, bytes]

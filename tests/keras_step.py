@@ -18,7 +18,7 @@ RATES = {"sgd": 1e-3, "adam": 1e-4}
 
 @functools.cache
 def features():
-    from drsn_jax.benchmark.keras_models import make_features
+    from drsn_jax.interop.keras_models import make_features
 
     return make_features()
 
@@ -26,8 +26,8 @@ def features():
 def run(folder: Path, optimizer: str) -> None:
     import keras
 
-    from drsn_jax.benchmark.keras_models import make_critic, make_generator
     from drsn_jax.benchmark.keras_training import make_training_loop
+    from drsn_jax.interop.keras_models import make_critic, make_generator
 
     generator, critic = make_generator(**GENERATOR), make_critic(**CRITIC, image_size=CROP)
     generator.load_weights(folder / "generator.weights.h5")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from drsn_jax.evaluation.metrics import score_batch
 from drsn_jax.models.generator import Generator
-from drsn_jax.restoration.batch import restore_batch
-from drsn_jax.training.generator_update import generator_loss
+from drsn_jax.models.inference import restore_batch
+from drsn_jax.ops.metrics import score_batch
+from drsn_jax.training.generator import generator_loss
 from drsn_jax.training.losses import content_loss, pixel_loss
 
 IMAGES = jnp.zeros((2, 16, 16, 3))

@@ -262,7 +262,7 @@ def test_gopro_from_its_archive_to_a_photograph_that_somebody_uploads(tmp_path, 
 
 
 def test_a_users_mistake_is_one_line_in_a_notebook():
-    cell = nbformat.v4.new_code_cell("from drsn_jax.errors import InputError\nraise InputError('Use 2.')")
+    cell = nbformat.v4.new_code_cell("from drsn_jax.system.errors import InputError\nraise InputError('Use 2.')")
     notebook = nbformat.v4.new_notebook(cells=[cell])
     with pytest.raises(CellExecutionError):
         NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3").execute(env=dict(os.environ))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from drsn_jax.cli import VERBS, main
-from drsn_jax.config import load_config
+from drsn_jax.cli.main import VERBS, main
+from drsn_jax.config.files import load_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "drsn_jax" / "pretrained").glob("*/README.md"))]
+PAGES = [ROOT / "README.md", ROOT / "RESULTS.md", *sorted((ROOT / "drsn_jax" / "weights" / "shipped").glob("*/README.md"))]
 
 
 def commands():

@@ -1,4 +1,4 @@
-"""What may import what (STYLE B), and that TensorFlow is needed for pairs through tf.data and TensorBoard alone."""
+"""The layers: imports point down one ordered list of rooms. TensorFlow is needed for pairs through tf.data and for TensorBoard alone."""
 
 import ast
 import subprocess
@@ -8,107 +8,34 @@ from pathlib import Path
 import pytest
 import tiny
 
-PACKAGE = Path(__file__).parent.parent / "drsn_jax"
-HEAVY = ("tensorflow", "tensorflow_datasets", "clu", "tensorboard")
-MODULES = {path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")}
-# What each part may import of drsn_jax; the longest name that fits counts.
-ALLOWED = {
-    "drsn_jax": ("restoration.arrays",),
-    "drsn_jax.errors": (),
-    "drsn_jax.shipped": (),
-    "drsn_jax.backend": (),
-    "drsn_jax.config_values": ("errors",),
-    "drsn_jax.config": ("config_values", "errors"),
-    "drsn_jax.models": ("backend", "models"),
-    "drsn_jax.pretrained": ("errors", "models", "interop.vgg19"),
-    "drsn_jax.interop": ("backend", "benchmark.keras_models", "config", "errors", "experiment", "files", "interop", "models", "training"),
-    "drsn_jax.benchmark": ("benchmark", "config_values", "costs", "errors", "models", "pretrained"),
-    "drsn_jax.benchmark.our_rows": ("backend", "benchmark", "errors", "experiment", "training"),
-    "drsn_jax.benchmark.keras_rows": ("benchmark", "experiment", "interop.keras"),
-    "drsn_jax.benchmark.comparable": ("errors", "experiment", "interop.keras"),
-    "drsn_jax.benchmark.workload": ("costs", "experiment", "models"),
-    "drsn_jax.benchmark.loader_rows": ("benchmark", "data", "errors"),
-    "drsn_jax.data": ("errors", "files", "data", "locks", "progress"),
-    "drsn_jax.data.video": ("errors", "data", "video_files"),
-    "drsn_jax.evaluation": ("errors", "files", "evaluation", "data", "locks", "panels", "progress"),
-    "drsn_jax.panels": ("errors", "files"),
-    "drsn_jax.restoration": ("errors", "panels", "restoration"),
-    "drsn_jax.restoration.video": ("errors", "progress", "restoration", "video_files"),
-    "drsn_jax.restoration.spread": ("backend", "costs", "models"),
-    "drsn_jax.restoration.model": ("backend", "errors", "experiment", "models.generator", "interop.exported", "training.saved"),
-    "drsn_jax.restoration.arrays": ("errors", "restoration", "shipped"),
-    "drsn_jax.serving": ("errors", "restoration", "serving"),
-    # the step, the state, losses, sharding, checkpoints, log
-    "drsn_jax.training": ("backend", "errors", "files", "models", "processes", "shipped", "training"),
-    "drsn_jax.training.workdir": ("config", "errors", "files", "locks", "processes", "training.writer"),
-    "drsn_jax.training.batches": ("errors", "experiment", "data", "training"),
-    "drsn_jax.training.train": (
-        "config",
-        "data.photos",
-        "errors",
-        "experiment",
-        "evaluation",
-        "functional",
-        "interop.vgg19",
-        "panels",
-        "processes",
-        "restoration.tiling",
-        "shipped",
-        "training",
-    ),
-    "drsn_jax.functional": ("errors", "evaluation.metrics", "models", "restoration.batch", "training"),
-    "drsn_jax.experiment": ("config_values", "errors", "functional", "models", "pretrained", "data.camera_shake", "training"),
-    "drsn_jax.info": ("config", "costs", "errors", "experiment", "shipped", "training.saved"),
-    "drsn_jax.costs": ("backend",),
-    "drsn_jax.memory": ("costs", "errors", "experiment", "functional"),
-    "drsn_jax.devices": ("config", "errors", "experiment", "fit", "memory", "training.schedule", "training.workdir"),
-    "drsn_jax.fit": ("backend", "errors", "experiment", "memory", "training.schedule"),
-    "drsn_jax.projection": (
-        "backend",
-        "costs",
-        "errors",
-        "experiment",
-        "functional",
-        "memory",
-        "projection",
-        "training.schedule",
-        "training.sharding",
-    ),
-    "drsn_jax.files": (),
-    "drsn_jax.video_files": ("errors",),
-    "drsn_jax.locks": ("errors",),
-    "drsn_jax.lifeline": (),
-    "drsn_jax.processes": ("errors", "lifeline"),
-    "drsn_jax.progress": (),
-    "drsn_jax.cli": ("config_values", "errors", "verbs"),
-    "drsn_jax.verbs": ("commands",),
-    "drsn_jax.commands": (
-        "benchmark",
-        "commands",
-        "config",
-        "devices",
-        "errors",
-        "files",
-        "fit",
-        "info",
-        "interop",
-        "memory",
-        "processes",
-        "projection",
-        "shipped",
-        "training.train",
-        "evaluation",
-        "restoration",
-        "serving",
-        "data",
-        "progress",
-    ),
-    "drsn_jax.__main__": ("cli",),
+PACKAGE = Path(__file__).parents[1] / "drsn_jax"
+ROOMS = (
+    *("cli", "serving", "benchmark", "interop", "planning", "run", "evaluation", "restoration", "weights", "config", "data", "training"),
+    *("models", "ops", "system"),
+)
+"""From the top down: a room imports itself and what stands after it, inside functions too."""
+INNER_ROOMS = {
+    "data": ("making", "prepared", "benchmarks", "synthesis", "pairs", "images"),
+    "evaluation": ("report", "detection", "scoring", "metrics"),
+    "restoration": ("video", "files", "core"),
 }
-# data, TensorBoard, the export to TensorFlow's formats, and Keras on its TensorFlow back end
-TENSORFLOW = ("drsn_jax.data.", "drsn_jax.training.writer", "drsn_jax.interop.tensorflow_export", "drsn_jax.benchmark.keras")
-BUILDERS = ("drsn_jax.data.builders", "drsn_jax.data.beam_pairs")  # tfds builders, registered when their module is imported
-LOOP = ("training.train", "training.batches", "experiment", "info", "cli")  # what nothing below them may import
+"""The same inside a room. Modules beside the inner rooms stand above them."""
+FACADES = {"drsn_jax", "drsn_jax.__main__", "drsn_jax.functional"}  # public names of rooms below; no room imports them
+PURE = ("training", "models", "ops")  # no disk, no configuration, no data
+DISK = {"pathlib", "os", "shutil", "tempfile", "io", "json", "orbax", "PIL"}
+HEAVY = ("tensorflow", "tensorflow_datasets", "clu", "tensorboard")
+# Data, TensorBoard, the export to TensorFlow's formats, and Keras on its TensorFlow back end.
+TENSORFLOW = ("drsn_jax.data.", "drsn_jax.run.writer", "drsn_jax.interop.tensorflow_export", "drsn_jax.benchmark.keras")
+BUILDERS = ("drsn_jax.data.prepared.builders", "drsn_jax.data.making.beam_pairs")  # tfds registers their classes as they are imported
+NOT_LIBRARY = ("cli", "benchmark", "interop", "planning", "run", "config", "weights")  # rooms whose functions may take a configuration
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 
 
 def imports(tree):
@@ -122,59 +49,102 @@ def imports(tree):
             yield from ((f"{node.module}.{alias.name}", id(node) in top) for alias in node.names)
 
 
-def parse(module):
-    return ast.parse(MODULES[module].read_text())
+def arrows():
+    """(module, the module of this package that it imports), for every import of one."""
+    for module, tree in TREES.items():
+        for name, _ in imports(tree):
+            while name.startswith("drsn_jax") and name not in MODULES:
+                name = name.rpartition(".")[0]
+            if name in MODULES:
+                yield module, name
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_import_direction(module):
-    allowed = ALLOWED[max((name for name in ALLOWED if f"{module}.".startswith(f"{name}.")), key=len)]
-    for name, _ in imports(parse(module)):
-        if name.startswith("drsn_jax.") and name != "drsn_jax.__version__":
-            inner = name.removeprefix("drsn_jax.")
-            assert any(f"{inner}.".startswith(f"{part}.") for part in allowed), f"{module} imports {name}"
+def height(module):
+    """The places of a module's room and inner room, counted from the top; a module beside the inner rooms is above them."""
+    _, room, *rest = module.split(".")
+    inner = INNER_ROOMS.get(room, ())
+    return ROOMS.index(room), inner.index(rest[0]) if rest and rest[0] in inner else -1
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("drsn_jax.training.")])
-def test_the_step_and_what_it_is_made_of_do_not_know_the_loop(module):
-    if module in ("drsn_jax.training.train", "drsn_jax.training.batches"):
-        return
-    for name, _ in imports(parse(module)):
-        assert not f"{name}.".startswith(tuple(f"drsn_jax.{part}." for part in LOOP)), f"{module} imports {name}"
+def test_the_rooms_are_those_of_the_list():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(ROOMS)
+    for room, inner in INNER_ROOMS.items():
+        assert {path.name for path in (PACKAGE / room).iterdir() if (path / "__init__.py").exists()} == set(inner)
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {name.rpartition(".")[2] for name in FACADES - {"drsn_jax"}} | {"__init__"}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_tensorflow_and_clu_are_imported_lazily_and_in_two_places(module):
-    for name, at_top in imports(parse(module)):
-        if name.split(".")[0] in HEAVY:
-            assert module.startswith(TENSORFLOW), f"{module} imports {name}"
-            assert not at_top or module in BUILDERS, f"{module} imports {name} as soon as it is imported"
-        if name.startswith(BUILDERS):
-            assert not at_top, f"{module} imports {name}, and so tfds, as soon as it is imported"
+def test_imports_point_down():
+    found = list(arrows())
+    assert len(found) > 500, "imports are found at all"
+    inside = [(a, b) for a, b in found if a not in FACADES and b != "drsn_jax"]
+    assert not [(a, b) for a, b in inside if b in FACADES], "what a room needs has a place in a room"
+    up = [f"{a} imports {b}" for a, b in inside if height(b) < height(a)]
+    assert not up, up
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_library_functions_take_arguments_not_a_config(module):
-    part = module.split(".")[1] if "." in module else ""
-    glue = module.removeprefix("drsn_jax.training.") in ("train", "batches", "checkpoint", "compact", "workdir")
-    if part not in ("models", "data", "evaluation", "restoration", "training", "pretrained") or glue:
-        return
-    for node in ast.walk(parse(module)):
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+def test_modules_do_not_import_each_other_in_a_circle():
+    edges = {}
+    for module, name in arrows():
+        if name not in ("drsn_jax", module):  # the first for its version
+            edges.setdefault(module, set()).add(name)
+    done = set()
+
+    def follow(module, path):
+        assert module not in path, f"a circle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module not in done:
+            for name in edges.get(module, ()):
+                follow(name, [*path, module])
+            done.add(module)
+
+    for module in MODULES:
+        follow(module, [])
+
+
+def test_training_models_and_operations_know_neither_disk_nor_configuration():
+    touching = [
+        f"{module} imports {name}"
+        for module, tree in TREES.items()
+        if module not in FACADES and module.split(".")[1] in PURE
+        for name, _ in imports(tree)
+        if name.split(".")[0] in DISK
+    ]
+    assert not touching, touching
+
+
+def test_tensorflow_and_clu_are_imported_lazily_and_in_two_places():
+    for module, tree in TREES.items():
+        for name, at_top in imports(tree):
+            if name.split(".")[0] in HEAVY:
+                assert module.startswith(TENSORFLOW), f"{module} imports {name}"
+                assert not at_top or module in BUILDERS, f"{module} imports {name} as soon as it is imported"
+            if name.startswith(BUILDERS):
+                assert not at_top, f"{module} imports {name}, and so tfds, as soon as it is imported"
+
+
+def functions(tree):
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def test_library_functions_take_arguments_not_a_config():
+    for module, tree in TREES.items():
+        if module in FACADES or module.split(".")[1] in NOT_LIBRARY:
+            continue
+        for node in functions(tree):
             names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-            assert "config" not in names, f"{module}: {getattr(node, 'name', 'lambda')}"
+            assert "config" not in names, f"{module}: {node.name}"
+
+
+def body_length(node):
+    """Lines of a function without its signature and docstring."""
+    body = node.body[1:] if isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant) else node.body
+    return node.end_lineno - body[0].lineno + 1 if body else 0
 
 
 def test_sizes_that_are_held_in_review():
-    for module in MODULES:
-        text = MODULES[module].read_text()
-        assert len(text.splitlines()) <= 200, f"{module} is too long"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                limit = 80 if node.name == "train_and_evaluate" else 40
-                body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))] or node.body
-                if node.name not in ("make_critic_update", "make_train_step"):  # builders: what counts is the functions inside
-                    assert (node.end_lineno or 0) - body[0].lineno < limit, f"{module}: {node.name} is too long"
+    lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    long = [f"{module}: {lines} lines" for module, lines in lengths.items() if lines > 200]
+    long += [f"{module}: {f.name}, {body_length(f)} lines" for module in MODULES for f in functions(TREES[module]) if body_length(f) > 40]
+    assert not long, long
 
 
 LOADED = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"
@@ -192,7 +162,7 @@ class Hiding:
         return None if name.split(".")[0] in {HEAVY} else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = map(Hiding, sys.meta_path)
-from drsn_jax.cli import main
+from drsn_jax.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -202,10 +172,9 @@ def python(code, *arguments, cwd=None):
     return subprocess.run(argv, cwd=cwd, env=tiny.environment(), capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - {"drsn_jax.__main__"}))
+# The loop imports all others that matter; each of these is a process of its own.
+@pytest.mark.parametrize("module", ["drsn_jax", "drsn_jax.weights.model", "drsn_jax.restoration.restore", "drsn_jax.run.loop"])
 def test_no_module_loads_tensorflow_when_it_is_imported(module):
-    if module not in ("drsn_jax", "drsn_jax.restoration.model", "drsn_jax.restoration.restore", "drsn_jax.training.train"):
-        return  # train imports all the others that matter; each of these is a process of its own
     done = python(f"import {module}; {LOADED}")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
@@ -224,7 +193,7 @@ def test_resident_training_restoring_and_evaluating_never_import_tensorflow(phot
     gopro = tiny.write_gopro(tmp_path / "gopro", photograph)
     code = f"""
 import sys
-from drsn_jax.cli import main
+from drsn_jax.cli.main import main
 assert main({tiny.train_arguments("run", data="photos", train_dir=photos, num_train_steps=2, **tiny.QUARTER)}) == 0
 assert main(["restore", "--model=run", "--output=out", {str(photos)!r}]) == 0
 assert main(["evaluate", "--model=run", "--output=report", "--blurred={gopro}", "--sharp={gopro}", "--panels=1"]) == 0

@@ -17,10 +17,11 @@ import orbax.checkpoint as ocp
 import xla_flags
 from PIL import Image, ImageFilter
 
-from drsn_jax.experiment import make_training
-from drsn_jax.locks import LOCK_FILE
+from drsn_jax.config.build import make_training
+from drsn_jax.system.locks import LOCK_FILE
 from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
 
+TESTS = Path(__file__).parent
 SIZE = (64, 48)  # width and height of every photograph
 CORNERS = ((20, 180), (120, 60), (230, 240), (0, 0), (300, 100))
 OPTIONS = {
@@ -47,8 +48,8 @@ QUARTER = {"trunk": "quarter", "unshuffle": 1}  # one block in place of five: a 
 PAUSING = """
 import sys, time
 from pathlib import Path
-from drsn_jax.cli import main
-from drsn_jax.training.feed import Feed
+from drsn_jax.cli.main import main
+from drsn_jax.run.feed import Feed
 
 number, folder = int(sys.argv[1]), Path(sys.argv[2])
 wait_for, calls, fetch = folder / sys.argv[3], [], Feed.next
@@ -81,12 +82,15 @@ def train_arguments(workdir, *, config="default", **changes) -> list[str]:
 def environment(**changes) -> dict[str, str]:
     """One CPU device, quiet, with the compile cache of the tests."""
     kept = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")}
-    cache = str(Path(__file__).parent.parent / ".jax_cache")
+    cache = str(TESTS.parent / ".jax_cache")
     quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
     # Compiles three times faster. That resuming is bitwise with optimisations too was checked by setting this to 0.
     quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     if quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
         quiet["XLA_FLAGS"] = xla_flags.OLDER_CODE_GENERATOR
+    # Programs of tests that import helpers, or what another test has.
+    folders = [TESTS, *(folder for folder in TESTS.iterdir() if folder.is_dir())]
+    kept["PYTHONPATH"] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     return kept | quiet | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | changes
 
 

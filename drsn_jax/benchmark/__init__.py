@@ -1,1 +1,1 @@
-"""The Keras 3 reference of DRSN-GAN and the measurements of ours against it."""
+"""`drsn-jax bench`: our speed against Keras. Uses `interop` and below."""

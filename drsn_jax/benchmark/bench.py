@@ -15,7 +15,7 @@ from drsn_jax.benchmark.loader_rows import write_pairs
 from drsn_jax.benchmark.measuring import LEAST, LEAST_SLOW, MOST, measure_row
 from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
 from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, ROWS, Row, choose_keras, choose_rows, choose_subjects, worker_environment
-from drsn_jax.errors import InputError
+from drsn_jax.system.errors import InputError
 
 FORMAT = 1
 PACKAGES = ("jax", "jaxlib", "flax", "keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_critic, make_generator, make_stages, make_training
+from drsn_jax.config.build import make_critic, make_generator, make_stages, make_training
 from drsn_jax.interop.keras import keras_options
+from drsn_jax.system.errors import InputError
 
 _FIXED = {"pixel_weight": 0, "frequency_weight": 0, "lipschitz": "none", "critic_batches": "same"}
 _FIXED |= {"weight_decay": 0, "clip_norm": 0, "ema_decay": 0}

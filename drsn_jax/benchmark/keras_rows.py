@@ -11,10 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from drsn_jax.benchmark import keras_models, keras_training
+from drsn_jax.benchmark import keras_training
 from drsn_jax.benchmark.prepared import Prepared, find_best_batch, process_peak_bytes
 from drsn_jax.benchmark.rows import Row
-from drsn_jax.experiment import make_critic, make_generator
+from drsn_jax.config.build import make_critic, make_generator
+from drsn_jax.interop import keras_models
 from drsn_jax.interop.keras import keras_options
 
 Config = Mapping[str, Any]

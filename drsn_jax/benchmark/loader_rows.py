@@ -10,9 +10,9 @@ from PIL import Image, ImageFilter
 
 from drsn_jax.benchmark.prepared import Prepared, process_peak_bytes
 from drsn_jax.benchmark.rows import Row
-from drsn_jax.data.pairs import Pair, find_pairs
-from drsn_jax.data.pipeline import make_batches
-from drsn_jax.errors import InputError
+from drsn_jax.data.pairs.folders import Pair, find_pairs
+from drsn_jax.data.pairs.pipeline import make_batches
+from drsn_jax.system.errors import InputError
 
 PAIRS, SIZE = 8, (1280, 720)  # width and height of GoPro's frames
 _PASSES = 2  # over the pairs in one call, which spreads the pipeline's start

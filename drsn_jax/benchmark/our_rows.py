@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from drsn_jax import backend
 from drsn_jax.benchmark.prepared import Prepared, find_best_batch, process_peak_bytes
 from drsn_jax.benchmark.rows import Row
 from drsn_jax.benchmark.workload import count_row_macs
-from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_generator, make_keys, make_parts, make_training
-from drsn_jax.training.critic_update import CriticState, Metrics, make_critic_update, score
-from drsn_jax.training.generator_update import differentiate, forward, update_generator
+from drsn_jax.config.build import make_generator, make_keys, make_parts, make_training
+from drsn_jax.ops import backend
+from drsn_jax.system.errors import InputError
+from drsn_jax.training.critic import CriticState, Metrics, make_critic_update, score
+from drsn_jax.training.generator import differentiate, forward, update_generator
 from drsn_jax.training.state import TrainState
-from drsn_jax.training.train_step import Batch, TrainStep, loop_critic_updates
+from drsn_jax.training.step import Batch, TrainStep, loop_critic_updates
 
 Config = Mapping[str, Any]
 

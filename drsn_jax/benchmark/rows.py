@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from drsn_jax.config_values import nearest
-from drsn_jax.errors import InputError
+from drsn_jax.config.values import nearest
+from drsn_jax.system.errors import InputError
 
 OURS = "ours-float32"
 OURS_BFLOAT16 = "ours-bfloat16"

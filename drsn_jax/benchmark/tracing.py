@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from drsn_jax.benchmark.our_rows import make_inference_call, make_step_call
-from drsn_jax.errors import InputError
+from drsn_jax.system.errors import InputError
 
 CALLS = 3  # of each
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from drsn_jax.benchmark.prepared import process_peak_bytes
 from drsn_jax.benchmark.rows import LOADER, OURS, OURS_BFLOAT16, ROWS
-from drsn_jax.errors import InputError
+from drsn_jax.system.errors import InputError
 
 _SAMPLE_SECONDS = 0.2  # calls that are faster are timed several at once
 

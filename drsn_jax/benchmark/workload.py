@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from drsn_jax.costs import count_macs
-from drsn_jax.experiment import make_critic, make_generator
+from drsn_jax.config.build import make_critic, make_generator
 from drsn_jax.models.vgg19 import VGG19
+from drsn_jax.ops.costs import count_macs
 
 Size = tuple[int, int]
 

@@ -1,1 +1,1 @@
-"""Images into batches: folders of pairs through tf.data, or photographs held and blurred on the device."""
+"""Images into batches, benchmarks and prepared sets. Uses `system`."""

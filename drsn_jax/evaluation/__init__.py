@@ -1,1 +1,1 @@
-"""Metrics, protocols and reports."""
+"""Protocols, scores and reports. Uses `restoration` and below."""

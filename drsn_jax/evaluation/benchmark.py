@@ -3,13 +3,19 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drsn_jax.data.pairs import list_images, match_folders
-from drsn_jax.data.stored import PreparedSplit, open_prepared
-from drsn_jax.errors import InputError
-from drsn_jax.evaluation.entries import Entry, existing_folder, paired_entries, scored_sizes, unpaired_entries
-from drsn_jax.evaluation.koehler_entries import find_koehler_truths, has_single_truths, koehler_entries, koehler_notes
-from drsn_jax.evaluation.protocols import PROTOCOLS, check_protocol
-from drsn_jax.evaluation.scorers import Scorer, make_koehler_scorer, make_noreference_scorer, make_paired_scorer, make_realblur_scorer
+from drsn_jax.data.pairs.folders import list_images, match_folders
+from drsn_jax.data.prepared.stored import PreparedSplit, open_prepared
+from drsn_jax.evaluation.metrics.scorers import (
+    Scorer,
+    make_koehler_scorer,
+    make_noreference_scorer,
+    make_paired_scorer,
+    make_realblur_scorer,
+)
+from drsn_jax.evaluation.scoring.entries import Entry, existing_folder, paired_entries, scored_sizes, unpaired_entries
+from drsn_jax.evaluation.scoring.koehler_entries import find_koehler_truths, has_single_truths, koehler_entries, koehler_notes
+from drsn_jax.evaluation.scoring.protocols import PROTOCOLS, check_protocol
+from drsn_jax.system.errors import InputError
 
 
 class Benchmark(NamedTuple):

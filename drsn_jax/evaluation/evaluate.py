@@ -7,19 +7,19 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from drsn_jax.data.pairs import spread
-from drsn_jax.errors import InputError
-from drsn_jax.evaluation.entries import Entry, fingerprint, read_case, scored_sizes
-from drsn_jax.evaluation.inspection import summarise_findings
-from drsn_jax.evaluation.journal import Journal
-from drsn_jax.evaluation.pictures import Illustrator
-from drsn_jax.evaluation.protocols import check_protocol
-from drsn_jax.evaluation.report import describe_run, finished_summary, open_report, write_report
-from drsn_jax.evaluation.scorers import PAIRED, Scorer
-from drsn_jax.evaluation.scoring import Case, ImageScore, score_images, summarise
-from drsn_jax.locks import lock_folder
-from drsn_jax.panels import Box, check_box
-from drsn_jax.progress import Countdown
+from drsn_jax.data.pairs.folders import spread
+from drsn_jax.evaluation.detection.inspection import summarise_findings
+from drsn_jax.evaluation.metrics.scorers import PAIRED, Scorer
+from drsn_jax.evaluation.report.pictures import Illustrator
+from drsn_jax.evaluation.report.report import describe_run, finished_summary, open_report, write_report
+from drsn_jax.evaluation.scoring.entries import Entry, fingerprint, read_case, scored_sizes
+from drsn_jax.evaluation.scoring.journal import Journal
+from drsn_jax.evaluation.scoring.protocols import check_protocol
+from drsn_jax.evaluation.scoring.scores import Case, ImageScore, score_images, summarise
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.locks import lock_folder
+from drsn_jax.system.panels import Box, check_box
+from drsn_jax.system.progress import Countdown
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 

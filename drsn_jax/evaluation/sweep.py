@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.errors import InputError
-from drsn_jax.evaluation.document import Bullets, Document, Pictures, Table, describe_data, describe_model, make_facts
-from drsn_jax.evaluation.html import as_html
-from drsn_jax.evaluation.markdown import as_markdown
-from drsn_jax.evaluation.protocols import check_protocol
-from drsn_jax.evaluation.report import METRICS_FILE, clear_report, describe_machine
-from drsn_jax.evaluation.scorers import Metric
-from drsn_jax.evaluation.terminal import align_columns
-from drsn_jax.files import write_atomically
+from drsn_jax.evaluation.metrics.scorers import Metric
+from drsn_jax.evaluation.report.document import Bullets, Document, Pictures, Table, describe_data, describe_model, make_facts
+from drsn_jax.evaluation.report.formats import align_columns, as_html, as_markdown
+from drsn_jax.evaluation.report.report import METRICS_FILE, clear_report, describe_machine
+from drsn_jax.evaluation.scoring.protocols import check_protocol
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import write_atomically
 
 NOISE_VARIANCES = (0.0, 0.0005, 0.001, 0.005, 0.01)
 """The standard sweep (SPEC section 3), on the image scale [0, 1]."""

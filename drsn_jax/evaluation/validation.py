@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from drsn_jax.data.photos import Sample
-from drsn_jax.evaluation.protocols import add_noise, apply_protocol
-from drsn_jax.evaluation.scoring import Case, ImageScore, score_images, summarise
-from drsn_jax.panels import make_panel, save_png, stack_panels
+from drsn_jax.data.synthesis.photos import Sample
+from drsn_jax.evaluation.scoring.protocols import add_noise, apply_protocol
+from drsn_jax.evaluation.scoring.scores import Case, ImageScore, score_images, summarise
+from drsn_jax.system.panels import make_panel, save_png, stack_panels
 
 Image = UInt8[np.ndarray, "h w 3"]
 

@@ -1,1 +1,1 @@
-"""Weights and networks to and from other frameworks: Keras, PyTorch, exported programs."""
+"""Weights and programs for other frameworks: Keras, PyTorch, TensorFlow, StableHLO. Uses `planning` and below."""

@@ -9,19 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from drsn_jax.config import to_plain
-from drsn_jax.errors import InputError
-from drsn_jax.experiment import make_critic, make_generator, make_keys, make_stages, make_training
-from drsn_jax.files import write_atomically
+from drsn_jax.config.build import make_critic, make_generator, make_keys, make_stages, make_training
+from drsn_jax.config.files import to_plain
 from drsn_jax.interop.keras import Variables, encode_keras, list_layers, make_model, to_variables
-from drsn_jax.interop.keras_files import SUFFIXES as KERAS_SUFFIXES
-from drsn_jax.interop.keras_files import read_layers
 from drsn_jax.interop.torch import read_torch
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
-from drsn_jax.training.checkpoint import Checkpoints
-from drsn_jax.training.saved import read_saved
+from drsn_jax.run.checkpoint import Checkpoints
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import write_atomically
 from drsn_jax.training.state import TrainState
+from drsn_jax.weights.keras_files import SUFFIXES as KERAS_SUFFIXES
+from drsn_jax.weights.keras_files import read_layers
+from drsn_jax.weights.saved import read_saved
 
 TORCH_SUFFIXES = (".pth", ".pt", ".safetensors")
 KERAS_OUTPUTS = (".weights.h5", ".keras")

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from drsn_jax import __version__, backend
-from drsn_jax.errors import InputError
-from drsn_jax.interop.exported import import_export, pack_exported, read_exported
+from drsn_jax import __version__
 from drsn_jax.models.generator import Generator
+from drsn_jax.ops import backend
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.exported import import_export, pack_exported, read_exported
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 SMALLEST = 4  # strides a side: what reflect padding at the coarsest scale needs, and what restoration pads to
@@ -25,9 +26,9 @@ Images = Float[np.ndarray, "b h w 3"]
 def export_stablehlo(
     *, generator: Generator, variables: Mapping[str, Any], platforms: Sequence[str], config: Mapping[str, Any], info: Mapping[str, Any]
 ) -> bytes:
-    """The file of a generator (see `interop.exported`): images of any number and of any size in multiples of `stride` from 4 strides up.
+    """The file of a generator (see `weights.exported`): images of any number and of any size in multiples of `stride` from 4 strides up.
 
-    One file holds the program for all `platforms`, each with the form of the convolutions that `drsn_jax.backend` chooses there.
+    One file holds the program for all `platforms`, each with the form of the convolutions that `drsn_jax.ops.backend` chooses there.
     Raises InputError for unknown platforms, or where the program cannot be lowered for one.
     """
     export = import_export()
@@ -50,7 +51,7 @@ def export_stablehlo(
 def apply_on_platform(
     generator: Generator, variables: Any, images: Float[Array, "b h w 3"], *, platforms: Sequence[str]
 ) -> Float[Array, "b h w 3"]:
-    """The generator's output, with those choices of `drsn_jax.backend` that fit the platform a program is compiled for, not this one."""
+    """The generator's output, with those choices of `ops.backend` that fit the platform a program is compiled for, not this one."""
     others = [platform for platform in platforms if platform != "cpu"]
     branches = {"cpu": partial(_apply, generator, "cpu")} if "cpu" in platforms else {}
     if others:

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drsn_jax.errors import InputError
-from drsn_jax.interop.keras_files import StoredLayer
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.keras_files import StoredLayer
 
 Variables = dict[str, Any]  # params and batch_stats
 Kind = str
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in the models of `benchmark.keras_models`: block1_conv1 of block1/conv1/conv."""
+        """Its name in the models of `interop.keras_models`: block1_conv1 of block1/conv1/conv."""
         return "_".join(part for part in self.path if part != "conv")
 
     @property
@@ -140,7 +140,7 @@ def make_model(module: Generator | Critic, variables: Mapping[str, Any], *, imag
     options = keras_options(module)
     weights = to_arrays(variables, list_layers(module, image_size=image_size), source=source)
     try:
-        from drsn_jax.benchmark import keras_models
+        from drsn_jax.interop import keras_models
     except ImportError as error:
         raise InputError(f"Keras cannot be imported ({error}): pip install 'drsn-jax[keras]'.") from error
     if isinstance(module, Critic):
@@ -153,7 +153,7 @@ def make_model(module: Generator | Critic, variables: Mapping[str, Any], *, imag
 
 
 def from_model(model: Any, module: Generator | Critic, *, image_size: int) -> Variables:
-    """Our variables of a Keras model that `benchmark.keras_models` built."""
+    """Our variables of a Keras model that `interop.keras_models` built."""
     wanted = list_layers(module, image_size=image_size)
     layers = [StoredLayer(layer.name, model.get_layer(layer.name).get_weights()) for layer in wanted]
     return to_variables(layers, wanted, source=f"The Keras model {model.name}")

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from drsn_jax.errors import InputError
 from drsn_jax.interop.export import SMALLEST, Images, apply_on_platform, without_source_paths
 from drsn_jax.models.generator import Generator
+from drsn_jax.system.errors import InputError
 
 
 def write_saved_model(

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drsn_jax.errors import InputError
-from drsn_jax.interop.tensors import read_tensors
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.tensors import read_tensors
 
 NAME = re.compile(r"(?:module\.)*(?:netG\.|generator\.)?model\.(\d+)(?:\.conv_block\.(\d+))?\.(\w+)")
 EPSILON, OUR_EPSILON = 1e-5, 1e-3  # of batch norm, in PyTorch and in models.layers

@@ -1,1 +1,1 @@
-"""The networks: Flax Linen modules and nothing else."""
+"""The networks as Flax modules: generator, critic, VGG19 and their blocks. Uses `ops` and `system`."""

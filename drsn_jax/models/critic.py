@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax.models.convolution import convolve
 from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, make_norm
+from drsn_jax.ops.convolution import convolve
 
 DENSE_WIDTHS = (64, 64, 128, 256, 512)
 PATCH_WIDTHS = (64, 128, 256, 512)

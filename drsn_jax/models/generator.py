@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from drsn_jax.models.convolution import convolve, convolve_upsampled
 from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, ReflectConv, make_norm, strided_padding
-from drsn_jax.models.remat import rematerialise
-from drsn_jax.models.rows import Rows, convolve_rows
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
+from drsn_jax.ops.convolution import convolve, convolve_upsampled
+from drsn_jax.ops.remat import rematerialise
+from drsn_jax.ops.rows import Rows, convolve_rows
 
 
 class Generator(nn.Module):

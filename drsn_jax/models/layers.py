@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax.models.convolution import convolve
-from drsn_jax.models.rows import Rows, mean_pixels, pad_by_reflection
+from drsn_jax.ops.convolution import convolve
+from drsn_jax.ops.rows import Rows, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
 Module = Callable[..., Any]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, make_norm
-from drsn_jax.models.rows import Rows, mean_pixels
+from drsn_jax.ops.rows import Rows, mean_pixels
 
 THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
 

@@ -1,1 +1,1 @@
-"""Restoring photographs of any size with a trained generator."""
+"""Restoring arrays, image files and videos of any size with a trained generator. Uses `weights` and below."""

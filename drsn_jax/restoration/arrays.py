@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from drsn_jax.errors import InputError
-from drsn_jax.restoration.device import find_device
-from drsn_jax.restoration.model import Model, load_model
-from drsn_jax.restoration.restorer import make_restore_fn
-from drsn_jax.restoration.tiling import to_uint8
-from drsn_jax.shipped import SHIPPED, find_model
+from drsn_jax.ops.devices import find_device
+from drsn_jax.restoration.core.restorer import make_restore_fn
+from drsn_jax.restoration.core.tiling import to_uint8
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.model import Model, load_model
+from drsn_jax.weights.shipped import SHIPPED, find_model
 
 _SHAPES = "[h w 3], grey [h w] or [h w 1], or with alpha [h w 4]"
 

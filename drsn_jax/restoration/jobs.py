@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drsn_jax.errors import InputError
-from drsn_jax.restoration.photo import SUFFIXES, quoted, reason
-from drsn_jax.restoration.video_coding import VIDEO_SUFFIXES
+from drsn_jax.data.images.photo import SUFFIXES, quoted, reason
+from drsn_jax.restoration.video.coding import VIDEO_SUFFIXES
+from drsn_jax.system.errors import InputError
 
 RESTORED, PANEL = ".restored", ".panel.png"
 _KNOWN = (*SUFFIXES, *VIDEO_SUFFIXES)

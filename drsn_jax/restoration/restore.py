@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from drsn_jax.errors import InputError
-from drsn_jax.restoration.images import check_target, read_photo, target_mode, write_file, write_photo
+from drsn_jax.data.images.photo import Photo, quoted
+from drsn_jax.restoration.core.restorer import RestoreFn
+from drsn_jax.restoration.files.images import check_target, encode_panel, read_photo, target_mode, write_file, write_photo
 from drsn_jax.restoration.jobs import is_video, panel_path, plan_jobs
-from drsn_jax.restoration.panel import encode_panel
-from drsn_jax.restoration.photo import Photo, quoted
-from drsn_jax.restoration.restorer import RestoreFn
-from drsn_jax.restoration.video import describe, restore_video
+from drsn_jax.restoration.video.restore import describe, restore_video
+from drsn_jax.system.errors import InputError
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""A local web page that restores photographs."""
+"""A local web page that restores photographs. Uses `restoration` and below."""

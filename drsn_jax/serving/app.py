@@ -19,12 +19,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from drsn_jax.errors import InputError
 from drsn_jax.serving.endpoint import RestoreEndpoint
 from drsn_jax.serving.headers import SafeHeaders, page_policy
+from drsn_jax.serving.job_queue import Turns
 from drsn_jax.serving.limits import Limits
 from drsn_jax.serving.photographs import MakeFn
-from drsn_jax.serving.turns import Turns
+from drsn_jax.system.errors import InputError
 
 PAGE = Path(__file__).with_name("page.html")
 

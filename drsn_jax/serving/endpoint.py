@@ -14,9 +14,9 @@ from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from drsn_jax.serving.headers import refuse_other_origins
+from drsn_jax.serving.job_queue import Abandoned, Turns
 from drsn_jax.serving.limits import Limits, receive_body
 from drsn_jax.serving.photographs import Answer, Choices, MakeFn, restore_upload
-from drsn_jax.serving.turns import Abandoned, Turns
 
 
 class RestoreEndpoint:

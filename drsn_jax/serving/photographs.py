@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from drsn_jax.errors import InputError
-from drsn_jax.restoration.images import read_photo, write_photo
-from drsn_jax.restoration.model import Model
-from drsn_jax.restoration.photo import quoted
-from drsn_jax.restoration.restorer import RestoreFn, make_restore_fn
+from drsn_jax.data.images.photo import quoted
+from drsn_jax.restoration.core.restorer import RestoreFn, make_restore_fn
+from drsn_jax.restoration.files.images import read_photo, write_photo
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.model import Model
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp", "GIF": "image/gif"}
 """What every browser shows; anything else is answered as PNG."""

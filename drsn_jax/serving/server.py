@@ -12,8 +12,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from drsn_jax.errors import InputError
-from drsn_jax.serving.turns import Turns
+from drsn_jax.serving.job_queue import Turns
+from drsn_jax.system.errors import InputError
 
 _GRACE_SECONDS = 1  # for answers that are on their way
 _CONNECTIONS = 64  # more are answered 503 by uvicorn itself

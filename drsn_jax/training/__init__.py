@@ -1,1 +1,1 @@
-"""Losses, state, the pure training step, checkpoints and the loop."""
+"""Training as pure functions of (state, batch): no disk, no configuration, no jit. Uses `models` and below."""

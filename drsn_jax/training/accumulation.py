@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from drsn_jax.errors import InputError
-from drsn_jax.models.remat import after
+from drsn_jax.ops.remat import after
+from drsn_jax.system.errors import InputError
 
 PyTree = Any
 

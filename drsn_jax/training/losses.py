@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from drsn_jax.training.fourier import rfft2
+from drsn_jax.ops.fourier import rfft2
 
 Images = Float[Array, "b h w 3"]
 Scores = Float[Array, " b"]

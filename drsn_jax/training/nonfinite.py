@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from drsn_jax.training.state import TrainState
-from drsn_jax.training.train_step import Batch, TrainStep
+from drsn_jax.training.step import Batch, TrainStep
 
 SKIPPED = "skipped"  # the metric: 1 for a step that was skipped, 0 for one that was not
 

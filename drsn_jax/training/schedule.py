@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from drsn_jax.errors import InputError
+from drsn_jax.system.errors import InputError
 
 
 def make_learning_rate(

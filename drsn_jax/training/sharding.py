@@ -9,8 +9,8 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
-from drsn_jax.errors import InputError
-from drsn_jax.processes import wait_for_all
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.processes import wait_for_all
 
 
 def make_mesh() -> Mesh:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from drsn_jax.data.benchmarks import folders, gopro, hide, koehler, lai, realblur, reds
-from drsn_jax.data.survey import Survey
-from drsn_jax.data.tree import open_tree
+from drsn_jax.data.benchmarks.survey import Survey
+from drsn_jax.data.benchmarks.tree import open_tree
 
 FOLDERS = "deblurring_pairs"  # anyone's own
 _MODULES = {"gopro": gopro, "hide": hide, "realblur": realblur, "koehler": koehler, "lai": lai, "reds": reds, FOLDERS: folders}

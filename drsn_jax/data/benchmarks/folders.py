@@ -1,8 +1,8 @@
-"""Anyone's pairs, in the layouts of `drsn_jax.data.pairs.find_pairs`, in folders train, val and test or without such."""
+"""Anyone's pairs, in the layouts of `drsn_jax.data.pairs.folders.find_pairs`, in folders train, val and test or without such."""
 
 from drsn_jax.data.benchmarks.layout import find
-from drsn_jax.data.survey import Expected, Survey, leftover, match_sides, take_stock
-from drsn_jax.data.tree import Tree, TreeFile
+from drsn_jax.data.benchmarks.survey import Expected, Survey, leftover, match_sides, take_stock
+from drsn_jax.data.benchmarks.tree import Tree, TreeFile
 
 ARCHIVES = ()
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from drsn_jax.data.benchmarks.layout import find
-from drsn_jax.data.survey import Expected, Survey, leftover, match_sides, take_stock
-from drsn_jax.data.tree import Tree
-from drsn_jax.errors import InputError
+from drsn_jax.data.benchmarks.survey import Expected, Survey, leftover, match_sides, take_stock
+from drsn_jax.data.benchmarks.tree import Tree
+from drsn_jax.system.errors import InputError
 
 ARCHIVES = ("GOPRO_Large.zip",)
 EXPECTED = {"train": Expected(22, 2103, (720, 1280)), "test": Expected(11, 1111, (720, 1280))}

@@ -1,8 +1,8 @@
 """HIDE (Shen et al. 2019): train/NAME.png, test/{test-close-ups,test-long-shot}/NAME.png, and the sharp images GT/NAME.png."""
 
 from drsn_jax.data.benchmarks.layout import find
-from drsn_jax.data.survey import Expected, Survey, leftover, match_sides, take_stock
-from drsn_jax.data.tree import Tree
+from drsn_jax.data.benchmarks.survey import Expected, Survey, leftover, match_sides, take_stock
+from drsn_jax.data.benchmarks.tree import Tree
 
 ARCHIVES = ("HIDE*.zip",)
 EXPECTED = {"train": Expected(None, 6397, (720, 1280)), "test": Expected(None, 2025, (720, 1280))}

@@ -4,8 +4,8 @@ One GroundTruth{S} a scene is taken too, and labelled: it is an approximation of
 """
 
 from drsn_jax.data.benchmarks.layout import find
-from drsn_jax.data.survey import Example, Expected, Survey, leftover, take_stock
-from drsn_jax.data.tree import Tree, first_three
+from drsn_jax.data.benchmarks.survey import Example, Expected, Survey, leftover, take_stock
+from drsn_jax.data.benchmarks.tree import Tree, first_three
 
 ARCHIVES = ("BlurryImages*.zip", "GroundTruth*.zip")
 SCENES, TRAJECTORIES = 4, 12

@@ -4,8 +4,8 @@ Sharp images are ground_truth/NAME.png, blurred ones NAME_kernel_0K.png and NAME
 """
 
 from drsn_jax.data.benchmarks.layout import find
-from drsn_jax.data.survey import Example, Expected, Part, Survey, leftover, take_stock
-from drsn_jax.data.tree import Tree, first_three
+from drsn_jax.data.benchmarks.survey import Example, Expected, Part, Survey, leftover, take_stock
+from drsn_jax.data.benchmarks.tree import Tree, first_three
 
 ARCHIVES = ("*real*.zip", "*uniform*.zip", "*synthetic*.zip", "*ground_truth*.zip")
 EXPECTED = {"real": Expected(None, 100), "uniform": Expected(25, 100), "nonuniform": Expected(25, 100)}

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from drsn_jax.data.pairs import IMAGE_SUFFIXES
-from drsn_jax.data.tree import Tree
+from drsn_jax.data.benchmarks.tree import Tree
+from drsn_jax.data.pairs.folders import IMAGE_SUFFIXES
 
 SUFFIX = "(?i:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")"
 

@@ -2,8 +2,8 @@
 
 import re
 
-from drsn_jax.data.survey import Example, Expected, Survey, leftover, take_stock
-from drsn_jax.data.tree import Tree, first_three
+from drsn_jax.data.benchmarks.survey import Example, Expected, Survey, leftover, take_stock
+from drsn_jax.data.benchmarks.tree import Tree, first_three
 
 ARCHIVES = ("RealBlur*.zip",)
 EXPECTED = {"train": Expected(182, 3758), "test": Expected(50, 980)}

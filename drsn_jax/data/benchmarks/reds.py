@@ -1,8 +1,8 @@
 """REDS (Nah et al. 2019), motion blur: {train,val}/{train,val}_{blur,sharp}/NNN/NNNNNNNN.png."""
 
 from drsn_jax.data.benchmarks.layout import find
-from drsn_jax.data.survey import Expected, Survey, leftover, match_sides, take_stock
-from drsn_jax.data.tree import Tree
+from drsn_jax.data.benchmarks.survey import Expected, Survey, leftover, match_sides, take_stock
+from drsn_jax.data.benchmarks.tree import Tree
 
 ARCHIVES = ("train_blur.zip", "train_sharp.zip", "val_blur.zip", "val_sharp.zip")
 EXPECTED = {"train": Expected(240, 24000, (720, 1280)), "val": Expected(30, 3000, (720, 1280))}

@@ -1,0 +1,70 @@
+"""drsn-jax bench."""
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+from drsn_jax.cli.options import declare_config, path
+from drsn_jax.system.errors import InputError
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    declare_config(parser, default="paper")
+    parser.add_argument(
+        "--against",
+        metavar="NAME,...",
+        help="keras: on every back end that is installed; or by name, of keras-tensorflow, keras-jax, keras-torch",
+    )
+    parser.add_argument("--rows", metavar="NAME,...", help="of training-step, best-batch, critic-part, ...; default: all")
+    parser.add_argument("--batch-size", type=int, help="images a step, and at once in inference (default: the configuration's)")
+    parser.add_argument("--crop-size", type=int, help="height and width in training and small inference (default: the configuration's)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="budget for the samples of one row (default 30)")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a process that is silent is ended (default 900)")
+    parser.add_argument("--profile", type=path, metavar="DIR", help="also write a trace of ours for XProf and Perfetto into this folder")
+    parser.add_argument("--output", type=path, default=Path("bench.json"), metavar="FILE.json", help="default: bench.json")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table and writes the document beside it; 1 where something of ours failed."""
+    from drsn_jax.benchmark.bench import failures, run_bench
+    from drsn_jax.benchmark.bench_table import format_bench
+    from drsn_jax.config.files import load_config
+    from drsn_jax.system.files import write_atomically
+
+    _check(arguments)
+    options = {name: getattr(arguments, name) for name in ("against", "rows", "batch_size", "crop_size", "seconds", "timeout", "profile")}
+    config = load_config(arguments.config, arguments.overrides)
+    document = run_bench(config, **options, command=arguments.command, say=_say)
+    write_atomically(arguments.output, f"{json.dumps(document, indent=1)}\n".encode())
+    sys.stdout.write(f"{format_bench(document)}\nJSON: {arguments.output}\n")
+    for file in document.get("profile", {}).get("files", ()):
+        sys.stdout.write(f"Trace: {file}\n")
+    failed = failures(document)
+    sys.stderr.write("".join(f"drsn-jax: failed: {failure}\n" for failure in failed))
+    return 1 if failed else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises InputError for what would only be found after minutes."""
+    output, profile = arguments.output, arguments.profile
+    if output.is_dir() or (output.exists() and not arguments.overwrite):
+        raise InputError(f"{output} is there already; choose another --output" + ("." if output.is_dir() else ", or --overwrite."))
+    if profile is not None and profile.exists() and not profile.is_dir():
+        raise InputError(f"--profile={profile} is a file; give a folder.")
+    there = next(parent for parent in output.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"--output={output}: {there} is no folder that can be written to; choose another --output.")
+    for name in ("batch_size", "crop_size", "seconds", "timeout"):
+        value = getattr(arguments, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"--{name.replace('_', '-')}={value} cannot be; use more than 0.")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"bench: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,52 @@
+"""drsn-jax convert."""
+
+import argparse
+import os
+import sys
+
+from drsn_jax.cli.options import declare_config, path
+from drsn_jax.system.errors import InputError
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument(
+        "--input",
+        type=path,
+        required=True,
+        metavar="FILE_OR_MODEL",
+        help="a generator's weights of Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors);"
+        " or a model of ours, a --workdir or one of its checkpoints",
+    )
+    parser.add_argument(
+        "--output",
+        type=path,
+        required=True,
+        metavar="MODEL_OR_FILE",
+        help="of a file, a new folder, a --model=; of a model, .weights.h5 or .keras",
+    )
+    parser.add_argument("--critic", type=path, metavar="FILE", help="the critic's Keras file: read with a file, written with a model")
+    declare_config(parser, default="keras_reference")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Converts weights; writes nothing where they do not fit."""
+    # Any of Keras' back ends can write its files: jax is there anyway.
+    # It is loaded all the same where it is installed, and greets on stderr otherwise.
+    for name, value in {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}.items():
+        os.environ.setdefault(name, value)
+    from drsn_jax.config.files import load_config
+    from drsn_jax.interop.conversion import convert_files, convert_model
+
+    if not arguments.input.exists():
+        raise InputError(f"There is no {arguments.input}; give a weight file, or a --workdir of a training.")
+    if arguments.input.is_dir():
+        if arguments.overrides:
+            raise InputError(f"{arguments.overrides[0]}: a model has the configuration stored with it; leave the change away.")
+        lines = convert_model(arguments.input, arguments.output, critic=arguments.critic)
+    else:
+        config = load_config(arguments.config, arguments.overrides)
+        options = {"critic": arguments.critic, "config": config, "overrides": arguments.overrides}
+        lines = convert_files(arguments.input, arguments.output, **options)
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0

@@ -1,0 +1,133 @@
+"""drsn-jax evaluate."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from drsn_jax.cli.options import declare_model, declare_tile, path
+from drsn_jax.system.errors import InputError
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    declare_model(parser)
+    data = parser.add_argument_group("images")
+    data.add_argument(
+        "--data", metavar="NAME[:SPLIT]", help="a data set that `drsn-jax prepare` made, such as gopro:test; or give folders:"
+    )
+    data.add_argument(
+        "--data-dir", type=path, metavar="DIR", help="of prepared data sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)"
+    )
+    data.add_argument("--blurred", type=path, metavar="DIR", help="blurred images")
+    data.add_argument("--sharp", type=path, metavar="DIR", help="sharp images of the same relative names, or Köhler's truths")
+    data.add_argument("--blur-folder", choices=("blur", "blur_gamma"), help="of GoPro's layout; default: what the model was trained on")
+    how = parser.add_argument_group("what is measured")
+    protocols = "full (the headline), half, resize256, realblur, koehler or noreference; default: by the data"
+    how.add_argument("--protocol", metavar="NAME", help=protocols)
+    how.add_argument("--noise-variance", type=float, default=0.0, help="Gaussian noise added to the blurred images, image scale [0, 1]")
+    how.add_argument("--noise-sweep", action="store_true", help="at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, with the curve")
+    how.add_argument("--lpips", action="store_true", help="LPIPS as well (pip install 'drsn-jax[lpips]')")
+    how.add_argument("--detector", type=path, metavar="FILE.onnx", help="a YOLOX or YOLOv8: objects found in each version of the images")
+    others = parser.add_argument_group("other methods")
+    compared = "their results on the same inputs, scored beside ours; with noise those in DIR/noise_VARIANCE"
+    others.add_argument("--compare", nargs="+", default=[], metavar="[NAME=]DIR", help=compared)
+    written = "write the inputs as our model gets them (size of the protocol, noise), for other methods to restore"
+    others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--output", type=path, required=True, metavar="DIR", help="folder for the report: metrics.json, tables, HTML, panels"
+    )
+    report.add_argument("--panels", type=int, default=8, help="how many panels to draw, spread over the images (default 8)")
+    report.add_argument("--zoom-box", metavar="TOP,LEFT,HEIGHT,WIDTH", help="what panels enlarge; default: where restoration changed most")
+    report.add_argument("--overwrite", action="store_true", help="replace an evaluation that the output folder holds")
+    declare_tile(parser, default=1280)  # 1280x720, the size of GoPro, whole
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates once, or at each noise variance of the sweep, and prints the table."""
+    if arguments.noise_sweep and arguments.noise_variance:
+        raise InputError("--noise-sweep has its own variances; leave --noise-variance away.")
+    evaluate_fn = _prepare(arguments)
+    from drsn_jax.evaluation.report.formats import format_table
+    from drsn_jax.evaluation.sweep import NOISE_VARIANCES, format_sweep, sweep_noise
+
+    options = {"output": arguments.output, "overwrite": arguments.overwrite, "command": arguments.command}
+    if arguments.noise_sweep:
+        text = format_sweep(sweep_noise(evaluate_fn, variances=NOISE_VARIANCES, **options))
+    else:
+        text = format_table(evaluate_fn(arguments.noise_variance, arguments.output))
+    sys.stdout.write(f"{text}\nReport: {arguments.output / 'report.html'}\n")
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> Any:
+    """(variance, folder) -> summary of an evaluation; what is wrong with the arguments is found now."""
+    from functools import partial
+
+    from drsn_jax.evaluation.baselines import add_others, write_inputs
+    from drsn_jax.evaluation.detection.inspection import make_inspect_fn
+    from drsn_jax.evaluation.evaluate import evaluate
+    from drsn_jax.planning.description import describe_networks
+    from drsn_jax.restoration.core.tiling import check_tile, restore_uint8
+    from drsn_jax.weights.model import load_model
+
+    compared, zoom_box = _parse_compared(arguments.compare), _parse_box(arguments.zoom_box)
+    model = load_model(arguments.model)
+    check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
+    benchmark = _open_benchmark(arguments, trained_on=model.config["blur_folder"])
+    inspect_fn, detector = make_inspect_fn(arguments.detector)
+    tiles = {"tile": arguments.tile, "overlap": arguments.overlap}
+    restore_fn = partial(restore_uint8, predict_fn=model.predict_fn, stride=model.stride, **tiles)
+    options = {"overwrite": arguments.overwrite, "command": arguments.command, "notes": benchmark.notes, "zoom_box": zoom_box}
+    options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}
+    options |= {"model_info": model.info | describe_networks(model.config), "detector": detector, **tiles, **benchmark.description}
+
+    def evaluate_fn(variance: float, output: Path) -> dict[str, Any]:
+        inputs = {"protocol": benchmark.protocol, "noise_variance": variance}
+        if arguments.write_inputs:
+            write_inputs(benchmark.entries, folder=arguments.write_inputs, **inputs)
+        entries = add_others(benchmark.entries, compared, **inputs)
+        return evaluate(entries, restore_fn=restore_fn, output=output, **inputs, **options)
+
+    return evaluate_fn
+
+
+def _open_benchmark(arguments: argparse.Namespace, *, trained_on: str) -> Any:
+    from drsn_jax.evaluation.benchmark import open_folder_benchmark, open_prepared_benchmark
+
+    how = {"protocol": arguments.protocol, "lpips": arguments.lpips}
+    if (arguments.data is None) == (arguments.blurred is None):
+        raise InputError(
+            "Give the images to evaluate on, either --data=NAME:SPLIT (see `drsn-jax prepare`) or --blurred=DIR with --sharp=DIR."
+        )
+    idle = ("sharp", "blur_folder") if arguments.data else ("data_dir",)
+    if useless := [f"--{name.replace('_', '-')}" for name in idle if getattr(arguments, name)]:
+        raise InputError(f"{useless[0]} does nothing beside --{'data' if arguments.data else 'blurred'}; leave it away.")
+    if arguments.data:
+        return open_prepared_benchmark(arguments.data, data_dir=arguments.data_dir, trained_on=trained_on, **how)
+    return open_folder_benchmark(arguments.blurred, arguments.sharp, blur_folder=arguments.blur_folder or trained_on, **how)
+
+
+def _parse_compared(texts: list[str]) -> dict[str, Path]:
+    """NAME=DIR, or DIR named by its last part."""
+    compared: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        named = equals and not path(text).exists()  # a path may have = in it
+        place = path(folder if named else text)
+        name = name if named else place.resolve().name
+        if name in (*compared, "input", "restored", "sharp", "gain", "blurred", ""):
+            raise InputError(f"--compare {text}: the name {name!r} is taken; give another, as in --compare NAME={place}.")
+        compared[name] = place
+    return compared
+
+
+def _parse_box(text: str | None) -> Any:
+    if text is None:
+        return "auto"
+    try:
+        top, left, height, width = (int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"--zoom-box={text} is no box; write TOP,LEFT,HEIGHT,WIDTH in pixels, such as 100,200,120,160.") from None
+    return top, left, height, width

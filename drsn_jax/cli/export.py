@@ -1,0 +1,141 @@
+"""drsn-jax export."""
+
+import argparse
+import re
+import sys
+from typing import Any
+
+from drsn_jax.cli.options import declare_model, path
+from drsn_jax.system.errors import InputError
+
+FORMATS = ("stablehlo", "savedmodel", "tflite", "compact")
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    declare_model(parser)
+    parser.add_argument("--output", type=path, required=True, metavar="FILE", help="the file to write (savedmodel, compact: the folder)")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="stablehlo",
+        help="stablehlo (default): any size, run back by restore --model=FILE; TensorFlow's savedmodel: any size; tflite: one size;"
+        " compact: a folder of float16 weights that every verb takes as --model",
+    )
+    parser.add_argument("--platforms", metavar="NAME,...", help="of cpu, cuda, rocm, tpu; default cpu,cuda,tpu. tflite has none")
+    parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="tflite: the size of its images in pixels (default 256x256)")
+    parser.add_argument("--training", action="store_true", help="compact: with all that a training needs to begin from it (init_from)")
+    parser.add_argument("--image", type=path, metavar="PHOTO", help="a photograph to compare model and export on")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the export once it is shown to compute what the model does, and prints by how much they differ."""
+    from drsn_jax.interop.export import check_platforms
+    from drsn_jax.weights.model import read_generator
+
+    output, tflite = arguments.output, arguments.format == "tflite"
+    if arguments.format == "compact":
+        return _write_compact(arguments)
+    if arguments.training:
+        raise InputError("--training applies to --format=compact alone; leave it away.")
+    if arguments.platforms and tflite:
+        raise InputError("--platforms does not apply to tflite; leave it away.")
+    if arguments.size and not tflite:
+        raise InputError(f"--size applies to tflite alone; a {arguments.format} takes any size. Leave it away.")
+    platforms = tuple((arguments.platforms or "cpu,cuda,tpu").split(","))
+    check_platforms(platforms)
+    size = _parse_size(arguments.size or "256x256") if tflite else None
+    if output.exists() and (not arguments.overwrite or output.is_dir()):
+        raise InputError(f"{output} is there already; choose another --output" + (", or --overwrite." if output.is_file() else "."))
+    if arguments.model.is_file():
+        raise InputError(f"{arguments.model} is a file; give the workdir or the checkpoint of a training to export.")
+    stored = read_generator(arguments.model)
+    images = _comparison_images(arguments.image, stride=stored.generator.stride, size=size)
+    differences = _write(arguments.format, output, stored, platforms=platforms, size=size, images=images)
+    sys.stdout.write(_describe(arguments.format, output, stored, differences, platforms=platforms, size=size))
+    return 0
+
+
+def _write(kind: str, output: Any, stored: Any, *, platforms: Any, size: Any, images: dict) -> dict[str, float]:
+    from drsn_jax.interop.export import export_stablehlo, load_exported_fn, measure_parity
+    from drsn_jax.system.files import write_atomically
+    from drsn_jax.weights.exported import import_export
+
+    network: dict[str, Any] = {"generator": stored.generator, "variables": stored.variables}
+    differences: dict[str, float] = {}
+
+    def check(exported_fn: Any) -> None:
+        differences.update(measure_parity(exported_fn, **network, images=images))
+
+    if kind == "savedmodel":
+        from drsn_jax.interop.tensorflow_export import write_saved_model
+
+        write_saved_model(output, **network, platforms=platforms, check_fn=check)
+    elif kind == "tflite":
+        from drsn_jax.interop.tensorflow_export import convert_tflite
+
+        content, exported_fn = convert_tflite(**network, size=size)
+        check(exported_fn)
+        write_atomically(output, content)
+    else:
+        content = export_stablehlo(**network, platforms=platforms, config=stored.config, info=stored.info)
+        if import_export().default_export_platform() in platforms:
+            check(load_exported_fn(content))
+        write_atomically(output, content)
+    return differences
+
+
+def _write_compact(arguments: argparse.Namespace) -> int:
+    from drsn_jax.weights.saved import compact_model
+
+    given = [name for name in ("platforms", "size", "image", "overwrite") if getattr(arguments, name)]
+    if given:
+        raise InputError(f"--{given[0]} does not apply to compact; leave it away.")
+    sys.stdout.write(compact_model(arguments.model, arguments.output, training=arguments.training))
+    return 0
+
+
+def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
+    """Noise and, where there is one, a photograph: the user's, else one that scikit-image carries."""
+    from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, read_demo_photos
+    from drsn_jax.interop.export import SMALLEST, fit_photo, random_images
+    from drsn_jax.restoration.files.images import read_photo
+
+    images = {"noise": random_images((1, *(size or (SMALLEST * stride, (SMALLEST + 1) * stride))))}
+    if photo is not None:
+        name, rgb = photo.name, read_photo(photo).rgb
+    else:
+        try:
+            [(name, pixels)] = read_demo_photos(DEMO_HELD_OUT[:1]).items()
+        except InputError:  # scikit-image is not installed
+            return images
+        rgb = pixels / 255
+    fitted = fit_photo(rgb, stride=stride, size=size)
+    if fitted is None and photo is not None:
+        raise InputError(f"{photo} is too small to compare on; give another --image.")
+    return images if fitted is None else images | {name: fitted}
+
+
+def _describe(kind: str, output: Any, stored: Any, differences: dict[str, float], *, platforms: Any, size: Any) -> str:
+    from drsn_jax.interop.export import SMALLEST
+
+    stride, step = stored.generator.stride, stored.info["step"]
+    sizes = f"images of {size[0]}x{size[1]}" if size else f"sizes in multiples of {stride} from {SMALLEST * stride} up"
+    where = "" if kind == "tflite" else f" for {', '.join(platforms)}"
+    megabytes = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")) if file.is_file()) / 1e6
+    measured = ", ".join(f"{difference:.2g} on {name}" for name, difference in differences.items())
+    parity = (
+        f"Parity with the model, largest difference in [-1, 1]: {measured}" if measured else "Parity: not run, this platform is not in it"
+    )
+    lines = [f"{output}: {kind}{where}, {megabytes:.3g} MB, {sizes}; step {step}, {stored.info['parameters']:,} parameters", parity]
+    if kind == "stablehlo":
+        lines.append(f"Run it: drsn-jax restore --model={output} --output=DIR PHOTO ...")
+    return "\n".join([*lines, ""])
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise InputError(f"--size={text} is no size; write HEIGHTxWIDTH in pixels, such as 256x256.")
+    return int(match[1]), int(match[2])

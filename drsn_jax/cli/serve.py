@@ -1,0 +1,64 @@
+"""drsn-jax serve."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from drsn_jax.cli.options import declare_device, declare_model, declare_tile
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.shipped import SHIPPED
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    declare_model(parser, default=SHIPPED[0])
+    host = "address to listen on (default 127.0.0.1: this machine alone; 0.0.0.0: all that reach it over a network)"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any that is free (default 8765)")
+    parser.add_argument("--max-mb", type=float, default=32, help="largest upload in megabytes (default 32)")
+    parser.add_argument("--max-megapixels", type=float, default=50, help="largest photograph in megapixels (default 50)")
+    declare_device(parser)
+    declare_tile(parser, default=768)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves until Ctrl-C."""
+    try:
+        from drsn_jax.serving.server import address_of, is_loopback, open_socket, run_server
+    except ImportError as error:
+        raise InputError(f"The web page needs starlette and uvicorn ({error}); pip install 'drsn-jax[serve]'.") from error
+    from drsn_jax.ops.devices import find_device
+    from drsn_jax.restoration.core.tiling import check_tile
+    from drsn_jax.serving.app import make_app
+    from drsn_jax.serving.job_queue import Turns
+    from drsn_jax.serving.limits import Limits
+    from drsn_jax.serving.photographs import make_choosing_fn
+    from drsn_jax.weights.model import load_model
+
+    limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
+    with open_socket(arguments.host, arguments.port) as listener:
+        model = load_model(arguments.model, device=find_device(arguments.device))
+        check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
+        make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
+        local = is_loopback(listener)
+        hosts = tuple(dict.fromkeys((arguments.host, "localhost", "127.0.0.1", "[::1]"))) if local else ("*",)
+        if not local:
+            sys.stderr.write("Everyone who reaches this machine can use the page: nothing asks for a password, nothing is encrypted.\n")
+        greeting = (
+            f"Restoring photographs at {address_of(listener)} with the model {arguments.model.name}; Ctrl-C ends it.\n"
+            "The first photograph of a size takes longer: the network is compiled for it.\n"
+        )
+
+        def make(folder: Path, turns: Turns):
+            return make_app(make_fn, folder=folder, turns=turns, model=arguments.model.name, limits=limits, hosts=hosts)
+
+        run_server(make, listener, greeting=greeting)
+    return 0
+
+
+def _scaled(arguments: argparse.Namespace, name: str, *, most: int) -> int:
+    """Of megapixels `most` is what Pillow opens at all."""
+    value = getattr(arguments, name)
+    if not 0 < value <= most:
+        raise InputError(f"--{name.replace('_', '-')}={value:g} is not above 0 and at most {most}; leave it away for the default.")
+    return max(int(value * 1e6), 1)

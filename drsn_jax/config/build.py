@@ -1,0 +1,184 @@
+"""From a configuration to what it names: networks, optimisers, the training step. Libraries below take keyword arguments only."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PRNGKeyArray
+
+from drsn_jax.config.values import complete
+from drsn_jax.data.synthesis.camera_shake import BlurRecipe
+from drsn_jax.models.critic import Critic
+from drsn_jax.models.generator import Generator
+from drsn_jax.models.vgg19 import VGG19
+from drsn_jax.system.errors import InputError
+from drsn_jax.training import functional
+from drsn_jax.training.generator import FeaturesFn, LossWeights
+from drsn_jax.training.losses import Features, Images
+from drsn_jax.training.nonfinite import skip_nonfinite
+from drsn_jax.training.optimizer import make_optimizer
+from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
+from drsn_jax.training.sharding import check_batch_size
+from drsn_jax.weights.vgg19 import load_vgg19
+
+GENERATOR_KEYS = ("trunk", "num_blocks", "middle_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm")
+GENERATOR_KEYS += ("dropout", "upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head", "remat")
+
+
+def make_generator(config: Mapping[str, Any]) -> Generator:
+    """The generator of a configuration, or of the plain dictionary that a checkpoint holds of it."""
+    config = complete(config)
+    options = {key: config[key] for key in GENERATOR_KEYS}
+    return Generator(**options, widths=tuple(config["widths"]), dtype=jnp.dtype(config["dtype"]))
+
+
+def make_critic(config: Mapping[str, Any]) -> Critic:
+    """The critic of a configuration."""
+    return Critic(
+        head=config["critic"],
+        widths=tuple(config["critic_widths"]),
+        norm=config["critic_norm"],
+        critic_output=config["critic_output"],
+        dense_features=config["dense_features"],
+        kernel_init=config["kernel_init"],
+        dtype=jnp.dtype(config["dtype"]),
+    )
+
+
+def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Crop and batch size by step. Raises InputError for stages that do not begin at step 0 in rising order, or fit no network."""
+    if not all(isinstance(stage, (tuple, list)) and [type(x) for x in stage] == [int] * 3 for stage in config["stages"]):
+        raise InputError(f"stages={config['stages']} must be triples of whole numbers (first step, crop_size, batch_size), or () for none.")
+    stages = tuple(Stage(*stage) for stage in config["stages"]) or (Stage(0, config["crop_size"], config["batch_size"]),)
+    starts = [stage.first_step for stage in stages]
+    if starts[0] != 0 or starts != sorted(set(starts)):
+        raise InputError(f"stages={config['stages']} must begin at step 0 and rise: ((0, 128, 32), (200000, 256, 8)), or () for none.")
+    stride = make_generator(config).stride
+    for stage in stages:
+        if stage.crop_size <= 0 or stage.crop_size % stride:
+            near = max(stride, round(stage.crop_size / stride) * stride)
+            raise InputError(
+                f"Crops of {stage.crop_size} do not fit the generator: use a multiple of {stride}, as {near} (crop_size or stages)."
+            )
+        if stage.batch_size <= 0:
+            raise InputError(f"stages={config['stages']}: a batch of {stage.batch_size} holds no image; use 1 or more.")
+    if config["critic"] == "dense" and len({stage.crop_size for stage in stages}) > 1:
+        raise InputError("The dense critic is bound to one crop size; use --config.critic=patch, or stages of one crop size.")
+    return stages
+
+
+def count_parts(config: Mapping[str, Any]) -> int:
+    """How many batches one step reads: one, or with fresh batches one more than there are critic updates."""
+    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" and config["adversarial_weight"] else 1
+
+
+def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
+    """What blur and noise the configuration draws from. Raises InputError for ranges that are none."""
+    recipe = BlurRecipe(
+        length=tuple(config["blur_length"]),
+        skew=config["blur_skew"],
+        inertia=tuple(config["blur_inertia"]),
+        moment=config["blur_moment"],
+        cross=config["blur_cross"],
+        variation=config["blur_variation"],
+        saturation=config["blur_saturation"],
+        object_share=config["blur_object"],
+        softness=tuple(config["blur_softness"]),
+        jpeg_quality=tuple(config["jpeg_quality"]),
+        noise_variance=tuple(config["noise_variance"]),
+        noise_share=config["noise_share"],
+    )
+    recipe.check()
+    return recipe
+
+
+class Keys(NamedTuple):
+    """The random streams of a run, one for each purpose: a key folded in one of them never meets a key of another."""
+
+    state: PRNGKeyArray
+    data: PRNGKeyArray
+    validation: PRNGKeyArray
+
+
+def make_keys(seed: int) -> Keys:
+    """The streams of a seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+
+
+class Parts(NamedTuple):
+    """What a training step is built from."""
+
+    generator: Generator
+    critic: Critic
+    features_fn: FeaturesFn
+    weights: LossWeights
+    generator_tx: optax.GradientTransformation
+    critic_tx: optax.GradientTransformation
+    learning_rate_fn: optax.Schedule
+
+
+def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
+    """Networks, losses and optimisers of a configuration.
+
+    Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch or micro-batch of
+    1: after global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
+    """
+    config = complete(config)
+    generator, critic, stages = make_generator(config), make_critic(config), make_stages(config)
+    accumulation_steps = config["accumulation_steps"]
+    for stage in stages:
+        check_batch_size(stage.batch_size, devices=1, accumulation_steps=accumulation_steps)
+    if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) <= accumulation_steps:
+        raise InputError(
+            "threshold_norm=batch with a batch of 1 makes every threshold a constant share of its channel's magnitude, since after global"
+            " pooling one image has no variance: the thresholds would not learn from the image;"
+            f" use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
+        )
+    weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
+    vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
+    vgg19_params = load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"]) if weights.content else {}
+
+    def features_fn(images: Images) -> Features:
+        return vgg19.apply({"params": vgg19_params}, images)  # pyright: ignore[reportReturnType]
+
+    return Parts(generator, critic, features_fn, weights, *_make_optimizers(config, num_train_steps=num_train_steps))
+
+
+def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> functional.Training:
+    """The functions of a configuration's training, and its networks. Raises InputError as `make_parts` does."""
+    config = complete(config)
+    parts = make_parts(config, num_train_steps=num_train_steps)
+    training = functional.make_training(
+        **parts._asdict(),
+        image_size=make_stages(config)[0].crop_size,
+        **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
+        **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
+    )
+    if config["on_nonfinite"] == "skip":
+        training = training._replace(train_step=skip_nonfinite(training.train_step))
+    return training
+
+
+def _make_optimizers(
+    config: Mapping[str, Any], *, num_train_steps: int
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation, optax.Schedule]:
+    """Both optimisers, and the generator's learning rate. The critic's counts its own updates, several a step."""
+    rates = partial(
+        make_learning_rate,
+        num_train_steps=num_train_steps,
+        schedule=config["schedule"],
+        warmup_steps=config["warmup_steps"],
+    )
+    learning_rate_fn = rates(learning_rate=config["learning_rate"])
+    updates = config["critic_steps"] * (2 if config["critic_update"] == "alternating" else 1)
+    adam = partial(make_optimizer, adam_form=config["adam_form"], beta2=config["beta2"], epsilon=config["epsilon"])
+    generator_tx = adam(
+        learning_rate_fn=learning_rate_fn,
+        beta1=config["beta1"],
+        **{key: config[key] for key in ("optimizer", "weight_decay", "clip_norm")},
+    )
+    critic_rate_fn = per_update(rates(learning_rate=config["critic_learning_rate"]), updates)
+    return generator_tx, adam(learning_rate_fn=critic_rate_fn, beta1=config["critic_beta1"]), learning_rate_fn

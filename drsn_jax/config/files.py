@@ -1,0 +1,165 @@
+"""Configurations: Python files that return an ml_collections.ConfigDict, found by name or path, with --config.key=value on top.
+
+configs/default.py is the only place where a default lives; every other file starts from it (`base_config`) and changes keys. What a user
+mistypes is reported in one line with the nearest right name.
+"""
+
+import importlib.util
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, nearest, shown
+from drsn_jax.system.errors import InputError
+
+# Inside the wheel the files are in the package; in a checkout they are at its top level.
+_PACKAGE = Path(__file__).parents[1]
+CONFIG_FOLDERS = (_PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs",)
+
+
+def config_names() -> list[str]:
+    """The configurations that ship, by name."""
+    return sorted({path.stem for folder in CONFIG_FOLDERS for path in folder.glob("*.py") if path.stem != "__init__"})
+
+
+def base_config(name: str = "default") -> ConfigDict:
+    """A configuration that ships, for others to start from: by default configs/default.py, which has every key with its default."""
+    return run_config_file(find_config(name))
+
+
+def find_config(name_or_path: str) -> Path:
+    """The file behind --config=NAME or --config=FILE.py. Raises InputError, with the nearest name, if there is none."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".py":
+        if path.is_file():
+            return path
+        raise InputError(f"There is no configuration file {path}; give a path to one, or a name: {', '.join(config_names())}.")
+    for folder in CONFIG_FOLDERS:
+        if (folder / f"{name_or_path}.py").is_file():
+            return folder / f"{name_or_path}.py"
+    names = config_names()
+    raise InputError(f"There is no configuration {name_or_path!r}{nearest(name_or_path, names)}; use {', '.join(names)}, or a FILE.py.")
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a configuration, applies overrides of the form `--config.key=value` and checks every value.
+
+    Raises InputError for an unknown name or key (naming the nearest), a value of the wrong type, outside its range or not among its
+    choices, and for a file that does not run.
+    """
+    path = find_config(name_or_path)
+    defaults = base_config()
+    config = run_config_file(path)
+    _check_keys(config, known=defaults, source=path.name)
+    for override in overrides:
+        _apply_override(override, config, name=name_or_path)
+    given = overridden_keys(overrides)
+    if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
+        # What is done with a clip may stand in a file whose folder is given with each run.
+        given |= {key for key in config if config[key] != defaults[key]} - {"frames_averaged", "frames_share"}
+    plain = config.to_dict()
+    check_values(plain, defaults=defaults.to_dict())
+    _check_effect(given, config)
+    return plain
+
+
+def overridden_keys(overrides: Sequence[str]) -> set[str]:
+    """The keys that overrides of the form `--config.key=value` set."""
+    return {override.removeprefix("--config.").split("=", 1)[0] for override in overrides}
+
+
+def _apply_override(override: str, config: ConfigDict, *, name: str) -> None:
+    key, equals, value = override.removeprefix("--config.").partition("=")
+    if not override.startswith("--config.") or not equals:
+        raise InputError(f"Cannot read {override!r}; write an override as --config.key=value.")
+    if key not in config:
+        raise InputError(f"Unknown configuration key {key!r}{nearest(key, config)}; `drsn-jax info --config={name}` lists them all.")
+    argv, values = ["drsn-jax", override], flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (flags.Error, ValueError, TypeError, SyntaxError) as error:
+        raise InputError(f"{key}={value!r} must be {kind_of(config[key])} (--config.{key}={shown(config[key])}).") from error
+
+
+def _check_effect(given: set[str], config: ConfigDict) -> None:
+    """Raises InputError where the user sets a key that another one overrides: nothing is to be ignored in silence."""
+    if "num_train_steps" in given and config.num_epochs:
+        raise InputError(f"num_train_steps does nothing while num_epochs={config.num_epochs} sets it; add --config.num_epochs=0.")
+    for key in sorted({"crop_size", "batch_size"} & given):
+        if config.stages:
+            raise InputError(f"{key} does nothing while stages={config.stages} sets it; add '--config.stages=()', or change the stages.")
+    pairs, resident = ("pairs", "resident"), "photos, resident or demo"
+    without = [(key, pairs, "photos or demo") for key in BLURRING]
+    without += [("train_dir", ("demo",), "photos, resident or pairs"), ("frames_dir", ("pairs",), resident)]
+    without += [("crop_candidates", ("pairs",), resident)]
+    for key, sources, others in without:
+        if key in given and config[key] and config.data in sources:
+            raise InputError(
+                f"{key} does nothing with data={config.data}; it is for {others} (--config.data={others.split()[0].rstrip(',')})."
+            )
+    if "adam_form" in given and config.optimizer == "muon" and not config.adversarial_weight:
+        raise InputError("adam_form does nothing with optimizer=muon and no critic (adversarial_weight=0); use --config.optimizer=adam.")
+    if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
+        raise InputError("middle_blocks does nothing with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
+    for key in ("frames_averaged", "frames_share"):
+        if key in given and not config.frames_dir:
+            raise InputError(f"{key} does nothing without a clip of frames; add --config.frames_dir=FOLDER.")
+
+
+def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Keys whose value differs from a stored configuration's, but for the `free` ones: key -> (stored, given).
+
+    A key that is younger than the stored configuration counts as what was done before there was such a key.
+    """
+    plain = to_plain(config)
+    stored = to_plain({key: value for key, value in ADDED.items() if key in plain}) | stored
+    keys = sorted((set(plain) | set(stored)) - set(free))
+    return {key: (stored.get(key), plain.get(key)) for key in keys if stored.get(key) != plain.get(key)}
+
+
+def to_plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as JSON holds it: lists for tuples."""
+
+    def plain(value: Any) -> Any:
+        return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+    return {key: plain(value) for key, value in config.items()}
+
+
+def run_config_file(path: Path) -> ConfigDict:
+    """What get_config() of a file returns. Raises InputError, naming the line, for a file that does not run or returns something else."""
+    spec = importlib.util.spec_from_file_location(f"drsn_jax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} is no Python file; a configuration is a file that defines get_config().")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise InputError(f"{path} defines no get_config(); a configuration is a file with a get_config() that returns a ConfigDict.")
+        config = module.get_config()
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's file does wrong is theirs, and where it happened in it is what helps
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} line {line}: {type(error).__name__}: {reason}; mend the file, or start from drsn_jax.config.base_config()."
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"get_config() in {path} returned {type(config).__name__}; return an ml_collections.ConfigDict (see base_config).")
+    return config
+
+
+def _check_keys(config: ConfigDict, *, known: ConfigDict, source: str) -> None:
+    for key in config:
+        if key not in known:
+            raise InputError(f"{source} sets an unknown key {key!r}{nearest(key, known)}; start from drsn_jax.config.base_config().")
+    missing = sorted(set(known) - set(config))
+    if missing:
+        raise InputError(f"{source} lacks {', '.join(missing[:3])}; start from drsn_jax.config.base_config() and change keys.")

@@ -1,0 +1,149 @@
+"""What the values of a configuration may be: types (default.py's), choices and ranges. Each mistake is one line that says what fits."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from drsn_jax.system.errors import InputError
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "trunk": ("quarter", "unet"),
+    "block_order": ("pre", "post"),
+    "convs_per_block": (1, 2),
+    "norm": ("batch", "instance", "layer", "none"),
+    "threshold_norm": ("none", "layer", "batch"),
+    "upsampling": ("nearest", "transposed"),
+    "strided_padding": ("keras", "torch"),
+    "output": ("clip_residual", "average"),
+    "unshuffle": (1, 2, 4),
+    "kernel_init": ("glorot_uniform", "he_normal", "normal"),
+    "critic": ("dense", "patch"),
+    "critic_norm": ("batch", "instance", "layer", "none"),
+    "critic_output": ("sigmoid", "linear"),
+    "dtype": ("float32", "bfloat16"),
+    "content_input": ("raw", "imagenet"),
+    "lipschitz": ("none", "clip", "gradient_penalty"),
+    "critic_batches": ("same", "fresh"),
+    "critic_update": ("joint", "alternating"),
+    "fake_mode": ("train", "inference"),
+    "critic_norm_in_generator_step": ("batch", "moving"),
+    "schedule": ("constant", "cosine", "linear_decay"),
+    "optimizer": ("adam", "muon"),
+    "adam_form": ("optax", "keras"),
+    "data": ("pairs", "resident", "photos", "demo"),
+    "blur_moment": ("mean", "middle"),
+    "blur_folder": ("blur", "blur_gamma"),
+    "frame": ("resize", "half_crop", "crop"),
+    "eval_protocol": ("full", "half", "resize256"),
+    "on_nonfinite": ("stop", "skip"),
+    "on_bad_image": ("stop", "skip"),
+}
+POSITIVE = ("num_blocks", "critic_steps", "batch_size", "crop_size", "learning_rate", "critic_learning_rate", "epsilon", "clip_value")
+POSITIVE += ("accumulation_steps", "log_every_steps", "num_train_steps", "hold_out_every", "eval_copies", "dense_features")
+POSITIVE += ("max_nonfinite_steps", "crop_candidates")
+NOT_NEGATIVE = ("adversarial_weight", "content_weight", "pixel_weight", "frequency_weight", "penalty_weight", "num_epochs", "warmup_steps")
+NOT_NEGATIVE += ("weight_decay", "clip_norm", "eval_every_steps", "checkpoint_every_steps", "eval_images", "seed", "sample_images")
+NOT_NEGATIVE += ("prefetch", "blur_variation", "blur_saturation", "blur_cross", "blur_object", "frames_share", "noise_share", "blur_skew")
+NOT_NEGATIVE += ("middle_blocks",)
+FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
+RANGES = ("noise_variance", "blur_length", "blur_inertia", "blur_softness", "jpeg_quality", "frames_averaged")  # pairs: 0 <= low <= high
+MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
+MOST |= {"jpeg_quality": 100, "blur_object": 1, "frames_share": 1, "noise_share": 1, "blur_skew": 10, "blur_softness": 10}
+# What photographs are blurred by; pairs are blurred already.
+BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_moment", "blur_cross", "blur_variation", "blur_saturation", "blur_object")
+BLURRING += ("blur_softness", "jpeg_quality")
+WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
+# Keys that are younger than configurations stored with runs, with what was done before there was such a key.
+ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
+ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
+ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
+ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
+ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean"}
+MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
+
+
+def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
+    """Raises InputError for the first value of another type than its default, not among its choices, or outside its range.
+
+    `stages` is left to `build.make_stages`, names of layers and files to those that read them.
+    """
+    for key, default in defaults.items():
+        _check_type(key, config[key], default)
+    for key, choices in CHOICES.items():
+        if config[key] not in choices:
+            allowed = [str(choice) for choice in choices]
+            guess = nearest(str(config[key]), allowed)
+            raise InputError(f"{key}={config[key]!r} is not known{guess}; use one of {', '.join(allowed)} (--config.{key}={allowed[0]}).")
+    for key in POSITIVE:
+        if config[key] <= 0:
+            raise InputError(f"{key}={config[key]} must be more than 0 (--config.{key}={defaults[key]}).")
+    for key in NOT_NEGATIVE:
+        if config[key] < 0:
+            raise InputError(f"{key}={config[key]} is negative; use 0 or more (--config.{key}={defaults[key]}).")
+    for key in FRACTIONS:
+        if not 0 <= config[key] < 1:
+            raise InputError(f"{key}={config[key]} must be at least 0 and less than 1 (--config.{key}={defaults[key]}).")
+    if config["seed"] > MAX_SEED:
+        raise InputError(f"seed={config['seed']} is too large; use 0 to {MAX_SEED} (--config.seed=0).")
+    _check_tuples(config, defaults)
+    for key, most in MOST.items():
+        if (config[key][1] if key in RANGES else config[key]) > most:
+            raise InputError(f"{key}={shown(config[key])} is too large; use {most} or less (--config.{key}={shown(defaults[key])}).")
+
+
+def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the keys that did not exist yet when it was stored."""
+    return ADDED | dict(stored)
+
+
+def _check_tuples(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    for key, number in WIDTHS.items():
+        widths = config[key]
+        if not widths or len(widths) != (number or len(widths)) or not all(type(width) is int and width > 0 for width in widths):
+            count = "three" if number else "one or more"
+            raise InputError(f"{key}={shown(widths)} must be {count} whole numbers of channels (--config.{key}={shown(defaults[key])}).")
+    for key in RANGES:
+        if not (len(config[key]) == 2 and all(map(_is_number, config[key])) and 0 <= config[key][0] <= config[key][1]):
+            raise InputError(
+                f"{key}={shown(config[key])} is no range; use two numbers, 0 <= low <= high (--config.{key}={shown(defaults[key])})."
+            )
+    variances = config["eval_noise_variances"]
+    if not variances or not all(_is_number(variance) and variance >= 0 for variance in variances):
+        raise InputError(
+            f"eval_noise_variances={shown(variances)} must be one or more variances, each 0 or more"
+            f" (--config.eval_noise_variances={shown(defaults['eval_noise_variances'])})."
+        )
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    fits = {
+        bool: isinstance(value, bool),
+        int: type(value) is int,
+        float: _is_number(value),
+        str: isinstance(value, str),
+        tuple: isinstance(value, (tuple, list)),
+    }
+    if not fits[type(default)]:
+        raise InputError(f"{key}={value!r} must be {kind_of(default)} (--config.{key}={shown(default)}).")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def kind_of(default: Any) -> str:
+    """What a value of a key with this default has to be, in words."""
+    words = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a text", tuple: "a tuple such as 1,2"}
+    return words[type(default)]
+
+
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """' (did you mean NAME?)' for the known name that is most like the given one, or nothing."""
+    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]}?)" if matches else ""

@@ -1,0 +1,1 @@
+"""Image files as arrays: formats, orientation, depth. The lowest part of `data`."""

@@ -1,0 +1,97 @@
+"""16-bit PNG files, which Pillow reads at 8 bits and cannot write in colour (PNG specification, third edition, W3C)."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt16
+from PIL import Image
+
+from drsn_jax.system.errors import InputError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type
+# Pillow's own reading keeps the high bytes; unpacking the same data as if it were little-endian yields the low ones. A grey and
+# alpha pixel is four bytes, just as an 8-bit RGBA one, so that one takes all of them at once.
+_RAWMODES = {"I;16B": ("I;16B",), "RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L"), "LA;16B": ("RGBA",)}
+_COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+
+
+def read_header(path: Path) -> tuple[int, tuple[tuple[bytes, bytes], ...]]:
+    """Bits per sample, and the chunks before the pixels that say how the numbers become light (gAMA, cHRM, sRGB, cICP).
+
+    The file must already have been identified as PNG. Raises struct.error if it ends early.
+    """
+    chunks = []
+    with path.open("rb") as file:
+        header = file.read(33)
+        (bit_depth,) = struct.unpack_from("B", header, 24)
+        while True:
+            length, name = struct.unpack(">I4s", file.read(8))
+            if name == b"IDAT":
+                return bit_depth, tuple(chunks)
+            if name in _COLOUR_CHUNKS:
+                chunks.append((name, file.read(length)))
+                file.seek(4, io.SEEK_CUR)
+            else:
+                file.seek(length + 4, io.SEEK_CUR)
+
+
+def decode(path: Path) -> UInt16[np.ndarray, "h w channels"]:
+    """All 16 bits of a PNG file: one channel (grey), two (with alpha), three or four; a transparent colour becomes alpha.
+
+    Raises InputError if this Pillow decodes in another way than the one relied on; Pillow's own errors for damaged files.
+    """
+    with Image.open(path, formats=["PNG"]) as image:
+        packed, transparent = image.tile[0].args, image.info.get("transparency")
+    if packed not in _RAWMODES:
+        raise InputError(f"{str(path)!r} has 16 bits a channel, which this version of Pillow cannot be made to yield; save it with 8 bits.")
+    parts = []
+    for rawmode in _RAWMODES[packed]:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.tile = [image.tile[0]._replace(args=rawmode)]
+            image.load()
+            parts.append(np.asarray(image).astype(np.uint16))
+    if packed == "LA;16B":
+        samples = parts[0][..., 0::2] * np.uint16(256) + parts[0][..., 1::2]
+    elif packed == "I;16B":
+        samples = parts[0][..., None]
+    else:
+        samples = parts[0] * np.uint16(256) + parts[1]
+    if transparent is None:
+        return samples
+    alpha = np.where((samples == np.atleast_1d(transparent)).all(axis=-1, keepdims=True), 0, 65535)
+    return np.concatenate([samples, alpha.astype(np.uint16)], axis=-1)
+
+
+def encode(
+    samples: UInt16[np.ndarray, "h w channels"],
+    *,
+    exif: bytes = b"",
+    icc_profile: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = (),
+) -> bytes:
+    """A PNG file of 16 bits a sample; `exif` without its prefix. Every row is filtered by the one above (filter type 2, Up)."""
+    height, width, channels = samples.shape
+    rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = 2
+    filtered[:1, 1:] = rows[:1]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    parts = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0))]
+    parts += [_chunk(name, data) for name, data in colour_chunks]
+    if icc_profile:
+        parts.append(_chunk(b"iCCP", b"ICC Profile\x00\x00" + zlib.compress(icc_profile)))
+    if dpi:
+        parts.append(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))  # pixels a metre
+    if exif:
+        parts.append(_chunk(b"eXIf", exif))
+    parts += [_chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)), _chunk(b"IEND", b"")]
+    return b"".join(parts)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

@@ -1,0 +1,1 @@
+"""Folders of pairs, and their stream of batches through tf.data. Uses `data.images`."""

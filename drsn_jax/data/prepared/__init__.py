@@ -1,0 +1,1 @@
+"""Benchmarks stored as TensorFlow Datasets, and reading them back. Uses `data.benchmarks` and below."""

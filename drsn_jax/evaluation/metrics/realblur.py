@@ -1,0 +1,97 @@
+"""RealBlur's scoring (Rim, Lee, Won & Cho 2020): the restored image is first aligned to the sharp one, over a homography.
+
+RealBlur's two cameras see the scene from nearly, not quite, one place, and a restored image may lie anywhere along the blur. So,
+as the published scripts have it (MPRNet's and Restormer's `evaluate_realblur`): the restored z is multiplied by
+sum(x z) / sum(z z); ECC (Evangelidis & Psarakis 2008) finds the homography from the sharp x; z is warped by it (cubic, borders
+reflected) and a mask of ones too (nearest, zeros beyond); both images are blacked out where the mask is 0; PSNR and the map of SSIM
+are averaged over the mask alone.
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from drsn_jax.evaluation.metrics.multiscale import ssim_map
+from drsn_jax.ops.metrics import check_pair, to_decibels
+from drsn_jax.system.errors import InputError
+
+Image = UInt8[np.ndarray, "_ _ 3"]
+
+_ITERATIONS, _SMALLEST_GAIN, _FILTER_PIXELS = 100, 0.0, 5  # the published scripts': all iterations are run
+_BORDER = 5  # what the window of SSIM takes from each side
+_LEAST_COVERED = 0.5
+
+
+@dataclass(frozen=True)
+class RealBlurScore:
+    """PSNR in dB (`PSNR_CAP_DB` at most) and SSIM over the pixels that both images show, after alignment."""
+
+    psnr: float
+    ssim_gaussian: float
+    aligned: bool
+    """Whether an alignment was found; where not, the images are scored as they lie, the intensity matched all the same."""
+
+
+def score_realblur(restored: Image, sharp: Image) -> RealBlurScore:
+    """Align, then score; images: uint8 RGB [h w 3] of one size, 11x11 at least.
+
+    An alignment that does not converge, or that moves more than half of the image out of sight, counts as none (the published
+    scripts stop there with an error). Raises InputError where sizes differ or are too small, or where OpenCV is not installed.
+    """
+    check_pair(restored, sharp)
+    cv2 = import_opencv()
+    x, z = (np.asarray(image).astype(np.float32) / np.float32(255) for image in (sharp, restored))
+    z = z * np.float32(np.vdot(x.astype(np.float64), z) / max(np.vdot(z.astype(np.float64), z), 1e-12))
+    homography = _find_homography(cv2, x, z)
+    warped, covered = _warp(cv2, z, np.eye(3, dtype=np.float32) if homography is None else homography)
+    aligned = homography is not None and bool(covered.mean() >= _LEAST_COVERED)
+    if not aligned:
+        warped, covered = z, np.ones_like(covered)
+    psnr, ssim = jax.device_get(_score_covered(255 * warped, 255 * x, covered))
+    return RealBlurScore(float(psnr), float(ssim), aligned)
+
+
+def import_opencv() -> ModuleType:
+    """The module cv2; InputError where OpenCV is not installed."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise InputError(f"RealBlur's alignment needs OpenCV ({error}); pip install 'drsn-jax[realblur]'.") from error
+    return cv2
+
+
+def _find_homography(cv2: ModuleType, sharp: Float[np.ndarray, "h w 3"], restored: Float[np.ndarray, "h w 3"]) -> np.ndarray | None:
+    """The 3x3 matrix that maps a pixel of `sharp` to its place in `restored`, or None. Images: float in 0..1."""
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _ITERATIONS, _SMALLEST_GAIN)
+    template, image = (cv2.cvtColor(array, cv2.COLOR_RGB2GRAY) for array in (sharp, restored))
+    start = np.eye(3, dtype=np.float32)
+    try:
+        _, found = cv2.findTransformECC(template, image, start, cv2.MOTION_HOMOGRAPHY, criteria, None, _FILTER_PIXELS)
+    except cv2.error:  # did not converge, or an image without any contrast
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _warp(cv2: ModuleType, image: np.ndarray, homography: np.ndarray) -> tuple[Float[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
+    """The image as seen by the homography, and where it has pixels of its own."""
+    height, width = image.shape[:2]
+    inverse = cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(image, homography, (width, height), flags=cv2.INTER_CUBIC + inverse, borderMode=cv2.BORDER_REFLECT)
+    ones = np.ones((height, width), np.float32)
+    return warped, cv2.warpPerspective(ones, homography, (width, height), flags=cv2.INTER_NEAREST + inverse) > 0
+
+
+@jax.jit
+def _score_covered(
+    restored: Float[Array, "h w 3"], sharp: Float[Array, "h w 3"], covered: Bool[Array, "h w"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """PSNR and SSIM over the covered pixels of images in 0..255. SSIM's windows see the blacked-out ones, as published."""
+    mask = covered[..., None].astype(jnp.float32)
+    x, z = sharp * mask, restored * mask
+    error = ((x - z) ** 2).mean((1, 2)).mean() / mask.mean()
+    inner = mask[_BORDER:-_BORDER, _BORDER:-_BORDER]
+    return to_decibels(error), (ssim_map(z, x) * inner).mean() / inner.mean()

@@ -1,0 +1,162 @@
+"""What an evaluation leaves behind: metrics.json, per_image.csv, report.md, report.html and panels, each written whole or not at all.
+
+metrics.json is written last: a folder that has one holds a finished evaluation. Before that the folder holds a journal.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import drsn_jax
+from drsn_jax.evaluation.metrics.scorers import Scorer
+from drsn_jax.evaluation.report.document import make_document
+from drsn_jax.evaluation.report.formats import as_html, as_markdown
+from drsn_jax.evaluation.report.pictures import PANEL_KINDS, panel_path
+from drsn_jax.evaluation.scoring.journal import JOURNAL_FILE, Journal, name_difference, open_journal
+from drsn_jax.evaluation.scoring.protocols import describe_protocol
+from drsn_jax.evaluation.scoring.scores import ImageScore
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import write_atomically
+
+METRICS_FILE, TABLE_FILE = "metrics.json", "per_image.csv"
+_FILES = (METRICS_FILE, TABLE_FILE, "report.md", "report.html", JOURNAL_FILE)
+_SCHEMA = 2
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The metrics.json at `path` or in that folder. Raises InputError where there is none, or it is of another kind or make."""
+    file = path / METRICS_FILE if path.is_dir() else path
+    try:
+        summary = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise InputError(f"There is no {file}; give the metrics.json, or the folder, of a finished evaluation.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as the metrics.json of an evaluation ({error}).") from error
+    if not isinstance(summary, dict) or summary.get("schema") != _SCHEMA or "per_image" not in summary:
+        raise InputError(
+            f"{file} is not the metrics.json of one evaluation of this version (schema {_SCHEMA}); run `drsn-jax evaluate` again."
+        )
+    return summary
+
+
+def finished_summary(output: Path, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics.json of this very evaluation, if the folder holds it finished; None if it holds none.
+
+    Raises InputError where it holds an evaluation with other settings.
+    """
+    if not (output / METRICS_FILE).exists():
+        return None
+    try:
+        stored = json.loads((output / METRICS_FILE).read_text())
+    except (OSError, ValueError):
+        stored = {}
+    before, given = stored.get("settings") if isinstance(stored, dict) else None, json.loads(json.dumps(settings))
+    if isinstance(before, dict) and before == given:
+        sys.stderr.write(f"{output} holds this evaluation, finished {stored.get('created')}; --overwrite makes it anew.\n")
+        return stored
+    difference = f": {name_difference(before, given)}" if isinstance(before, dict) else ""
+    raise InputError(
+        f"{output} already holds an evaluation ({METRICS_FILE}{difference}); choose another folder, or overwrite it with --overwrite."
+    )
+
+
+def open_report(output: Path, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
+    """Makes the folder ready before the long work starts; returns the journal, with the scores of an interrupted run if there are any.
+
+    With `overwrite` the files of an older evaluation and its panels go first, lest a broken run pass for a finished one. Raises InputError
+    where files of that name stand there that no journal belongs to, where it is a file, or where it cannot be written.
+    """
+    stray = [name for name in _FILES[1:4] if (output / name).exists()]
+    if stray and not (overwrite or (output / JOURNAL_FILE).exists()):
+        raise InputError(f"{output} already holds a {stray[0]}; choose another folder, or overwrite it with --overwrite.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            clear_report(output)
+        return open_journal(output, settings=settings)
+    except OSError as error:
+        raise InputError(f"The report cannot be written to {output} ({error.strerror}); choose a folder that can be written.") from error
+
+
+def clear_report(output: Path) -> None:
+    """Removes the files of an evaluation, and of its panels those that it lists; whatever else lies there stays."""
+    panels: list[str] = []
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        panels += json.loads((output / METRICS_FILE).read_text())["panels"]
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        lines = [json.loads(line) for line in (output / JOURNAL_FILE).read_text().splitlines()[1:]]
+        panels += [panel_path(line["name"], kind=kind) for line in lines for kind in PANEL_KINDS]
+    for name in (*_FILES, *panels):
+        (output / name).unlink(missing_ok=True)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions, platform and devices: what a figure has to carry beside its protocol."""
+    device = jax.devices()[0]
+    packages = ("jax", "flax", "numpy", "pillow")
+    return {
+        "schema": _SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "drsn_jax": drsn_jax.__version__,
+            **{package: metadata.version(package) for package in packages},
+            "python": platform.python_version(),
+        },
+        "platform": platform.platform(),
+        "device": {"backend": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+    }
+
+
+def describe_run(*, protocol: str, noise_variance: float, scorer: Scorer, model_info: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """What a figure has to carry to be repeated: protocol, what each metric is, model, versions, device and command."""
+    return {
+        **describe_machine(),
+        "protocol": protocol,
+        "noise_variance": noise_variance,
+        "protocol_in_words": describe_protocol(protocol, noise_variance=noise_variance),
+        "metrics": [asdict(metric) for metric in scorer.metrics],
+        "model": {"path": None, "step": None, "parameters": None, "sha256": None, **model_info},
+        "command": command,
+    }
+
+
+def write_report(output: Path, *, summary: dict[str, Any], scores: Sequence[ImageScore]) -> dict[str, Any]:
+    """Writes per_image.csv, report.md, report.html and, last, metrics.json; returns what the latter holds.
+
+    `summary` is what `describe_run` and `scoring.summarise` hold together; the scores are added to it.
+    """
+    summary = summary | {"per_image": [asdict(score) for score in scores]}
+    text = json.dumps(summary, indent=2, allow_nan=False, default=str) + "\n"
+    summary = json.loads(text)
+    document = make_document(summary)
+    write_atomically(output / TABLE_FILE, _as_csv(scores).encode())
+    write_atomically(output / "report.md", as_markdown(document).encode())
+    write_atomically(output / "report.html", as_html(document, folder=output).encode())
+    write_atomically(output / METRICS_FILE, text.encode())
+    (output / JOURNAL_FILE).unlink(missing_ok=True)
+    return summary
+
+
+def _as_csv(scores: Sequence[ImageScore]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    columns = [(version, metric) for version, values in scores[0].scores.items() for metric in values]
+    names = [f"{version}_{metric}" for version, metric in columns]
+    writer.writerow(["name", "height", "width", *names, "gain_db", "worse", "seconds", "first_of_size"])
+    for score in scores:
+        values = [f"{score.scores[version][metric]:.6f}" for version, metric in columns]
+        gain = "" if score.gain_db is None else f"{score.gain_db:.6f}"
+        ending = [gain, int(score.worse), f"{score.seconds:.4f}", int(score.first_of_size)]
+        writer.writerow([score.name, score.height, score.width, *values, *ending])
+    return buffer.getvalue()

@@ -1,0 +1,95 @@
+"""What is to be evaluated: files by name, read one at a time when their turn comes."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from drsn_jax.data.pairs.folders import Pair, check_pairs, image_size, read_rgb
+from drsn_jax.evaluation.scoring.protocols import add_noise, apply_protocol, scored_size
+from drsn_jax.evaluation.scoring.scores import Case
+from drsn_jax.system.errors import InputError
+
+ImageFile = Any  # a Path or a StoredImage: whatever `read_rgb` takes
+
+
+class Entry(NamedTuple):
+    """One image to evaluate. `sharp` is shown beside it, and compared with unless there are `truths`: numbered frames of a trajectory.
+
+    `others` are other methods' results on the very input that is scored: at the protocol's size, with its noise.
+    """
+
+    name: str
+    blurred: ImageFile
+    sharp: ImageFile | None = None
+    truths: Sequence[tuple[int, ImageFile]] = ()
+    others: Mapping[str, ImageFile] = {}
+
+
+def read_case(entry: Entry, *, protocol: str, noise_variance: float, index: int) -> Case:
+    """Decodes an entry at the protocol's size and adds the noise of its place in the sorted order to the blurred image.
+
+    Raises InputError for files that cannot be read.
+    """
+    sharp = None if entry.sharp is None else apply_protocol(read_rgb(entry.sharp), protocol=protocol)
+    return Case(
+        name=entry.name,
+        blurred=read_input(entry, protocol=protocol, noise_variance=noise_variance, index=index),
+        truth=partial(_read_frames, entry.truths) if entry.truths else sharp,
+        reference=sharp,
+        others={name: read_rgb(file) for name, file in entry.others.items()},
+    )
+
+
+def read_input(entry: Entry, *, protocol: str, noise_variance: float, index: int) -> Any:
+    """The blurred image as every method gets it, uint8 [h w 3]: at the protocol's size, with the noise that `index` seeds."""
+    return add_noise(apply_protocol(read_rgb(entry.blurred), protocol=protocol), variance=noise_variance, index=index)
+
+
+def _read_frames(frames: Sequence[tuple[int, ImageFile]]) -> Iterator[tuple[int, Any]]:
+    return ((number, read_rgb(file)) for number, file in frames)
+
+
+def paired_entries(pairs: Sequence[Pair]) -> list[Entry]:
+    """Entries of pairs, sorted by name. Raises InputError for files of unequal size, from their headers."""
+    check_pairs(pairs)
+    return [Entry(pair.name, pair.blurred, pair.sharp) for pair in sorted(pairs, key=lambda pair: pair.name)]
+
+
+def unpaired_entries(files: Mapping[str, ImageFile]) -> list[Entry]:
+    """Entries of blurred images alone, by name."""
+    return [Entry(name, files[name]) for name in sorted(files)]
+
+
+def existing_folder(folder: Path) -> Path:
+    """The folder; InputError where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; check the path.")
+    return folder
+
+
+def scored_sizes(entries: Sequence[Entry], *, protocol: str) -> list[tuple[int, int]]:
+    """(height, width) at which each entry is scored, from the headers."""
+    with ThreadPoolExecutor(8) as pool:
+        return [scored_size(size, protocol=protocol) for size in pool.map(image_size, [entry.blurred for entry in entries])]
+
+
+def fingerprint(entries: Sequence[Entry]) -> str:
+    """SHA-256 over the names and all files of the entries: path, length and time of change, or the place in a prepared data set.
+
+    Whoever repeats an evaluation gets its old scores only for the same files. Contents are not read: that would take as long as decoding.
+    """
+    digest = hashlib.sha256()
+    for entry in entries:
+        files = [entry.blurred, entry.sharp, *(file for _, file in entry.truths), *entry.others.values()]
+        digest.update("\n".join([entry.name, *entry.others, *map(_identify, files), ""]).encode())
+    return digest.hexdigest()
+
+
+def _identify(file: ImageFile) -> str:
+    if not isinstance(file, Path):
+        return str(file)  # None, or an image of a prepared data set, whose own checksum stands beside it
+    status = file.stat()
+    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"

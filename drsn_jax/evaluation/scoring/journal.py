@@ -1,0 +1,86 @@
+"""The scores of an evaluation that is under way, one line an image: after a crash it goes on where it was.
+
+The first line says what is evaluated and how; the lines after it are scores, each written by one call once its image is done. A line that
+was cut off by the end of the process is dropped, and its image scored again.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from drsn_jax.evaluation.scoring.scores import ImageScore
+from drsn_jax.system.errors import InputError
+
+JOURNAL_FILE = "scores.jsonl"
+
+
+class Journal:
+    """An open journal: `scores` are those of earlier runs and of this one, by the image's name."""
+
+    def __init__(self, path: Path, scores: dict[str, ImageScore]):
+        """Opens the file to append to."""
+        self.path, self.scores = path, scores
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, score: ImageScore) -> None:
+        """Keeps a score: it is on disk when this returns (but for a power cut)."""
+        self._file.write(_line(asdict(score)))
+        self.scores[score.name] = score
+
+
+def open_journal(output: Path, *, settings: Mapping[str, Any]) -> Journal:
+    """Opens the journal of a folder, new or with the scores that an interrupted evaluation of the same settings left.
+
+    Raises InputError, naming what differs, where the folder holds a journal of other settings; OSError where it cannot be written.
+    """
+    path = output / JOURNAL_FILE
+    plain = json.loads(json.dumps(settings))
+    stored, scores, length = _read(path)
+    if stored is None:
+        path.write_bytes(_line(plain))
+        return Journal(path, {})
+    if stored != plain:
+        raise InputError(
+            f"{output} holds an unfinished evaluation with other settings ({name_difference(stored, plain)}); repeat those to go on,"
+            " choose another folder, or start anew with --overwrite."
+        )
+    os.truncate(path, length)
+    return Journal(path, scores)
+
+
+def name_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The first setting that differs, with both values."""
+    key = next(key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key))
+    if key == "files":
+        return "the files have changed since, or are others"
+    before, now = (str(values.get(key))[:80] for values in (stored, given))
+    return f"{key}: {before}, now {now}"
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, ImageScore], int]:
+    """Settings (None without any), scores, and the bytes that hold whole lines."""
+    if not path.exists():
+        return None, {}, 0
+    contents = path.read_bytes()
+    whole = contents[: contents.rfind(b"\n") + 1]
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+        if lines and not isinstance(lines[0], dict):
+            raise TypeError("no settings in its first line")
+        scores = [ImageScore(**line) for line in lines[1:]]
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, or start anew with --overwrite.") from error
+    return (lines[0] if lines else None), {score.name: score for score in scores}, len(whole)
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, allow_nan=False) + "\n").encode()

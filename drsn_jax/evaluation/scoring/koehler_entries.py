@@ -1,0 +1,76 @@
+"""Köhler's data set as entries: which frames are the truth of which image."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from drsn_jax.data.pairs.folders import list_images
+from drsn_jax.evaluation.metrics.koehler import KOEHLER_SKIPPED, parse_koehler_name
+from drsn_jax.evaluation.scoring.entries import Entry, existing_folder
+from drsn_jax.system.errors import InputError
+
+Truths = Mapping[tuple[int, int], Sequence[tuple[int, Any]]]
+"""(frame number, file) by (scene, trajectory)."""
+
+_IMAGES, _FRAMES = 48, 150  # images of the benchmark, and the fewest frames of about 199 that count as a whole trajectory
+_TRUTH = re.compile(r"GroundTruth(\d+)(?:_(\d+)_(\d+))?$", re.IGNORECASE)
+
+
+def koehler_entries(blurred: Mapping[str, Any], truths: Truths) -> list[Entry]:
+    """Entries of Köhler's images by name; the frames that the benchmark skips are left out.
+
+    Raises InputError for names that are not Köhler's, and images without truth.
+    """
+    entries = []
+    for name in sorted(blurred):
+        place = parse_koehler_name(name)
+        skipped = KOEHLER_SKIPPED.get(place, ())
+        frames = sorted((frame for frame in truths.get(place, ()) if frame[0] not in skipped), key=lambda frame: frame[0])
+        if not frames:
+            raise InputError(f"{name} has no truth (GroundTruth{place[0]}_{place[1]}_*, or GroundTruth{place[0]}); complete them.")
+        middle = frames[len(frames) // 2][1]  # the camera's place at half time: what a panel shows
+        entries.append(Entry(name, blurred[name], middle, frames))
+    return entries
+
+
+def find_koehler_truths(folder: Path) -> Truths:
+    """Truths below a folder by (scene, trajectory), as its names say.
+
+    Names are GroundTruth<scene>_<trajectory>_<frame>, or GroundTruth<scene>, which then serves all twelve trajectories. Raises InputError
+    where there is neither, or both.
+    """
+    truths: dict[tuple[int, int], list[tuple[int, Path]]] = {}
+    single: dict[int, Path] = {}
+    for name, path in list_images(existing_folder(folder)).items():
+        if match := _TRUTH.search(name):
+            numbers = [int(number) for number in match.groups() if number]
+            if len(numbers) == 1:
+                single[numbers[0]] = path
+            else:
+                truths.setdefault((numbers[0], numbers[1]), []).append((numbers[2], path))
+    if bool(truths) == bool(single):
+        found = "both kinds" if truths else "none"
+        raise InputError(
+            f"{folder} must hold Köhler's truths, either GroundTruth1_1_1.png ... (each frame) or GroundTruth1.png ... (one a scene);"
+            f" it holds {found}."
+        )
+    return truths or {(scene, trajectory): [(1, path)] for scene, path in single.items() for trajectory in range(1, 13)}
+
+
+def has_single_truths(entries: Sequence[Entry]) -> bool:
+    """Whether each image has but one truth: what is scored is then an approximation of the benchmark."""
+    return all(len(entry.truths) == 1 for entry in entries)
+
+
+def koehler_notes(entries: Sequence[Entry]) -> list[str]:
+    """What a reader has to know where the data are not the whole benchmark."""
+    notes = []
+    if len(entries) != _IMAGES:
+        notes.append(f"The benchmark has {_IMAGES} images; these are {len(entries)} of them.")
+    counts = [len(entry.truths) for entry in entries]
+    if has_single_truths(entries):
+        notes.append("Each image was compared with the one truth of its scene, not with the frames of its trajectory: an approximation.")
+    elif min(counts) < _FRAMES:
+        notes.append(f"A trajectory of the benchmark has about 199 frames; here an image was compared with {min(counts)} to {max(counts)}.")
+    return notes

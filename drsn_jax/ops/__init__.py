@@ -1,0 +1,1 @@
+"""Array operations and what they cost: convolutions, rematerialisation, strips of rows, transforms, image metrics. Uses `system`."""

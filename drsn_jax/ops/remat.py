@@ -1,0 +1,85 @@
+"""Rematerialisation: computing a block again for its gradient instead of keeping what is inside it, on every back end."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import lift
+from flax.linen.transforms import lift_transform
+from jax.extend.core import jaxpr_as_fun
+
+from drsn_jax.ops import backend
+
+PyTree = Any
+Tree = TypeVar("Tree")
+
+
+def rematerialise(module: type[nn.Module]) -> type[nn.Module]:
+    """The same Flax module, of whose call only the arguments are kept for the gradient: as `nn.remat`, but it holds on CPU too.
+
+    Parameters, their names, values and gradients are those of the module itself, and so are statistics, what it sows, and dropout.
+    """
+    return lift_transform(_lift, module)  # pyright: ignore[reportReturnType]
+
+
+def _lift(call: Callable[..., Any]) -> Callable[..., Any]:
+    """What `flax.core.lift.checkpoint` is to `jax.checkpoint`: every collection and every random stream goes in, and out again."""
+
+    def inner(scope_fn: Any, repack_fn: Any, variables: PyTree, rngs: PyTree, *args: Any) -> Any:
+        def apply(variables: PyTree, rngs: PyTree, *args: Any) -> Any:
+            scope = scope_fn(variables, rngs)
+            return call(scope, *args), repack_fn(scope)
+
+        return recompute(apply)(variables, rngs, *args)
+
+    return lift.pack(inner, (True,), (True,), (True,), name="remat")
+
+
+def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.checkpoint` of a function of pytrees of arrays and keys that closes over no array; for reverse-mode gradients alone."""
+
+    def traced(*args: PyTree) -> PyTree:
+        # Traced once: in a second trace of a Flax module its dropout would count on, and draw from other keys than the first time.
+        jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        results = _recompute_flat(jaxpr_as_fun(jaxpr))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return traced
+
+
+def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[jax.Array]]:
+    def forward(*args: jax.Array) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
+        return run(*args), args
+
+    def backward(args: tuple[jax.Array, ...], gradients: list[Any]) -> tuple[jax.Array | None, ...]:  # of whole numbers float0
+        args = after(args, gradients)
+        real = [i for i, arg in enumerate(args) if jnp.issubdtype(arg.dtype, jnp.inexact)]
+
+        def of_real(*values: jax.Array) -> list[jax.Array]:
+            known = dict(zip(real, values, strict=True))
+            return run(*(known.get(i, arg) for i, arg in enumerate(args)))
+
+        _, pullback = jax.vjp(of_real, *(args[i] for i in real))
+        found = dict(zip(real, pullback(gradients), strict=True))
+        return tuple(found.get(i) for i in range(len(args)))
+
+    checkpointed = jax.custom_vjp(run)
+    checkpointed.defvjp(forward, backward)
+    return checkpointed
+
+
+def after(tree: Tree, done: PyTree) -> Tree:
+    """`tree` as it is, but nothing is computed of it before `done` is there. Both are pytrees of arrays; of `tree` also of keys."""
+    if not backend.order_by_value():
+        return jax.lax.optimization_barrier((tree, done))[0]
+    # A zero that the compiler cannot know to be one. NaN goes through, and is in the gradient already.
+    zero = sum(0 * leaf[(0,) * leaf.ndim].astype(jnp.float32) for leaf in jax.tree.leaves(done) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+    def add(leaf: jax.Array) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(add(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        return leaf + jnp.asarray(zero).astype(leaf.dtype)
+
+    return jax.tree.map(add, tree)

@@ -1,0 +1,1 @@
+"""Memory, devices and settings that fit a machine. Uses `run` and below."""

@@ -1,0 +1,142 @@
+"""What a run takes from the devices that are there: mesh, precision, batch and what makes it fit (notebooks, `info --fit=here`)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from drsn_jax.config.build import make_stages
+from drsn_jax.config.files import overridden_keys
+from drsn_jax.planning.fit import Proposal, check, command_line, keep_recipe, measure_lines, shrink_crop
+from drsn_jax.planning.memory import Say, smallest_batch
+from drsn_jax.run.workdir import CONFIG_FILE, read_stored
+from drsn_jax.system.errors import InputError
+from drsn_jax.training.schedule import Stage
+
+SIZES = ("stages", "crop_size", "batch_size", "remat", "accumulation_steps")
+HEADROOM = 0.1  # of the memory that a program may use: batches made ahead, and fragments
+
+
+class Devices(NamedTuple):
+    """The devices of a run, all of one kind. `memory`: bytes that a program may use on one; None where the back end does not say."""
+
+    count: int
+    platform: str  # cpu, gpu, tpu
+    kind: str
+    compute_capability: str | None = None  # of NVIDIA's GPUs: 7.5, 8.0, ...
+    memory: int | None = None
+
+
+class Suited(NamedTuple):
+    """A configuration for the devices, and lines for whoever watches that say what was chosen and why."""
+
+    config: dict[str, Any]
+    text: str
+
+
+def find_devices() -> Devices:
+    """The devices that JAX has found."""
+    first = jax.local_devices()[0]
+    memory = (first.memory_stats() or {}).get("bytes_limit")
+    return Devices(jax.device_count(), first.platform, first.device_kind, getattr(first, "compute_capability", None), memory)
+
+
+def choose_dtype(devices: Devices) -> tuple[str, str]:
+    """The precision of computations, and the reason: bfloat16 where the hardware multiplies it, float32 elsewhere."""
+    if devices.platform == "tpu":
+        return "bfloat16", "what a TPU multiplies"
+    if devices.platform != "gpu":
+        return "float32", f"bfloat16 is slower on {devices.platform}"
+    major = (devices.compute_capability or "").split(".")[0]
+    if major.isdecimal() and int(major) >= 8:
+        return "bfloat16", f"compute capability {devices.compute_capability} has it"
+    return "float32", f"bfloat16 needs compute capability 8, this is {devices.compute_capability or 'none'}"
+
+
+def suit(
+    config: Mapping[str, Any], *, overrides: Sequence[str] = (), workdir: Path | None = None, devices: Devices | None = None, say: Say
+) -> Suited:
+    """The configuration for these devices (default: the ones found): precision, batch, crop, remat and micro-batches.
+
+    The recipe's batch is rounded up to a multiple of the devices. Where their memory is known it is compiled, and if it does not fit,
+    changed as `info --fit` does: one to eleven compilations, of which `say` is told; images held on the device are not counted. What
+    `overrides` (--config.key=value) set stays, and so does what the run in `workdir` began with, since its checkpoints are of that.
+    Raises InputError if nothing fits.
+    """
+    devices, given = devices or find_devices(), overridden_keys(overrides)
+    stored = read_stored(workdir / CONFIG_FILE) if workdir else None
+    needed = None
+    if stored is not None:
+        config = {**config, **{key: stored[key] for key in ("dtype", *SIZES) if key in stored and key not in given}}
+        reason = f"as the run in {workdir} began"
+    elif "dtype" in given:
+        reason = "as given"
+    else:
+        dtype, reason = choose_dtype(devices)
+        config = {**config, "dtype": dtype}
+    if stored is None and not given.intersection(SIZES):
+        changes, needed = _choose_sizes(config, devices, say=say)
+        config = {**config, **changes}
+    return Suited(dict(config), _describe(config, devices, reason=reason, needed=needed))
+
+
+def describe_here(config: Mapping[str, Any], *, name: str, overrides: Sequence[str] = (), devices: Devices | None = None, say: Say) -> str:
+    """What `suit` chooses, and the command line that trains so; `name` and `overrides` are what the configuration was made of."""
+    suited = suit(config, overrides=overrides, devices=devices, say=say)
+    chosen = {key: suited.config[key] for key in ("dtype", *SIZES) if suited.config[key] != config[key]}
+    changes = {key: str(value).replace(" ", "") for key, value in chosen.items()}
+    return f"{suited.text}\n{command_line(config, changes, name=name, overrides=overrides)}\n"
+
+
+def _choose_sizes(config: Mapping[str, Any], devices: Devices, *, say: Say) -> tuple[dict[str, Any], int | None]:
+    """What changes of `SIZES`, and the bytes that each device needs; None where it is not known what it has."""
+    count, remat, steps = devices.count, config["remat"], config["accumulation_steps"]
+    multiple = count * steps
+    whole = tuple(stage._replace(batch_size=-(-stage.batch_size // multiple) * multiple) for stage in make_stages(config))
+    if devices.memory is None:
+        return _as_keys(whole), None
+    smallest = smallest_batch(config)
+    each = tuple(stage._replace(batch_size=max(stage.batch_size // count, smallest)) for stage in whole)  # what one device has of it
+    limit = _limit(devices)
+    largest = max(each, key=lambda stage: stage.batch_size * stage.crop_size**2)
+    try:
+        needed = check(config, largest, remat=remat, accumulation_steps=steps, say=say)
+    except InputError as error:  # the back end does not say; or the configuration is wrong, which training tells as well
+        say(str(error))
+        return _as_keys(whole), None
+    found = Proposal(each, remat, steps, needed) if needed <= limit else None
+    if found is None:
+        lines = measure_lines(config, each, say=say)
+        search = {"limit": limit, "say": say}
+        found = keep_recipe(config, each, lines, **search) or shrink_crop(config, each, lines, **search)
+    if found is None:
+        raise InputError(
+            f"Nothing of this configuration fits {limit / 1e9:.2f} GB, which is what {devices.kind} has for it; use a smaller network"
+            " (--config.widths=32,64,128) or a larger device."
+        )
+    scaled = tuple(stage._replace(batch_size=stage.batch_size * count) for stage in found.stages)
+    sizes = _as_keys(whole if found.stages == each else scaled)
+    return sizes | {"remat": found.remat, "accumulation_steps": found.accumulation_steps}, found.needed
+
+
+def _as_keys(stages: tuple[Stage, ...]) -> dict[str, Any]:
+    [(_, crop_size, batch_size), *later] = stages
+    return {"stages": tuple(map(tuple, stages))} if later else {"stages": (), "crop_size": crop_size, "batch_size": batch_size}
+
+
+def _limit(devices: Devices) -> int:
+    return int((devices.memory or 0) * (1 - HEADROOM))
+
+
+def _describe(config: Mapping[str, Any], devices: Devices, *, reason: str, needed: int | None) -> str:
+    each = "" if devices.memory is None else f", {devices.memory / 1e9:.1f} GB for a program on each"
+    crops = [f"{stage.batch_size} crops of {stage.crop_size} from step {stage.first_step}" for stage in make_stages(config)]
+    memory = f"; {needed / 1e9:.2f} GB on each device, compiled, {_limit(devices) / 1e9:.2f} GB are to use" if needed else ""
+    return "\n".join(
+        [
+            f"Mesh: {devices.count} device(s) along the axis `data`: {devices.platform}, {devices.kind}{each}",
+            f"Precision: {config['dtype']} ({reason})",
+            f"Batch: {', '.join(crops)}; micro-batches: {config['accumulation_steps']}, remat: {config['remat']}{memory}",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Restoring one image: tiles, one device, or rows over several devices."""

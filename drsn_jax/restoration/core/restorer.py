@@ -1,0 +1,62 @@
+"""One image after another with one model and one set of choices: what files, videos and arrays all go through."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from drsn_jax.restoration.core.tiling import check_tile, restore_array
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.model import Model
+
+Image = Float[np.ndarray, "h w 3"]
+RestoreFn = Callable[[Image], Image]
+"""Maps an image of any size with values in [0, 1] to the restored one, float32 in [0, 1]."""
+
+
+def make_restore_fn(
+    model: Model, *, strength: float = 1.0, self_ensemble: bool = False, tile: int | None = 768, overlap: int = 64
+) -> RestoreFn:
+    """A function that restores images as `restore_array` does, whose `tile` and `overlap` these are.
+
+    `self_ensemble` averages over the eight turns and mirror images, in eight times the time. `strength` from 0 to 1 is how far the
+    result goes from the image to what was restored of it. Raises InputError for a strength outside and for sizes that `check_tile`
+    refuses; the function raises it for what `restore_array` refuses and for images that do not fit in memory.
+    """
+    check_tile(stride=model.stride, tile=tile, overlap=overlap)
+    if not 0 <= strength <= 1:
+        raise InputError(f"Strength {strength} is not between 0 (the image as it is) and 1 (wholly restored); use 1 (--strength=1).")
+    restore_once = partial(restore_array, predict_fn=model.predict_fn, stride=model.stride, tile=tile, overlap=overlap)
+    restore = partial(average_turns, restore_fn=restore_once) if self_ensemble else restore_once
+
+    def restore_fn(image: Image) -> Image:
+        try:
+            restored = restore(image)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # how jax says that the device is full
+                raise
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            raise InputError(f"An image of {size} pixels does not fit in memory; {_less_memory(tile, model.stride)}.") from error
+        return restored if strength == 1 else image + np.float32(strength) * (restored - image)
+
+    return restore_fn
+
+
+def average_turns(image: Image, *, restore_fn: RestoreFn) -> Image:
+    """The mean of `restore_fn` over the eight turns and mirror images of `image`, each turned back.
+
+    To rounding it commutes with all of them, whatever `restore_fn` is (geometric self-ensemble: Lim et al. 2017, EDSR, 3.4).
+    """
+    total = np.zeros(image.shape, np.float32)
+    for turns in range(4):
+        turned = np.rot90(image, turns)
+        total += np.rot90(restore_fn(turned), -turns)
+        total += np.rot90(restore_fn(turned[:, ::-1])[:, ::-1], -turns)
+    return total / 8
+
+
+def _less_memory(tile: int | None, stride: int) -> str:
+    if tile is None:
+        return "use more devices, or restore in tiles (without --whole)"
+    return f"use smaller tiles (--tile={max(tile // 2 // stride, 1) * stride})"

@@ -1,0 +1,1 @@
+"""Restoring image files: which, in which order, and written how. Uses `restoration.core`."""

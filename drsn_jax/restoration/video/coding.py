@@ -1,0 +1,122 @@
+"""How the frames of a video are coded: what the restored one takes over of it, and its frames as arrays."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from drsn_jax.restoration.video.colours import luma_shares, to_planes, to_rgb
+from drsn_jax.system.errors import InputError
+
+_FULL, _BT709 = 2, 1  # AVCOL_RANGE_JPEG; the code of BT.709 in H.273
+_SUBSAMPLED = {(2, 2): "yuv420p", (2, 1): "yuv422p", (1, 1): "yuv444p"}
+_ENCODERS = {".mp4": "libx264", ".mov": "libx264", ".m4v": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
+VIDEO_SUFFIXES = {suffix: suffix for suffix in _ENCODERS} | {".avi": ".mkv"}
+"""Of video files that can be read: the suffix of what is written for one. AVI has no room for H.264's time stamps."""
+_OPTIONS = {  # what nobody sees a loss with; a fifth of the speed of the slowest presets
+    "libx264": {"crf": "16", "preset": "medium"},
+    "libvpx-vp9": {"crf": "16", "deadline": "good", "cpu-used": "3", "row-mt": "1"},
+}
+
+
+class Coding(NamedTuple):
+    """How restored frames are coded: encoder, pixel format, and the matrix and range that the source's frames are in as well."""
+
+    encoder: str
+    pix_fmt: str
+    bits: int  # a sample: 8 or 10
+    matrix: int  # H.273's code, for the tag; the source's unless that is RGB
+    shares: tuple[float, float]
+    full_range: bool
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The encoder's, for a quality that needs no choice."""
+        return _OPTIONS[self.encoder]
+
+
+def choose_coding(stream: Any, *, suffix: str) -> Coding:
+    """What codes the frames of `stream` for a file of this suffix: H.264, or VP9 in .webm; 8 bits a sample, or 10 where there are more.
+
+    The subsampling stays. Two kinds of frames H.264 cannot hold as they are: with an odd height or width subsampled chroma (written
+    without subsampling, so that the size stays), and RGB (written as BT.709 without subsampling). Raises InputError where this PyAV
+    lacks the encoder, and for a suffix of no format that can be written.
+    """
+    from av import __version__ as version
+    from av.codec import Codec, codecs_available
+
+    if int(version.split(".")[0]) < 18:
+        raise InputError(f"Writing videos takes PyAV 18 or newer, and this is {version}; pip install --upgrade 'drsn-jax[video]'")
+    if suffix not in _ENCODERS:
+        raise InputError(f"{suffix!r} names no format that videos are written in; name the result with one of {', '.join(_ENCODERS)}")
+    context, encoder = stream.codec_context, _ENCODERS[suffix]
+    if encoder not in codecs_available:
+        raise InputError(f"This PyAV has no encoder {encoder}, which {suffix} files are written by; pip install 'av' from PyPI has it")
+    format, rgb = context.format, _is_rgb(context.format)
+    known = [found.name for found in Codec(encoder, "w").video_formats or ()]
+    bits = 10 if format.components[0].bits > 8 and "yuv420p10le" in known else 8
+    grey = len(format.components) < 3 and not rgb
+    factors = (1, 1) if rgb else _subsampling(format)
+    if encoder == "libx264" and (context.width % factors[0] or context.height % factors[1]):
+        factors = (1, 1)
+    name = ("gray" if grey else _SUBSAMPLED.get(factors, "yuv444p")) + ("10le" if bits == 10 else "")
+    return Coding(
+        encoder,
+        name if name in known else "yuv444p",  # VP9 has no grey
+        bits,
+        _BT709 if rgb else context.colorspace,
+        luma_shares(_BT709 if rgb else context.colorspace, height=context.height),
+        not rgb and _is_full_range(context.color_range, format.name),
+    )
+
+
+def decode_frame(frame: Any, coding: Coding) -> Float[np.ndarray, "h w 3"]:
+    """The frame as float32 R'G'B' in [0, 1]."""
+    format = frame.format
+    if _is_rgb(format):
+        return frame.to_ndarray(format="rgb48le").astype(np.float32) / np.float32(65535)
+    if not (format.name.startswith(("yuv4", "yuvj4", "gray")) and format.name.endswith(("p", "gray", "le"))):
+        frame = _repacked(frame)
+    bits = frame.format.components[0].bits
+    planes = [_samples(plane, bits) for plane in frame.planes]
+    return to_rgb(planes, bits=bits, shares=coding.shares, full_range=coding.full_range)
+
+
+def encode_frame(rgb: Float[np.ndarray, "h w 3"], coding: Coding) -> Any:
+    """A frame for the encoder from R'G'B' in [0, 1]; without a time stamp."""
+    import av
+
+    frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], coding.pix_fmt)
+    targets = [_samples(plane, coding.bits) for plane in frame.planes]
+    sizes = [target.shape for target in targets]
+    planes = to_planes(rgb, sizes=sizes, bits=coding.bits, shares=coding.shares, full_range=coding.full_range)
+    for target, plane in zip(targets, planes, strict=True):
+        target[:] = plane
+    frame.colorspace, frame.color_range = coding.matrix, _FULL if coding.full_range else 1
+    return frame
+
+
+def _is_rgb(format: Any) -> bool:
+    return format.is_rgb or format.has_palette
+
+
+def _is_full_range(color_range: int, name: str) -> bool:
+    """Grey is, unless it says otherwise: so FFmpeg takes it."""
+    return color_range == _FULL or name.startswith("yuvj") or (name.startswith(("gray", "ya")) and color_range == 0)
+
+
+def _subsampling(format: Any) -> tuple[int, int]:
+    """Columns and rows that share a sample of chroma."""
+    return 64 // format.chroma_width(64), 64 // format.chroma_height(64)
+
+
+def _repacked(frame: Any) -> Any:
+    """The same samples (nv12, yuyv422, yuva420p, ...) in planes of their own, without transparency."""
+    name = _SUBSAMPLED.get(_subsampling(frame.format), "yuv444p")
+    return frame.reformat(format=name + ("" if frame.format.components[0].bits == 8 else "10le"))
+
+
+def _samples(plane: Any, bits: int) -> np.ndarray:
+    """A view of the plane without what lines are filled up with."""
+    rows = np.frombuffer(plane, np.uint8 if bits == 8 else "<u2").reshape(plane.height, -1)
+    return rows[:, : plane.width]

@@ -1,0 +1,175 @@
+"""Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept."""
+
+import contextlib
+import dataclasses
+import itertools
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from drsn_jax.system.errors import InputError, first_line
+from drsn_jax.system.processes import first_process
+from drsn_jax.training.state import TrainState
+from drsn_jax.weights.checkpoints import FOLDER, UNSCORED, quieten, read_tree
+
+DELETED = ".deleted"  # where what is to be deleted goes first, in one move: of half a checkpoint Orbax would never let go
+# What the system says where a file cannot be written, and TensorStore where it knows no better.
+_SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED")
+
+
+class Checkpoints:
+    """The checkpoints of one run, below its workdir. Use as a context manager: leaving it waits for the last save."""
+
+    def __init__(self, workdir: Path, *, config: dict[str, Any], keep: int = 3):
+        """Opens, and makes, WORKDIR/checkpoints. `config` is stored with each checkpoint, as JSON."""
+        self.folder = workdir.resolve() / FOLDER
+        self._config, self._keep = config, keep
+        quieten()
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        policies = ocp.checkpoint_managers
+        best = policies.BestN(get_metric_fn=lambda metrics: metrics["psnr"], n=1)
+        self._sweep()
+        options = ocp.CheckpointManagerOptions(
+            todelete_subdir=DELETED,
+            best_fn=lambda metrics: metrics["psnr"],  # without it the policy's metrics are not written
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), best]),
+        )
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind and jax.process_count() > 1:
+            return  # closing waits for the other processes, which may wait for what this one does no more
+        try:
+            with self._explained():
+                self._manager.close()
+        except Exception:  # of the last save: what went wrong first is what is to be told
+            if kind is None:
+                raise
+
+    def save(self, step: int, state: TrainState, *, psnr: float | None = None) -> None:
+        """Starts saving; the state may be donated at once. `psnr` in dB, of the validation after this step, chooses the best.
+
+        Raises InputError if this or the save before it could not be written, or there is no room for it.
+        """
+        self.wait()
+        size = sum(x.nbytes + 2048 for x in jax.tree.leaves(state))  # each array is also named in several small files, 2 kB in all
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config))
+        with self._explained():
+            _check_room(self.folder, needed=size, advice=self._advice())
+            self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr})
+
+    def wait(self) -> None:
+        """Returns when the last save is whole on disk. Raises InputError if it could not be written."""
+        with self._explained():
+            self._manager.wait_until_finished()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return _explain_refusals(self.folder, advice=self._advice())
+
+    def _advice(self) -> str:
+        return f"make room or choose another --workdir; the newest whole checkpoint is {self.newest_whole() or 'none yet'}"
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def newest_whole(self) -> int | None:
+        """The newest step whose directory has its final name; Orbax renames only what is complete."""
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+        return max(steps, default=None)
+
+    def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> TrainState | None:
+        """The newest checkpoint that can be read, placed as `abstract_state` says; None if there is no checkpoint.
+
+        Damaged ones are set aside as STEP.damaged, said, once one before them is read. Raises InputError, changing nothing, if none can
+        be read, if memory is short, or if one is whole but of another architecture.
+        """
+        steps, damaged = self.steps(), []
+        for step in reversed(steps):
+            if self._is_foreign(step, abstract_state):
+                raise InputError(
+                    f"Checkpoint {step} in {self.folder} is of another architecture than this configuration's;"
+                    f" choose another --workdir, or the configuration stored with it ({step}/config/metadata)."
+                )
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # about shardings of other topologies, which is what abstract_state is for
+                    items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+                    state = self._manager.restore(step, args=items)["state"]
+            except Exception as error:  # damage shows as whatever the storage library makes of it
+                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                    raise InputError(f"Memory is short for checkpoint {step} in {self.folder}; free some and try again.") from error
+                say(f"Checkpoint {step} cannot be read ({first_line(error)}); trying the one before.")
+                damaged.append(step)
+                continue
+            if damaged:
+                say("\n".join(self._set_aside(damaged)))
+            return state
+        if steps:
+            raise InputError(f"No checkpoint in {self.folder} can be read; they are left as they are. Choose another --workdir.")
+        return None
+
+    def _is_foreign(self, step: int, abstract_state: TrainState) -> bool:
+        """Whether a checkpoint's arrays are others than the state's, as far as its index can be read."""
+        try:
+            tree = read_tree(self.folder / str(step) / "state")
+            names = [field.name for field in dataclasses.fields(abstract_state) if field.name != "rng"]
+            return any(_shapes(tree.get(name)) != _shapes(getattr(abstract_state, name)) for name in names)
+        except Exception:
+            return False
+
+    def _set_aside(self, steps: list[int]) -> list[str]:
+        def rename(step: int) -> str:
+            names = (self.folder / f"{step}.damaged{number or ''}" for number in itertools.count())
+            aside = (self.folder / str(step)).rename(next(name for name in names if not name.exists()))
+            return f"Checkpoint {step} is set aside as {aside.name}."
+
+        self._manager.close()
+        said = first_process(lambda: [rename(step) for step in steps])
+        self._manager = self._open()
+        return said
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@contextlib.contextmanager
+def _explain_refusals(folder: Path, *, advice: str) -> Iterator[None]:
+    """Raises InputError for what the disk refuses inside the block; `advice` ends the sentence. Other errors pass."""
+    try:
+        yield
+    except Exception as error:  # Orbax passes on whatever its storage library raises
+        text = " ".join(str(error).split())
+        for sign in _SIGNS:
+            if sign in text:
+                raise InputError(f"A checkpoint could not be written to {folder}: {sign}; {advice}.") from error
+        raise
+
+
+def _check_room(folder: Path, *, needed: int, advice: str) -> None:
+    """Raises InputError where so many bytes do not fit: better refused than broken off half-way. OSError where no folder can be made.
+
+    Orbax would say that too, but its threads would then keep the process for five minutes.
+    """
+    probe = folder / f".probe{jax.process_index()}"
+    probe.mkdir(exist_ok=True)
+    probe.rmdir()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(f"No room for a checkpoint: it takes {needed / 1e6:.3g} MB, {free / 1e6:.3g} MB are free; {advice}.")

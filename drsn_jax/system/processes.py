@@ -1,0 +1,188 @@
+"""Several processes, on one or many machines, as one run: how they join, what process 0 decides for all, how they end together."""
+
+import contextlib
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import jax
+from jax._src.distributed import global_state  # no public name gives the coordinator's store of keys; Orbax takes it from here too
+
+from drsn_jax.system.errors import InputError, explain, first_line
+from drsn_jax.system.peers import Lifeline, accept_others, check_port, connect_to_first, listen_for_others
+
+T = TypeVar("T")
+JOIN_SECONDS = 300  # for all processes to be started
+HEARTBEAT_SECONDS = 100  # after which JAX aborts all for one that hangs, or ends where there is no lifeline
+NEWS_SECONDS = 5  # for news of a process's end, once an error of the network has shown it
+_FOR_EVER = 2**40  # milliseconds: what would wait in vain is ended by the lifeline
+_HOW = "start each process with the same --coordinator=HOST:PORT and --num-processes=N, and with a --process-id of its own from 0 to N-1"
+# What JAX says where it finds no cluster, and where devices were used before, as in a notebook.
+_ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
+_turns = itertools.count()
+
+
+@contextlib.contextmanager
+def joined(*, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> Iterator[None]:
+    """Makes this process one of a run of several for as long as the block lasts; no device may have been used before.
+
+    By hand: all three, `coordinator` being HOST:PORT of a free port on the machine of process 0. Without any, JAX finds out by itself on
+    TPU pods, under Slurm and Open MPI; anywhere else, and where one task was started, this process is alone and nothing is done.
+    `num_processes=1` makes it so whatever the cluster says. An exception inside the block ends a process of several here, with what
+    `explain` says of it, and the others with it: nothing is raised. Raises InputError for other combinations, and where joining fails.
+    """
+    _check(coordinator, num_processes, process_id)
+    if num_processes != 1:
+        _join(coordinator, num_processes, process_id)
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        yield
+        return
+    lifeline = _open_lifeline()
+    try:
+        yield
+        wait_for_all()
+    except BaseException as error:
+        _end(error, lifeline)
+    lifeline.close()
+    jax.distributed.shutdown()
+
+
+def first_process(compute: Callable[[], T]) -> T:
+    """What `compute` gives, which has to fit into JSON: process 0 alone calls it and tells the others, who wait.
+
+    Where it raises InputError, that is raised in every process. All processes must call this and `wait_for_all` in the same order.
+    """
+    if jax.process_count() == 1:
+        return compute()
+    key = f"drsn_jax/{next(_turns)}"
+    if jax.process_index():
+        value, problem = json.loads(_store().blocking_key_value_get(key, _FOR_EVER))
+        if problem is not None:
+            raise InputError(problem)
+        return value
+    try:
+        value = compute()
+    except InputError as error:
+        _store().key_value_set(key, json.dumps([None, str(error)]))
+        raise
+    _store().key_value_set(key, json.dumps([value, None]))
+    return value
+
+
+def wait_for_all() -> None:
+    """Returns when every process has called this."""
+    if jax.process_count() > 1:
+        _store().wait_at_barrier(f"drsn_jax/{next(_turns)}", _FOR_EVER)
+
+
+def _store() -> Any:
+    """The keys and barriers that the coordinator keeps for all processes."""
+    return global_state.client
+
+
+def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 3 or (num_processes == 1 and len(missing) == 2):
+        return
+    if missing:
+        raise InputError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {_HOW}, or give none of the three.")
+    host, _, port = str(coordinator).rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise InputError(f"--coordinator={coordinator} is no HOST:PORT with a port from 1 to 65535, such as 10.0.0.1:1234; {_HOW}.")
+    if (num_processes or 0) < 1:
+        raise InputError(f"--num-processes={num_processes} cannot be; use 1 or more.")
+    if not 0 <= (process_id or 0) < (num_processes or 0):
+        raise InputError(f"--process-id={process_id} is not among {num_processes} processes; use 0 to {(num_processes or 0) - 1}.")
+
+
+def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Calls `jax.distributed.initialize`, or leaves it where there is no cluster."""
+    if coordinator is None and _started_alone():
+        return
+    with contextlib.suppress(AttributeError):  # `feed.StopSignal` does better: this one loses a signal from before the first step
+        jax.config.update("jax_enable_preemption_service", False)
+    options: dict[str, Any] = {"initialization_timeout": JOIN_SECONDS + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
+    if coordinator is None:
+        _join_cluster(options)
+        return
+    sys.stdout.write(f"Process {process_id} of {num_processes} waits for the others at {coordinator}.\n")
+    sys.stdout.flush()
+    late = f"process {process_id} of {num_processes} has waited {JOIN_SECONDS} s for the others at {coordinator}; {_HOW}"
+    watch = threading.Timer(JOIN_SECONDS, _leave, [late])
+    watch.daemon = True
+    watch.start()  # JAX aborts when its time is over
+    try:
+        if process_id == 0:
+            check_port(int(coordinator.rpartition(":")[2]))  # of one that is taken JAX dies, or takes its other user down
+        jax.distributed.initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate", **options)
+    except Exception as error:
+        raise InputError(f"Process {process_id} could not join the others at {coordinator} ({first_line(error)}); {_HOW}.") from error
+    finally:
+        watch.cancel()
+
+
+def _join_cluster(options: dict[str, Any]) -> None:
+    # In a Kubernetes pod, most often somebody's notebook, JAX would warn or fail; TPU pods there it knows by other names.
+    kubernetes = os.environ.pop("KUBERNETES_SERVICE_HOST", None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            jax.distributed.initialize(**options)
+    except Exception as error:
+        if not any(text in str(error) for text in _ALONE):
+            advice = f"{_HOW}, or with --num-processes=1 if it is alone"
+            raise InputError(f"This is one process of a cluster, but it could not join ({first_line(error)}); {advice}.") from error
+    finally:
+        if kubernetes is not None:
+            os.environ["KUBERNETES_SERVICE_HOST"] = kubernetes
+
+
+def _started_alone() -> bool:
+    """Whether a launcher says that it started one task. JAX would join it to itself, and show it one GPU of all."""
+    counts = [os.environ.get(name) for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")]
+    return next((count for count in counts if count), None) == "1"
+
+
+def _open_lifeline() -> Lifeline:
+    process, key = jax.process_index(), "drsn_jax/lifeline"
+    if process == 0:
+        server, port, password = listen_for_others()
+        _store().key_value_set(key, f"{port} {password}")
+        return Lifeline(accept_others(server, password=password, num_processes=jax.process_count()), process=0)
+    port, password = _store().blocking_key_value_get(key, _FOR_EVER).split()
+    host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
+    try:
+        return Lifeline(connect_to_first(host, int(port), password=password, process=process), process=process)
+    except OSError as error:
+        text = f"process {process} cannot reach process 0 at {host}:{port} ({error}): if one dies, that shows after {HEARTBEAT_SECONDS} s"
+        sys.stderr.write(f"drsn-jax: {text}\n")
+        return Lifeline({}, process=process)
+
+
+def _end(error: BaseException, lifeline: Lifeline) -> NoReturn:
+    """Says what went wrong, here and to the others, and ends: an ordinary exit would wait for them."""
+    explained = explain(error)
+    if explained is None:
+        time.sleep(NEWS_SECONDS)
+        traceback.print_exception(error)
+        message, code, here = f"{first_line(error)} (more in its own output)", 1, ""
+    else:
+        message, code = explained
+        here = f"drsn-jax: {message}\n"
+    lifeline.fail(message, code=code, here=here)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _leave(message: str) -> NoReturn:
+    sys.stderr.write(f"drsn-jax: {message}\n")
+    sys.stderr.flush()
+    os._exit(1)

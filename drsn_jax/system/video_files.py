@@ -1,0 +1,47 @@
+"""Opening video files (PyAV): what is wrong with one is said in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from drsn_jax.system.errors import InputError
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The open container and its first video stream that is no cover picture, to be decoded in several threads.
+
+    Raises InputError where PyAV is missing and for a file that is empty, damaged, or has no video. What the caller's block raises is
+    left alone: decoding belongs in `explaining_damage`.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(f"Reading {path} takes PyAV ({error}); pip install 'drsn-jax[video]'") from error
+    with explaining_damage(path):
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes); replace it")
+        # Titles that are no UTF-8 are no reason to refuse a video; PyAV 19 has no such choice any more, and takes them.
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+        container = av.open(str(path), **lenient)
+    with container:
+        streams = [stream for stream in container.streams.video if "attached_pic" not in str(stream.disposition)]
+        if not streams:
+            raise InputError(f"{path} has no video stream; give a video file")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+@contextmanager
+def explaining_damage(path: Path) -> Iterator[None]:
+    """Turns what PyAV raises while it reads `path` into an InputError."""
+    from av.error import FFmpegError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (FFmpegError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise InputError(f"{path} cannot be decoded as a video ({reason}); it is damaged or no video: replace it") from error

@@ -1,0 +1,80 @@
+"""Checkpoints of a training as Orbax stores them: finding and reading them."""
+
+import inspect
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from drsn_jax.system.errors import InputError, first_line
+from drsn_jax.weights.shipped import SHIPPED
+
+FOLDER = "checkpoints"
+UNSCORED = -1.0  # PSNR of a checkpoint saved between evaluations: never the best, since Orbax keeps what has no metric for ever
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint behind a workdir (its best by validation PSNR, else its newest), a folder of checkpoints, or one checkpoint.
+
+    Raises InputError if there is none.
+    """
+    if (path / "_CHECKPOINT_METADATA").exists() or (path / "state").is_dir():
+        return path
+    folder = path / FOLDER if (path / FOLDER).is_dir() else path
+    if not path.exists():
+        raise InputError(f"There is no {path}; give a model's name ({', '.join(SHIPPED)}), a training's --workdir, or its {FOLDER}/STEP.")
+    steps = sorted((p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    if not steps:
+        raise InputError(f"{path} holds no checkpoint; give a --workdir of a training that has saved one, or a checkpoint.")
+    return max(steps, key=lambda p: (_stored_psnr(p), int(p.name)))
+
+
+def _stored_psnr(checkpoint: Path) -> float:
+    try:
+        return float(json.loads((checkpoint / "metrics" / "metrics").read_text())["psnr"])
+    except (OSError, ValueError, KeyError):
+        return UNSCORED
+
+
+def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads some fields of the state, as numpy arrays, and the configuration of one checkpoint (see `find_checkpoint`).
+
+    Raises InputError if it is damaged or not one of ours.
+    """
+    try:
+        config = json.loads((path / "config" / "metadata").read_text())
+        if not items:
+            return {}, config
+        quieten()
+        tree = read_tree(path / "state")
+        wanted = {name: tree[name] for name in items}
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # on any devices, not the stored ones
+        args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
+        return ocp.PyTreeCheckpointer().restore((path / "state").resolve(), args=args), config
+    except Exception as error:
+        raise InputError(f"{path} is no readable checkpoint ({first_line(error)}); give another, or restore it from a backup.") from error
+
+
+def read_tree(folder: Path) -> dict[str, Any]:
+    """The tree of a stored state, descriptions in place of arrays. Of a relative path Orbax would read nothing."""
+    return ocp.PyTreeCheckpointer().metadata(folder.resolve()).item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def quieten() -> None:
+    """Orbax logs each step of each save, and errors that it also raises; after one, TensorStore's threads find its event loop closed."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _ignore_closed_loop
+
+
+def _ignore_closed_loop(event: Any) -> None:
+    if not inspect.iscoroutine(event.object) and str(event.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(event)

@@ -1,0 +1,118 @@
+"""A compact model: parameters in float16 and the configuration, in pieces that travel and ship. Optimiser moments are dropped.
+
+A folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`, in which every array is
+named by its path, `ema_params/stem/conv/kernel`. Half precision costs a restored image at most one level in a few pixels; parameters that
+float16 cannot hold are refused rather than broken.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import write_atomically
+
+DESCRIPTION = "compact.json"
+FORMAT, VERSION = "drsn-jax compact model", 1
+PIECE_BYTES = 15 * 2**20  # of arrays; a piece with its names stays under 16 MiB
+FIELDS = ("generator_params", "generator_stats", "ema_params", "critic_params", "critic_stats")  # of the training state
+INFERENCE_FIELDS = ("ema_params", "generator_stats")
+_EDGE = float(np.finfo(np.float16).max)
+
+
+class Compact(NamedTuple):
+    """Fields of a training state as float32 numpy arrays, the configuration, and the step that they are of."""
+
+    fields: dict[str, Any]
+    config: dict[str, Any]
+    step: int
+
+
+def is_compact(path: Path) -> bool:
+    """Whether a folder is a compact model."""
+    return (path / DESCRIPTION).is_file()
+
+
+def write_compact(folder: Path, *, fields: Mapping[str, Any], config: Mapping[str, Any], step: int) -> list[Path]:
+    """Writes some of `FIELDS`; returns the files. The description comes last: without it a folder is no model.
+
+    Raises InputError if the folder holds anything, or if a value is too large for float16 or not finite; where writing fails, as on a
+    full disk, none of them is left.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already; choose another --output, a new folder.")
+    pieces = [_pack(arrays) for arrays in _divide(_to_half(fields))]
+    names = [f"weights-{i}.npz" for i in range(len(pieces))]
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "step": step,
+        "pieces": {name: hashlib.sha256(piece).hexdigest() for name, piece in zip(names, pieces, strict=True)},
+        "empty": [name for name, tree in fields.items() if not flatten_dict(dict(tree))],
+        "config": dict(config),
+    }
+    contents = [*pieces, (json.dumps(description, indent=1) + "\n").encode()]
+    files = [folder / name for name in (*names, DESCRIPTION)]
+    try:
+        for file, content in zip(files, contents, strict=True):
+            write_atomically(file, content)
+    except BaseException:  # a full disk, Ctrl-C: the same command is to find the folder as it was
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+    return files
+
+
+def read_compact(folder: Path) -> Compact:
+    """Reads a compact model. Raises InputError if it is not whole, damaged, or of a newer drsn-jax."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        if description["format"] != FORMAT or not isinstance(description["config"], dict):
+            raise ValueError("it says that it is something else")
+        if description["version"] > VERSION:
+            raise InputError(f"{folder} was written by a newer drsn-jax; upgrade, or write it again with this one.")
+        arrays: dict[str, np.ndarray] = {}
+        for name, digest in description["pieces"].items():
+            content = (folder / name).read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError(f"{name} is not what was written")
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                arrays |= {key: stored[key].astype(np.float32) for key in stored.files}
+        fields = unflatten_dict(arrays, sep="/") | {name: {} for name in description["empty"]}
+        return Compact(fields, description["config"], int(description["step"]))
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{folder} is no compact model, or a damaged one ({reason}); fetch all of its files again.") from error
+
+
+def _to_half(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(dict(fields), sep="/").items()}
+    for name, array in arrays.items():
+        if not (np.abs(array) <= _EDGE).all():  # NaN compares as False
+            raise InputError(f"{name} holds values that are not finite or beyond {_EDGE:g}, which float16 cannot hold; is it a broken run?")
+    return {name: array.astype(np.float16) for name, array in arrays.items()}
+
+
+def _divide(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Groups of arrays of up to `PIECE_BYTES` each, in their order."""
+    pieces: list[dict[str, np.ndarray]] = [{}]
+    for name, array in arrays.items():
+        if pieces[-1] and sum(held.nbytes for held in pieces[-1].values()) + array.nbytes > PIECE_BYTES:
+            pieces.append({})
+        pieces[-1][name] = array
+    return pieces
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    return buffer.getvalue()

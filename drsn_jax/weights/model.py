@@ -1,0 +1,109 @@
+"""A trained generator, read from a checkpoint or an exported file, ready to restore."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from drsn_jax.config.build import make_generator
+from drsn_jax.models.generator import Generator
+from drsn_jax.ops.backend import choosing_for
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.saved import read_saved
+
+
+class Model(NamedTuple):
+    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`."""
+
+    predict_fn: Callable[[Any], Any]
+    stride: int
+    config: dict[str, Any]
+    info: dict[str, Any]  # path, step, parameters, sha256: for reports
+
+
+class StoredGenerator(NamedTuple):
+    """A generator as a checkpoint holds it: the network and its variables on the host, with the rest as in `Model`."""
+
+    generator: Generator
+    variables: dict[str, Any]
+    config: dict[str, Any]
+    info: dict[str, Any]
+
+
+def load_model(path: Path, *, device: Any = None) -> Model:
+    """Reads a generator: see `read_generator`; or runs a file that `drsn-jax export` made, on a platform that it was exported for.
+
+    It runs on `device`, or on jax's default one. Raises InputError if there is none, or if it is damaged or does not fit the
+    configuration stored with it.
+    """
+    if path.is_file():
+        return _load_exported(path, device)
+    generator, variables, config, info = read_generator(path)
+    variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
+    platform = device.platform if device else jax.default_backend()
+    # A function object of its own, so that jax takes nothing that it has traced in the forms for another platform.
+    apply_fn = jax.jit(lambda variables, image: generator.apply(variables, image))
+
+    def predict_fn(image: Any) -> Any:
+        with choosing_for(platform):
+            return apply_fn(variables, image)
+
+    return Model(predict_fn, generator.stride, config, info)
+
+
+def read_generator(path: Path) -> StoredGenerator:
+    """Reads the generator of a workdir (its best checkpoint), a checkpoint or a compact model: the running mean of its parameters if any.
+
+    Raises InputError as `load_model`.
+    """
+    checkpoint, fields, config, step = read_saved(path, ("ema_params", "generator_params", "generator_stats"))
+    params = fields["ema_params"] or fields["generator_params"]
+    try:
+        generator = make_generator(config)
+        expected = jax.eval_shape(
+            generator.init, jax.random.key(0), jax.ShapeDtypeStruct((1, generator.stride, generator.stride, 3), "float32")
+        )
+        variables = {"params": params, "batch_stats": fields["generator_stats"]}
+        fits = all(jax.tree.map(np.shape, variables[name]) == jax.tree.map(np.shape, expected.get(name, {})) for name in variables)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"The configuration stored in {checkpoint} describes no generator ({error}); give another checkpoint.") from error
+    if not fits:
+        raise InputError(
+            f"{checkpoint} holds parameters of another architecture than its own configuration describes; give another checkpoint."
+        )
+    info = {
+        "path": str(path),
+        "step": step,
+        "parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "sha256": hash_arrays(variables),
+    }
+    return StoredGenerator(generator, variables, config, info)
+
+
+def _load_exported(path: Path, device: Any) -> Model:
+    from drsn_jax.weights.exported import read_exported  # flatbuffers and jax.export, which only this needs
+
+    apply_fn, variables, description = read_exported(path, device=device)
+    config, stride = description["config"], description["stride"]
+    try:
+        known = make_generator(config).stride == stride
+    except (KeyError, TypeError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"{path} does not say of what configuration it is, or of one unknown to this drsn-jax; export the model again.")
+    variables = jax.device_put(variables, device)
+    info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
+    return Model(lambda image: apply_fn(variables, image), stride, config, info)
+
+
+def hash_arrays(tree: Any) -> str:
+    """SHA-256 over the names, shapes and bytes of all arrays of a tree."""
+    digest = hashlib.sha256()
+    for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(name)} {array.shape} {array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""What was saved of a training, wherever it lies: a checkpoint of a run or a compact model."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.checkpoints import find_checkpoint, read_checkpoint
+from drsn_jax.weights.compact import FIELDS, INFERENCE_FIELDS, is_compact, read_compact, write_compact
+
+
+class Saved(NamedTuple):
+    """Fields of a training state as numpy arrays, {} for what is not there; the configuration; the step; and where it was found."""
+
+    path: Path
+    fields: dict[str, Any]
+    config: dict[str, Any]
+    step: int | None
+
+
+def read_saved(path: Path, fields: tuple[str, ...]) -> Saved:
+    """Reads some fields of the state, and the configuration, of a workdir (its best checkpoint), a checkpoint or a compact model.
+
+    Raises InputError if there is none, or it is damaged.
+    """
+    if is_compact(path):
+        compact = read_compact(path)
+        return Saved(path, {name: compact.fields.get(name, {}) for name in fields}, compact.config, compact.step)
+    checkpoint = find_checkpoint(path)
+    found, config = read_checkpoint(checkpoint, fields)
+    step = int(checkpoint.name) if checkpoint.name.isdigit() else None
+    return Saved(checkpoint, {name: tree or {} for name, tree in found.items()}, config, step)
+
+
+PATHS = ("train_dir", "eval_dir", "frames_dir", "init_from", "vgg19")  # whose folders are nobody's business where the model goes
+
+
+def compact_model(model: Path, output: Path, *, training: bool) -> str:
+    """Writes a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line that says so.
+
+    Of the paths in its configuration the names are kept. With `training` the parameters as they were trained and the critic go along;
+    else the running mean alone, or the parameters where there is none. Raises InputError if the model cannot be read, or the folder
+    holds anything.
+    """
+    saved = read_saved(model, FIELDS)
+    fields = dict(saved.fields)
+    if training and not jax.tree.leaves(fields["generator_params"]):
+        raise InputError(f"{model} was itself written without --training: it holds no more than what restores; leave --training away.")
+    if not training:
+        fields["ema_params"] = fields["ema_params"] or fields["generator_params"]
+        fields = {name: fields[name] for name in INFERENCE_FIELDS}
+    elif not saved.config["adversarial_weight"]:  # a critic that was never trained
+        fields |= {"critic_params": {}, "critic_stats": {}}
+    config = saved.config | {key: Path(saved.config[key]).name for key in PATHS if saved.config.get(key)}
+    files = write_compact(output, fields=fields, config=config, step=saved.step or 0)
+    numbers = sum(x.size for x in jax.tree.leaves(fields))
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    return f"{output}: {len(files)} files, {megabytes:.3g} MB, {numbers:,} numbers in float16, of step {saved.step}\n"

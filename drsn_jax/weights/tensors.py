@@ -1,0 +1,38 @@
+"""Named tensors of a weight file of the PyTorch world: torch.save's two formats and safetensors, told apart by content."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from drsn_jax.system.errors import InputError
+from drsn_jax.weights.safetensors_files import read_safetensors
+from drsn_jax.weights.torch_files import read_torch_pickle, read_torch_zip
+
+Tensors = dict[str, np.ndarray]
+
+
+def read_tensors(path: Path, *, keep: Callable[[str], bool] = lambda name: True) -> Tensors:
+    """The tensors whose names `keep` admits, by name, half precision and bfloat16 as float32.
+
+    Nothing that the file says is executed. Raises InputError, in one line, for a missing, truncated, damaged, malicious or foreign file.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+            if head.startswith(b"PK\x03\x04"):
+                tensors = read_torch_zip(path, keep=keep)
+            elif head.startswith(b"\x80"):
+                tensors = read_torch_pickle(path, keep=keep)
+            elif head[8:] == b"{":
+                tensors = read_safetensors(path, keep=keep)
+            else:
+                raise InputError(f"{path} is no weight file: give one written by torch.save (.pth, .pt), or .safetensors.")
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); give a .pth or .safetensors file of weights.") from error
+    except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{path} is damaged, or no file of weights ({reason}); fetch it again, or give another.") from error
+    return {name: np.asarray(tensor, np.float32) if tensor.dtype.kind == "f" else tensor for name, tensor in tensors.items()}

@@ -1,0 +1,205 @@
+"""The command line: verbs, exit codes, and that a mistake is one line while a bug of ours keeps its traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import tiny
+
+from drsn_jax import __version__
+from drsn_jax.cli.main import VERBS, main
+from drsn_jax.cli.main import main as cli
+from drsn_jax.system.errors import InputError, TrainingDivergedError
+
+SCRIPT = Path(sys.executable).parent / "drsn-jax"
+
+
+def run(*arguments):
+    """The exit code, also where argparse exits by itself."""
+    try:
+        return main(list(arguments))
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """Replaces what `restore` does."""
+
+    def replace(function):
+        monkeypatch.setitem(cli.VERBS, "restore", VERBS["restore"]._replace(run=function))
+        return ("restore", "--model=m", "in.png", "--output=out")
+
+    return replace
+
+
+def raising(error):
+    def function(arguments):
+        raise error
+
+    return function
+
+
+def test_verbs_and_their_help(capsys):
+    assert list(VERBS) == ["prepare", "train", "evaluate", "compare", "convert", "export", "restore", "serve", "bench", "info"]
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    for name, entry in VERBS.items():
+        assert f"{name} " in text
+        assert " ".join(entry.help.split()) in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("train", ["--config", "--workdir", "--config.KEY=VALUE"]),
+        (
+            "evaluate",
+            ["--model", "--blurred", "--sharp", "--noise-variance", "--protocol", "--output", "--panels", "--overwrite", "--tile"],
+        ),
+        ("restore", ["INPUT", "--output", "--panel", "--strength", "--self-ensemble", "--device", "--tile", "--overlap", "--whole"]),
+        ("bench", ["--config", "--against", "--rows", "--batch-size", "--seconds", "--profile", "--output"]),
+        ("info", ["--config", "--model"]),
+    ],
+)
+def test_help_of_each_verb(name, options, capsys):
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in options), text
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"drsn-jax {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["VERB", "drsn-jax --help"]),
+        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
+        (["train"], ["--config, --workdir", "drsn-jax train --help"]),
+        (["train", "--config=demo"], ["--workdir"]),
+        (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?", "drsn-jax info --help"]),
+        (["info", "surplus"], ["unrecognized arguments: surplus"]),
+        (["evaluate", "--model=m", "--blurred=b", "--sharp=s", "--output=o", "--noise_variance=1"], ["did you mean --noise-variance?"]),
+        (["evaluate", "--model=m", "--blurred=b", "--sharp=s", "--output=o", "--panels=many"], ["--panels", "'many'"]),
+        (["restore", "--model=m", "in.png", "--output=o", "--config.seed=1"], ["--config.seed=1", "`restore` takes no configuration"]),
+        (["evaluate", "--model=m", "--blurred=b", "--sharp=s", "--output=o", "--config.seed=1"], ["`evaluate` takes no configuration"]),
+        (["info", "--config.seed", "1"], ["--config.seed=VALUE"]),
+        (["info", "--config.seedd=1"], ["did you mean seed?"]),
+        (["info", "--config=nonsense"], ["'nonsense'", "demo"]),
+        (["info", "--mod=x"], ["--mod=x", "did you mean --model?"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(arguments, words, capsys):
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("drsn-jax: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+
+
+def test_what_a_verb_is_given(verb, capsys):
+    seen = []
+    arguments = verb(lambda given: seen.append(given) or 7)
+    assert run(*arguments) == 7
+    assert str(seen[0].inputs[0]) == "in.png"
+    assert seen[0].command == "drsn-jax restore --model=m in.png --output=out"
+    assert (seen[0].tile, seen[0].overlap, seen[0].whole, seen[0].overwrite) == (None, None, False, False)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("The name is wrong."), 2, "The name is wrong."),
+        (TrainingDivergedError("loss became infinite"), 1, "loss became infinite"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "/full/file"), 2, "/full/file: No space left on device; make room there"),
+        (PermissionError(13, "Permission denied", "/closed"), 2, "/closed: Permission denied"),
+    ],
+)
+def test_failures_that_are_one_line(error, code, message, verb, capsys):
+    assert run(*verb(raising(error))) == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"drsn-jax: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(2, "No such file"), RuntimeError("a bug")])
+def test_our_own_failures_are_not_hidden(error, verb):
+    with pytest.raises(type(error)):
+        main(list(verb(raising(error))))
+
+
+def test_our_own_failure_keeps_its_traceback_and_code_1():
+    code = """
+import sys
+from drsn_jax import cli
+cli.VERBS["restore"] = cli.VERBS["restore"]._replace(run=lambda arguments: 1 / 0)
+sys.exit(cli.main(["restore", "--model=m", "a", "--output=o"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=tiny.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_pipe_that_is_closed_is_no_failure():
+    shell = f"{sys.executable} -m drsn_jax info --config=demo | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], env=tiny.environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["info", "--config=keras_reference"], ["info", "--config.nope=1"], ["restore"]])
+def test_module_and_console_script_are_the_same(arguments, tmp_path):
+    if not SCRIPT.exists():
+        pytest.skip(f"the package is not installed beside this Python: there is no {SCRIPT}")
+    module = tiny.command(*arguments, cwd=tmp_path)
+    script = subprocess.run([SCRIPT, *arguments], cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True, check=False)
+    assert (module.returncode, module.stdout, module.stderr) == (script.returncode, script.stdout, script.stderr)
+    assert module.returncode == (2 if arguments in (["restore"], ["info", "--config.nope=1"]) else 0)
+
+
+def test_info_counts_parameters_as_spec_does(capsys):
+    assert run("info", "--config=keras_reference") == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith(("generator", "critic", "both"))}
+    assert rows == {
+        "generator": ["12,577,539", "12,592,643"],
+        "critic": ["3,096,450", "3,098,370"],
+        "both": ["15,673,989", "15,691,013"],
+    }
+    assert '  threshold_norm = "batch"' in text
+    assert f"jax {jax.__version__}" in text
+    assert "cpu:0" in text
+    assert "best, default, demo, keras_reference, paper" in text
+
+
+def test_info_with_changes(capsys):
+    assert run("info", "--config=demo", "--config.widths=4,6,8") == 0
+    out = capsys.readouterr().out
+    assert "  widths = [4, 6, 8]" in out
+    assert "not trained" not in out
+    assert run("info", "--config=demo", "--config.adversarial_weight=0.0") == 0
+    assert "The critic is not trained" in capsys.readouterr().out
+
+
+def test_info_on_a_model(tmp_path_factory, photograph, capsys, monkeypatch):
+    workdir = tiny.trained(tmp_path_factory, photograph)
+    monkeypatch.chdir(workdir.parent)  # a relative path has to do as well
+    for model in ("run", str(workdir), "run/checkpoints", "run/checkpoints/2"):
+        assert run("info", f"--model={model}") == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert "  widths = [4, 6, 8]" in out
+        assert "checkpoints/2:" in out
+    assert run("info", "--model=run", "--config.seed=1") == 2
+    assert "--config.seed=1" in capsys.readouterr().err
+    for model, words in (("nope", "There is no nope"), ("photos", "holds no checkpoint"), ("run/config.json", "holds no checkpoint")):
+        assert run("info", f"--model={model}") == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""`python tools/projection --config=best`: a Markdown table of what a training would take on TPUs v5e and H100s. Runs nothing."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+
+from drsn_jax.config import load_config
+from drsn_jax.system.errors import explain
+from drsn_jax.system.progress import Progress
+from projection.report import describe_projection
+from projection.work import DEVICES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table. Exit codes as `drsn-jax`'s."""
+    parser = argparse.ArgumentParser(prog="projection", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", default="best", help="a configuration's name or file; --config.KEY=VALUE changes a value")
+    arguments, overrides = parser.parse_known_args(argv)
+    if jax.config.jax_num_cpu_devices < DEVICES:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_num_cpu_devices", DEVICES)  # before jax computes anything
+    progress = Progress()
+    try:
+        table = describe_projection(load_config(arguments.config, overrides), name=arguments.config, say=progress)
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        sys.stderr.write(f"projection: {explained[0]}\n")
+        return explained[1]
+    finally:
+        progress.close()
+    sys.stdout.write(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
