@@ -14,9 +14,9 @@ from flax import linen as nn
 from drsn_jax import __version__
 from drsn_jax.config.build import make_critic, make_generator, make_stages
 from drsn_jax.config.files import config_names, load_config, to_plain
-from drsn_jax.ops import native
 from drsn_jax.ops.costs import count_macs, format_costs, measure_costs
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.extension import find_extension
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -70,7 +70,7 @@ def _describe_installation() -> str:
             f"drsn-jax {__version__} on Python {platform.python_version()}",
             ", ".join(versions),
             f"Devices: {devices}",
-            f"drsn-jax-native (convolutions on CPU): {native.describe()}",
+            f"Convolutions of oneDNN on CPU (drsn-jax-native): {find_extension().status}",
         ]
     )
 

@@ -85,7 +85,8 @@ def plain_kernel_gradient(x: jax.Array, y: jax.Array, *, size: tuple[int, int], 
 
 def _crop_forward(x: jax.Array, kernel: jax.Array, *, stride: tuple[int, int], pads: Pads) -> jax.Array:
     """With less padding than SAME, XLA's CPU back end takes 2 to 20 times as long as for SAME and a crop. The bits are equal."""
-    same = tuple(((k - 1) // 2, k // 2) for k in kernel.shape[:2])
+    height, width = kernel.shape[:2]
+    same = (((height - 1) // 2, height // 2), ((width - 1) // 2, width // 2))
     spare = [[wide - narrow for wide, narrow in zip(*pair, strict=True)] for pair in zip(same, pads, strict=True)]
     if stride != (1, 1) or min(map(min, spare)) < 0 or not any(map(any, spare)):
         return plain_forward(x, kernel, stride=stride, pads=pads)

@@ -86,9 +86,10 @@ def _make_partitioned(kind: Kind) -> Any:
         return mesh, compute_part, over_batch, (over_batch, whole)
 
     partitioned = custom_partitioning(compute, static_argnums=(2,))
-    whole = tuple(dict.fromkeys(letter for letter in RULES[kind] if letter.isalpha() and letter != "b"))  # in their order, as Shardy asks
-    reduction = {"reduction_factors": ("b",)} if kind == "kernel_gradient" else {}
-    partitioned.def_partition(partition, sharding_rule=RULES[kind], need_replication_factors=whole, **reduction)
+    # Shardy wants them in the order in which they appear.
+    undivided = tuple(dict.fromkeys(letter for letter in RULES[kind] if letter.isalpha() and letter != "b"))
+    summed = ("b",) if kind == "kernel_gradient" else ()
+    partitioned.def_partition(partition, sharding_rule=RULES[kind], need_replication_factors=undivided, reduction_factors=summed)
     return partitioned
 
 
