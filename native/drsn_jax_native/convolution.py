@@ -15,12 +15,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 from drsn_jax_native import choice
 from drsn_jax_native.partition import Params, call_for, needs_devices
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
-_NUMBERS = ("NHWC", "HWIO", "NHWC")
+from drsn_jax_native.plain import Pads, crop_forward, out_size, plain_forward, plain_input_gradient, plain_kernel_gradient
 
 forward_p = Primitive("drsn_convolve")
 input_gradient_p = Primitive("drsn_input_gradient")
@@ -44,13 +43,11 @@ def convolve(
     params = {"stride": (int(down), int(right)), "pads": ((int(top), int(bottom)), (int(left), int(right_pad)))}
     if min(*params["stride"]) < 1 or min(*params["pads"][0], *params["pads"][1]) < 0:
         raise ValueError(f"Stride {stride} and pads {pads}: give strides of at least 1 and pads of at least 0.")
-    if min(_out_size(x.shape[1:3], kernel.shape[:2], **params)) < 1:
+    if min(out_size(x.shape[1:3], kernel.shape[:2], **params)) < 1:
         raise ValueError(f"A kernel of {kernel.shape[0]}x{kernel.shape[1]} is larger than the padded map of {x.shape[1]}x{x.shape[2]}.")
+    if any(AxisType.Explicit in jax.typeof(value).sharding.mesh.axis_types for value in (x, kernel)):
+        return plain_forward(x, kernel, **params)  # shardings are part of the types there, and these primitives have no rule for them
     return _bind(forward_p, x, kernel, **params)
-
-
-def _out_size(size: Sequence[int], kernel_size: Sequence[int], *, stride: tuple[int, int], pads: Pads) -> tuple[int, ...]:
-    return tuple((n + sum(pad) - k) // step + 1 for n, k, step, pad in zip(size, kernel_size, stride, pads, strict=True))
 
 
 def _bind(primitive: Primitive, first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
@@ -63,42 +60,11 @@ def _bind(primitive: Primitive, first: jax.Array, second: jax.Array, **params: A
     return primitive.bind(first, second, **params)
 
 
-# The plain forms, which the tests hold the others against.
-
-
-def plain_forward(x: jax.Array, kernel: jax.Array, *, stride: tuple[int, int], pads: Pads) -> jax.Array:
-    """`convolve` by XLA."""
-    return lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=_NUMBERS)
-
-
-def plain_input_gradient(y: jax.Array, kernel: jax.Array, *, size: tuple[int, int], **geometry: Any) -> jax.Array:
-    """The derivative of <y, convolve(x, kernel)> by x, of `size` height and width."""
-    x = jax.ShapeDtypeStruct((y.shape[0], *size, kernel.shape[2]), y.dtype)
-    return jax.linear_transpose(lambda x: plain_forward(x, kernel, **geometry), x)(y)[0]
-
-
-def plain_kernel_gradient(x: jax.Array, y: jax.Array, *, size: tuple[int, int], **geometry: Any) -> jax.Array:
-    """The derivative of <y, convolve(x, kernel)> by the kernel, of `size` height and width."""
-    kernel = jax.ShapeDtypeStruct((*size, x.shape[3], y.shape[3]), x.dtype)
-    return jax.linear_transpose(lambda kernel: plain_forward(x, kernel, **geometry), kernel)(y)[0]
-
-
-def _crop_forward(x: jax.Array, kernel: jax.Array, *, stride: tuple[int, int], pads: Pads) -> jax.Array:
-    """With less padding than SAME, XLA's CPU back end takes 2 to 20 times as long as for SAME and a crop. The bits are equal."""
-    height, width = kernel.shape[:2]
-    same = (((height - 1) // 2, height // 2), ((width - 1) // 2, width // 2))
-    spare = [[wide - narrow for wide, narrow in zip(*pair, strict=True)] for pair in zip(same, pads, strict=True)]
-    if stride != (1, 1) or min(map(min, spare)) < 0 or not any(map(any, spare)):
-        return plain_forward(x, kernel, stride=stride, pads=pads)
-    rows, columns = (slice(low, n - high) for (low, high), n in zip(spare, x.shape[1:3], strict=True))
-    return plain_forward(x, kernel, stride=stride, pads=same)[:, rows, columns]
-
-
 # Shapes.
 
 
 def _forward_shape(x: Any, kernel: Any, *, stride: tuple[int, int], pads: Pads) -> Any:
-    return x.update(shape=(x.shape[0], *_out_size(x.shape[1:3], kernel.shape[:2], stride=stride, pads=pads), kernel.shape[3]))
+    return x.update(shape=(x.shape[0], *out_size(x.shape[1:3], kernel.shape[:2], stride=stride, pads=pads), kernel.shape[3]))
 
 
 def _input_gradient_shape(y: Any, kernel: Any, *, size: tuple[int, int], **_: Any) -> Any:
@@ -212,7 +178,7 @@ _register(
     plain=plain_forward,
     shape=_forward_shape,
     derivatives=(_forward_to_x, _forward_to_kernel),
-    in_xla=_crop_forward,
+    in_xla=crop_forward,
 )
 _register(
     input_gradient_p,

@@ -9,11 +9,12 @@ import numpy as np
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
-from jax.interpreters.mlir import ShardingContext
+from jax.interpreters.mlir import ShardingContext, SPMDAxisContext
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from drsn_jax_native import library
 from drsn_jax_native.choice import Kind
+from drsn_jax_native.plain import Pads, out_size
 
 TARGETS: dict[Kind, str] = {"forward": "drsn_convolve", "input_gradient": "drsn_input_gradient", "kernel_gradient": "drsn_kernel_gradient"}
 # Each letter an axis: those of one letter are divided alike. `b` of a kernel gradient is summed over.
@@ -28,7 +29,7 @@ class Params(NamedTuple):
     """Strides, zeros around the map ((top, bottom), (left, right)), and of a gradient its height and width."""
 
     stride: tuple[int, int]
-    pads: tuple[tuple[int, int], tuple[int, int]]
+    pads: Pads
     size: tuple[int, int] | None = None
 
 
@@ -45,17 +46,21 @@ def call_for(axis_context: Any) -> Callable[[Kind, jax.Array, jax.Array, Params]
 
     Under a mesh over which the batch is divided each device computes its own part, and kernel gradients are summed over devices.
     """
-    if isinstance(axis_context, ShardingContext) and axis_context.num_devices == 1:
+    if isinstance(axis_context, SPMDAxisContext):  # inside `shard_map`: arrays are one device's, unless some axes are left to XLA
+        return _call if set(axis_context.manual_axes) == set(axis_context.mesh.axis_names) else None
+    if not isinstance(axis_context, ShardingContext):
+        return None
+    if axis_context.num_devices == 1:
         return _call
-    if isinstance(axis_context, ShardingContext) and axis_context.device_assignment is None:
+    if axis_context.device_assignment is None:
         return None
     return lambda kind, first, second, params: _PARTITIONED[kind](first, second, params)
 
 
 def _result_shape(kind: Kind, first: jax.Array, second: jax.Array, params: Params) -> tuple[int, ...]:
     if kind == "forward":
-        sizes = zip(first.shape[1:3], second.shape[:2], params.stride, params.pads, strict=True)
-        return (first.shape[0], *((n + sum(pad) - k) // step + 1 for n, k, step, pad in sizes), second.shape[3])
+        size = out_size(first.shape[1:3], second.shape[:2], stride=params.stride, pads=params.pads)
+        return (first.shape[0], *size, second.shape[3])
     assert params.size is not None
     if kind == "input_gradient":
         return (first.shape[0], *params.size, second.shape[2])

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import drsn_jax_native
-from drsn_jax_native.convolution import plain_forward
+from drsn_jax_native.plain import plain_forward
 
 # name: maps [b h w c], kernel [kh kw c d], stride, pads
 SHAPES = {

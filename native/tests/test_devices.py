@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from test_convolution import assert_close
 
-from drsn_jax_native.convolution import convolve, plain_forward
+from drsn_jax_native.convolution import convolve
+from drsn_jax_native.plain import plain_forward
 
 PADS = ((1, 1), (1, 1))
 SHAPE, KERNEL = (16, 8, 8, 16), (3, 3, 16, 16)
@@ -93,3 +94,21 @@ def test_shard_map_with_a_kernel_that_does_not_vary(draw):
         for conv in (convolve, plain_forward)
     ]
     assert_close(*results, 1e-4)
+
+
+def test_axes_left_to_xla_inside_shard_map_leave_the_convolution_to_it(draw):
+    mesh = make_mesh(4, 2)
+    x, kernel = draw(*SHAPE), draw(*KERNEL) / 8
+    specs = {"in_specs": (PartitionSpec("data"), PartitionSpec()), "out_specs": PartitionSpec("data"), "axis_names": {"data"}}
+    step = jax.jit(jax.shard_map(lambda x, kernel: convolve(x, kernel, pads=PADS), mesh=mesh, **specs))
+    assert not calls(step.lower(x, kernel).compile().as_text())
+    assert_close(step(x, kernel), plain_forward(x, kernel, stride=(1, 1), pads=PADS), 1e-4)
+
+
+def test_explicit_axes_leave_the_convolution_to_xla(draw):
+    mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Explicit,))
+    x, kernel = draw(*SHAPE), draw(*KERNEL) / 8
+    args = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))), jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
+    step = jax.jit(lambda x, kernel: convolve(x, kernel, pads=PADS))
+    assert "@drsn_" not in step.lower(*args).as_text()
+    assert_close(step(*args), plain_forward(x, kernel, stride=(1, 1), pads=PADS), 1e-4)

@@ -8,12 +8,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import numpy as np
 import pytest
 from test_convolution import assert_close
 
 import drsn_jax_native
 from drsn_jax_native import library
-from drsn_jax_native.convolution import convolve, plain_forward
+from drsn_jax_native.convolution import convolve
+from drsn_jax_native.plain import plain_forward
 
 VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -87,6 +89,7 @@ def test_one_team_for_calls_from_many_threads(draw):
     expected = [plain_forward(x, kernel, stride=(1, 1), pads=((0, 0), (0, 0))) for kernel in kernels]
     for found in results:
         assert_close(found, expected)
+        assert all(np.array_equal(one, other) for one, other in zip(found, results[0], strict=True)), "bits, from call to call"
 
 
 def count_os_threads():

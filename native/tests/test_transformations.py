@@ -7,7 +7,8 @@ from jax import export
 from test_convolution import assert_close
 
 import drsn_jax_native
-from drsn_jax_native.convolution import convolve, plain_forward
+from drsn_jax_native.convolution import convolve
+from drsn_jax_native.plain import plain_forward
 
 PADS = ((1, 1), (1, 1))
 GEOMETRIES = [{"stride": (1, 1), "pads": PADS}, {"stride": (2, 2), "pads": ((0, 1), (0, 1))}]
