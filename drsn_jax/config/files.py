@@ -13,8 +13,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, nearest, shown
-from drsn_jax.system.errors import InputError
+from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, shown
+from drsn_jax.system.errors import InputError, nearest
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
 _PACKAGE = Path(__file__).parents[1]

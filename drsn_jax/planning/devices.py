@@ -1,4 +1,4 @@
-"""What a run takes from the devices that are there: mesh, precision, batch and what makes it fit (notebooks, `info --fit=here`)."""
+"""A run fitted to the devices at hand: mesh, precision, batch and memory (notebooks, `info --fit=here`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -38,7 +38,7 @@ def make_learning_rate(
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps])
 
 
-def per_update(learning_rate_fn: optax.Schedule, updates_per_step: int) -> optax.Schedule:
+def schedule_per_critic_update(learning_rate_fn: optax.Schedule, updates_per_step: int) -> optax.Schedule:
     """The same learning rate for an optimiser that counts several updates a step, as the critic's does."""
     return lambda count: learning_rate_fn(jnp.asarray(count) // updates_per_step)
 

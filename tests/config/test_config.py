@@ -1,5 +1,6 @@
 """Configurations: found from anywhere, overridden key by key, and every mistake told in one line with what would be right."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from drsn_jax.config.build import make_critic, make_generator, make_stages, make
 from drsn_jax.config.files import config_names, load_config
 from drsn_jax.config.values import BLURRING, CHOICES, FRACTIONS, NOT_NEGATIVE, POSITIVE
 from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, DEMO_TRAINING
+from drsn_jax.models.generator import Generator
 from drsn_jax.planning.description import count_parameters
 from drsn_jax.system.errors import InputError
+from drsn_jax.training.spec import StepSpec
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["base", "best", "default", "demo", "keras_reference", "paper", "small"]
@@ -248,7 +251,7 @@ def test_no_such_configuration(tmp_path):
 def test_every_key_is_used():
     """A key that no source reads, other than as something to be checked or compared, is an option that does nothing."""
     package = ROOT / "drsn_jax"
-    skipped = {package / "config" / name for name in ("files.py", "values.py")}
+    skipped = {package / "config" / "files.py", package / "config" / "values.py"}
     sources = {path: path.read_text() for path in package.rglob("*.py") if path not in skipped}
     workdir = package / "run" / "workdir.py"
     sources[workdir] = re.sub(r"(FREE|KEPT)_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
@@ -257,6 +260,8 @@ def test_every_key_is_used():
     read = set(re.findall(r'"([a-z0-9_]+)"', text))
     read |= {f"{name}_weight" for name in ("adversarial", "content", "pixel", "frequency")}  # read by LossWeights._fields
     assert 'config[f"{name}_weight"] for name in LossWeights._fields' in text
+    # Passed on by field.
+    read |= {field.name for owner in (Generator, StepSpec) for field in dataclasses.fields(owner)}
     assert sorted(set(load_config("default")) - read) == []
 
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
+from drsn_jax.restoration import restore
 from drsn_jax.restoration.core.restorer import make_restore_fn
-from drsn_jax.restoration.files import images, restore
+from drsn_jax.restoration.files import images
 from drsn_jax.restoration.jobs import plan_jobs
 from drsn_jax.restoration.restore import restore_files
 from drsn_jax.system.errors import InputError
@@ -143,7 +144,7 @@ def test_mistakes_in_the_whole_are_named_before_any_work(tmp_path):
         ({"inputs": [first, third], "output_format": "png"}, [str(first), str(third), "rename"]),
         ({"inputs": [tmp_path / "empty"]}, ["holds no images and no videos (1 other files)", ".jpg", ".mp4"]),
         ({"inputs": []}, ["No input"]),
-        ({"inputs": [first], "output_format": "heic"}, ["'heic' is not known", "png"]),
+        ({"inputs": [first], "output_format": "jxl"}, ["'jxl' is not known", "png"]),
         ({"inputs": [first], "output": tmp_path / "b.jpg", "output_format": "png"}, ["contradict"]),
         ({"inputs": [first, third], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
         ({"inputs": [tmp_path / "x"], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),

@@ -103,6 +103,8 @@ def test_the_given_array_is_left_as_it_is(path, image):
         (np.zeros((8, 8, 3), np.uint16), ["uint16", "uint8, or floats in [0, 1]"]),
         (np.zeros((8, 8, 3), bool), ["bool"]),
         (np.full((8, 8), 255.0), ["from 255 to 255", "[0, 1]"]),
+        (np.full((8, 8), 1.00101), ["from 1.00101 to 1.00101"]),
+        (np.full((8, 8), -0.0011, jnp.bfloat16), ["from -0.00109863281"]),
         (np.linspace(-0.5, 1, 64).reshape(8, 8), ["from -0.5 to 1"]),
         (np.full((8, 8, 3), np.nan, np.float32), ["nan"]),
         (Image.new("P", (8, 8)), ["of type Image", "numpy.asarray"]),
@@ -114,6 +116,32 @@ def test_what_cannot_be_restored_is_named(given, words):
         drsn_jax.restore_image(given, model="/nowhere")  # refused before a model is looked for
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+
+
+def test_what_resampling_leaves_beyond_the_range_is_clipped(path, restored, image):
+    over = image * np.float32(1.002) - np.float32(0.001)
+    assert over.max() > 1 - 1e-3
+    assert over.min() < 0
+    np.testing.assert_allclose(drsn_jax.restore_image(over, model=path), restored(np.clip(over, 0, 1)), atol=1e-6)
+    coarse = jnp.asarray(image, jnp.bfloat16)
+    for given in (coarse, np.asarray(coarse)):
+        np.testing.assert_allclose(drsn_jax.restore_image(given, model=path), restored(np.asarray(coarse, np.float32)), atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"strength": "0.5"}, "Strength '0.5' is not between 0"),
+        ({"strength": None}, "Strength None is not between 0"),
+        ({"strength": float("nan")}, "Strength nan is not between 0"),
+        ({"model": None}, "model=None names no model; give one of small, base"),
+        ({"model": 3}, "model=3 names no model"),
+    ],
+)
+def test_choices_that_make_no_sense_are_named(path, image, choice, words):
+    with pytest.raises(InputError, match=words):
+        drsn_jax.restore_image(image, **({"model": path} | choice))
 
 
 def test_models_and_devices_that_are_not_there_are_named(path, image, tmp_path):

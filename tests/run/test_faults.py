@@ -28,9 +28,9 @@ from drsn_jax.run import loop as train
 from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.run.data import Data
 from drsn_jax.system.errors import InputError
-from drsn_jax.training.functional import Training
 from drsn_jax.training.nonfinite import SKIPPED, skip_nonfinite
 from drsn_jax.training.sharding import over_data
+from drsn_jax.training.spec import Parts
 from drsn_jax.training.state import TrainState
 
 BATCH = 8
@@ -42,7 +42,7 @@ def make_state(rng=None, *, size=1):
     return TrainState(step=jnp.int32(0), rng=jax.random.key(0), generator_params=params, **{name: {} for name in names})
 
 
-def add(state, batch):
+def add(state, batch, frozen=None):
     """Adds the number of the batch."""
     value = batch["sharp"].mean()
     params = state.generator_params | {"sum": state.generator_params["sum"] + value}
@@ -61,12 +61,10 @@ class World:
 
     def __init__(self, monkeypatch):
         self.bad_steps, self.validation, self.on_batch = (), None, lambda step: None
-        monkeypatch.setattr(train, "make_training", self._make_training)
+        monkeypatch.setattr(train, "make_parts", lambda config, **_: Parts(Identity(), Critic(), None, None, None))
+        monkeypatch.setattr(train, "make_train_step", lambda parts, spec: skip_nonfinite(add) if spec.on_nonfinite == "skip" else add)
+        monkeypatch.setattr(train, "init_state", lambda rng, **_: make_state(rng))
         monkeypatch.setattr(train, "open_data", self._open_data)
-
-    def _make_training(self, config, *, num_train_steps):
-        step = skip_nonfinite(add) if config["on_nonfinite"] == "skip" else add
-        return Training(Identity(), Critic(), make_state, step, evaluate_step=add, restore=lambda state, images: images)
 
     def _open_data(self, config, *, mesh):
         put = jax.jit(lambda value: jnp.full([BATCH, 1, 1, 3], value), out_shardings=over_data(mesh))

@@ -72,7 +72,7 @@ def test_memory_does_not_grow_over_two_thousand_steps(kind, data, tmp_path):
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_hangs_is_noticed_by_the_heartbeat(stopped, data, started, tmp_path, monkeypatch):  # noqa: F811
-    """After 20 s here, 100 s in use. It is JAX that ends the other one, by a message of its own."""
+    """After 20 s here, 25 s in use. It is JAX that ends the other one, by a message of its own."""
     monkeypatch.setattr(test_processes, "SGD", test_processes.SGD.replace("HEARTBEAT_SECONDS = drsn", "HEARTBEAT_SECONDS = 20; drsn"))
     run = started(tmp_path / "run", pause=[5 * (process == stopped) for process in range(2)], **data["resident"], num_train_steps=12)
     run.wait_until_paused(stopped)

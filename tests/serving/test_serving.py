@@ -181,8 +181,8 @@ BOMB = picture("BMP")[:18] + (1 << 24).to_bytes(4, "little") + picture("BMP")[22
     [
         (b"", 400, "holds no file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "The file is not an image of a format that can be read"),
-        (picture("TIFF")[:-100], 422, "The file cannot be decoded"),
-        (picture("PNG")[:60], 422, "The file cannot be decoded"),
+        (picture("TIFF")[:-100], 422, "The file is damaged or cut short"),
+        (picture("PNG")[:60], 422, "The file is damaged or cut short"),
         (GIF.getvalue(), 422, "The file holds 2 frames"),
         (picture("TIFF", mode="F"), 422, "floating-point"),
         (BOMB, 422, "The file is too large"),

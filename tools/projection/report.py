@@ -13,7 +13,7 @@ from projection.model import COMPUTE_SHARE, FUSED_SHARE, MEMORY_SHARE, Load, Ran
 from projection.work import measure_work
 
 PAIRS = 2103  # GoPro's, which `num_epochs` counts by
-# Of tf.data on one vCPU, 1280x720 PNG pairs, crops of 256: half of what two gave (README, Speed and memory).
+# Of tf.data on one vCPU, 1280x720 PNG pairs, crops of 256: half of what two gave (docs/reference/speed.md).
 PAIRS_PER_VCPU = {"decoded": 30.0, "cached": 265.0}
 WANTED = 0.9
 
