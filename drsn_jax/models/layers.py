@@ -1,6 +1,8 @@
 """Layers that generator and critic share: normalisation by name, convolutions by padding."""
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -8,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.convolution import convolve
 from drsn_jax.ops.rows import Rows, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
+ThresholdNorm = Literal["none", "layer", "batch"]  # of one value a channel, which an instance norm would make 0
 Module = Callable[..., Any]
 Images = Float[Array, "b h w 3"]
 Maps = Float[Array, "b h w c"]
@@ -62,6 +66,7 @@ class ReflectConv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
     rows: Rows | None = None
+    forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @nn.compact
     def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
@@ -74,7 +79,7 @@ class ReflectConv(nn.Module):
             padding="VALID",
             kernel_init=self.kernel_init,
             dtype=self.dtype,
-            conv_general_dilated=convolve,
+            conv_general_dilated=partial(convolve, forms=self.forms),
             name="conv",
         )(x)
 

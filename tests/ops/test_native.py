@@ -1,8 +1,10 @@
 """Which convolutions go to the optional oneDNN extension, and what is said where it is missing, broken or switched off."""
 
+import dataclasses
 import sys
 import types
 from contextlib import contextmanager
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,12 @@ from networks import quick_compiles  # noqa: F401
 
 from drsn_jax.config.build import make_keys, make_training
 from drsn_jax.config.files import load_config
-from drsn_jax.ops import backend, native
-from drsn_jax.ops.convolution import convolve
+from drsn_jax.ops import convolution, native
+from drsn_jax.ops.backend import CPU, PLAIN, forms_for
 from drsn_jax.system.extension import find_extension
 
 NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+convolve = partial(convolution.convolve, forms=CPU)
 find = find_extension.__wrapped__  # asks again each time
 
 
@@ -73,9 +76,8 @@ def test_what_is_not_handed_over(dtype, channels, options, asked):
 
 def test_other_platforms_counting_and_open_sizes_are_left_alone(asked):
     x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
-    for context in (backend.choosing_for("cuda"), backend.plain_forms()):
-        with context:
-            assert convolve(x, kernel, (1, 1), "SAME", **NUMBERS).any()
+    for forms in (forms_for("cuda"), PLAIN):
+        assert convolution.convolve(x, kernel, (1, 1), "SAME", forms=forms, **NUMBERS).any()
     (side,) = export.symbolic_shape("side")
     open_x = jax.ShapeDtypeStruct((1, side, side, 4), jnp.float32)
     export.export(jax.jit(lambda x: convolve(x, kernel, (1, 1), "SAME", **NUMBERS)))(open_x)
@@ -121,7 +123,7 @@ def always():
         yield
 
 
-def test_a_training_step_with_the_extension_is_one_without(monkeypatch):
+def test_a_training_step_with_the_extension_is_one_without():
     """Generator, critic and gradient penalty (a gradient of a gradient), in one step: figures and weights agree."""
     if find_extension().module is None:
         pytest.skip(f"drsn-jax-native is {find_extension().status}: pip install ./native")
@@ -129,8 +131,7 @@ def test_a_training_step_with_the_extension_is_one_without(monkeypatch):
     batch = {name: jax.random.uniform(jax.random.key(i), (2, 32, 32, 3), minval=-1) for i, name in enumerate(("blurred", "sharp"))}
     found = []
     for natively in (True, False):
-        monkeypatch.setattr(backend, "convolve_natively", lambda natively=natively: natively)
-        training = make_training(config, num_train_steps=10)
+        training = make_training(config, num_train_steps=10, forms=dataclasses.replace(CPU, native=natively))
         state = jax.jit(training.init)(make_keys(0).state)
         with always():
             lowered = jax.jit(training.train_step).lower(state, batch)
