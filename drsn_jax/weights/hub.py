@@ -43,6 +43,7 @@ def download_model(address: str) -> Path:
 
 
 def import_hub() -> Any:
+    """huggingface_hub. Raises InputError where it is not installed."""
     try:
         import huggingface_hub
         import huggingface_hub.errors
