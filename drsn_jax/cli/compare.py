@@ -3,14 +3,14 @@
 import argparse
 import sys
 
-from drsn_jax.cli.options import path
+from drsn_jax.cli.options import place
 from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("first", type=path, metavar="A", help="metrics.json of an evaluation, or its folder")
-    parser.add_argument("second", type=path, metavar="B", help="the other one, of the same images")
+    parser.add_argument("first", type=place, metavar="A", help="metrics.json of an evaluation, or its folder")
+    parser.add_argument("second", type=place, metavar="B", help="the other one, of the same images")
     parser.add_argument(
         "--version",
         default="restored",

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.cli.options import declare_model, declare_tile, path
+from drsn_jax.cli.options import declare_model, declare_tile, path, place
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, local_path
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)
     report = parser.add_argument_group("report")
     report.add_argument(
-        "--output", type=path, required=True, metavar="DIR", help="folder for the report: metrics.json, tables, HTML, panels"
+        "--output", type=place, required=True, metavar="DIR", help="folder for the report: metrics.json, tables, HTML, panels"
     )
     report.add_argument("--panels", type=int, default=8, help="how many panels to draw, spread over the images (default 8)")
     report.add_argument("--zoom-box", metavar="TOP,LEFT,HEIGHT,WIDTH", help="what panels enlarge; default: where restoration changed most")
@@ -83,7 +84,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
     options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}
     options |= {"model_info": model.info | describe_networks(model.config), "detector": detector, **tiles, **benchmark.description}
 
-    def evaluate_fn(variance: float, output: Path) -> dict[str, Any]:
+    def evaluate_fn(variance: float, output: AnyPath) -> dict[str, Any]:
         inputs = {"protocol": benchmark.protocol, "noise_variance": variance}
         if arguments.write_inputs:
             write_inputs(benchmark.entries, folder=arguments.write_inputs, **inputs)
@@ -114,12 +115,12 @@ def _parse_compared(texts: list[str]) -> dict[str, Path]:
     compared: dict[str, Path] = {}
     for text in texts:
         name, equals, folder = text.partition("=")
-        named = equals and not path(text).exists()  # a path may have = in it
-        place = path(folder if named else text)
-        name = name if named else place.resolve().name
+        named = equals and not Path(text).expanduser().exists()  # a path may have = in it
+        there = local_path(folder if named else text)
+        name = name if named else there.resolve().name
         if name in (*compared, "input", "restored", "sharp", "gain", "blurred", ""):
-            raise InputError(f"--compare {text}: the name {name!r} is taken; give another, as in --compare NAME={place}.")
-        compared[name] = place
+            raise InputError(f"--compare {text}: the name {name!r} is taken; give another, as in --compare NAME={there}.")
+        compared[name] = there
     return compared
 
 

@@ -1,14 +1,36 @@
 """Options that several verbs share."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, any_path, local_path
 from drsn_jax.weights.shipped import SHIPPED, find_model
 
 
 def path(text: str) -> Path:
-    """A path as the user typed it: the shell leaves the ~ of --workdir=~/runs as it is."""
-    return Path(text).expanduser()
+    """A path on this machine as the user typed it."""
+    return _read(local_path, text)
+
+
+def place(text: str) -> AnyPath:
+    """A path on this machine or in a bucket."""
+    return _read(any_path, text)
+
+
+def model(text: str) -> AnyPath:
+    """A model's name, or its path on this machine or in a bucket."""
+    return _read(find_model, text)
+
+
+def _read(read: Callable[[str], Any], text: str) -> Any:
+    """What `read` gives; of its InputError argparse, which sees a ValueError, would say that the value is invalid and no more."""
+    try:
+        return read(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
 def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> None:
@@ -22,9 +44,9 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 def declare_model(parser: argparse.ArgumentParser, *, required: bool = True, default: str | None = None) -> None:
     """--model."""
     text = f"a model inside the package ({', '.join(SHIPPED)}), a --workdir of a training (its best checkpoint by validation PSNR, else"
-    text += " its newest), one checkpoint, or an exported model" + (f"; default {default}" if default else "")
+    text += " its newest), one checkpoint, or an exported model; also gs:// and s3://" + (f"; default {default}" if default else "")
     required = required and default is None
-    parser.add_argument("--model", type=find_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
+    parser.add_argument("--model", type=model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
 
 
 def declare_tile(parser: argparse.ArgumentParser, *, default: int) -> None:

@@ -3,13 +3,13 @@
 import argparse
 import os
 
-from drsn_jax.cli.options import declare_config, declare_processes, path
+from drsn_jax.cli.options import declare_config, declare_processes, place
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_config(parser, default=None)
-    parser.add_argument("--workdir", type=path, required=True, help="folder of the run: it resumes from there by itself")
+    parser.add_argument("--workdir", type=place, required=True, help="folder of the run, also gs:// or s3://: it resumes from there")
     parser.add_argument("--minutes", type=minutes, metavar="N", help="stop after so many, saving; the same command goes on from there")
     declare_processes(parser)
 

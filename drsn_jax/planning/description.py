@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from drsn_jax.config.build import make_critic, make_generator, make_stages
 from drsn_jax.config.files import config_names, load_config, to_plain
 from drsn_jax.ops.costs import count_macs, format_costs, measure_costs
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -25,7 +25,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tens
 COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and a GoPro frame
 
 
-def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs: bool = False) -> str:
+def describe(*, config: str, overrides: Sequence[str], model: AnyPath | None, costs: bool = False) -> str:
     """Describes the installation and a configuration, or the one stored with a model; with `costs` its networks are compiled and run.
 
     Raises InputError for unknown ones.

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from drsn_jax.run.workdir import open_workdir
 from drsn_jax.run.writer import Writer, say
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.panels import save_png
+from drsn_jax.system.paths import AnyPath, any_path, local_path
 from drsn_jax.system.processes import first_process
 from drsn_jax.training.functional import Training
 from drsn_jax.training.schedule import is_due, steps_for
@@ -32,10 +32,10 @@ from drsn_jax.weights.vgg19_files import describe_vgg19
 
 def train_and_evaluate(
     config: Mapping[str, Any],
-    workdir: Path,
+    workdir: AnyPath,
     *,
     minutes: float | None = None,
-    on_panels: Callable[[Path], object] | None = None,
+    on_panels: Callable[[AnyPath], object] | None = None,
     command: str = "",
 ) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
@@ -46,7 +46,7 @@ def train_and_evaluate(
     folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
     being finite.
     """
-    mesh = make_mesh()
+    workdir, mesh = any_path(workdir), make_mesh()
     meet(mesh)
     data = open_data(config, mesh=mesh)
     total = count_steps(config, data.num_images)
@@ -60,7 +60,7 @@ def train_and_evaluate(
         start = int(state.step)
         say(f"Training on {data.description}; {describe_devices()}; step {start} of {total}; in {workdir}")
         if config["content_weight"] and config["vgg19"] and not config["vgg19"].endswith(".npz"):
-            say(describe_vgg19(Path(config["vgg19"]).expanduser()))  # with its SHA-256: whose weights these are is for the user to check
+            say(describe_vgg19(local_path(config["vgg19"])))  # with its SHA-256: whose weights these are is for the user to check
         train_step = jax.jit(training.train_step, donate_argnums=0, out_shardings=replicated(mesh))
         feed = Feed(data.stream_fn(start, total))
         with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:
@@ -150,8 +150,8 @@ def make_evaluate_fn(
     stop: StopSignal,
     *,
     config: Mapping[str, Any],
-    workdir: Path,
-    on_panels: Callable[[Path], object] | None = None,
+    workdir: AnyPath,
+    on_panels: Callable[[AnyPath], object] | None = None,
 ) -> Callable[[TrainState, int], float | None]:
     """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
 
@@ -182,7 +182,6 @@ def make_evaluate_fn(
         say(validation.table(protocol=config["eval_protocol"]))
         if validation.picture is not None:
             path = workdir / "samples" / f"step_{step:08d}.png"
-            path.parent.mkdir(exist_ok=True)
             save_png(validation.picture, path)
             writer.image(step, "samples", validation.picture)
             say(f"Panels: {path}")

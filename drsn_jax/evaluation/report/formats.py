@@ -5,7 +5,6 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +12,7 @@ from PIL import Image
 
 from drsn_jax.evaluation.metrics.scorers import Metric
 from drsn_jax.evaluation.report.document import Bullets, Document, Pictures, Table, describe_counts, make_headline
+from drsn_jax.system.paths import AnyPath
 
 _WIDTH = 1800  # pixels of an embedded picture at most: a panel of three full frames in a few hundred kB
 _STYLE = """
@@ -48,7 +48,7 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 
 
-def as_html(document: Document, *, folder: Path) -> str:
+def as_html(document: Document, *, folder: AnyPath) -> str:
     """The document; its pictures are read below `folder` and embedded at up to 1800 pixels of width, each a link to the full one."""
     title = escape(document.title)
     body = "\n".join(_block(block, folder) for block in document.blocks)
@@ -58,7 +58,7 @@ def as_html(document: Document, *, folder: Path) -> str:
     )
 
 
-def _block(block: Table | Bullets | Pictures | str, folder: Path) -> str:
+def _block(block: Table | Bullets | Pictures | str, folder: AnyPath) -> str:
     if isinstance(block, Table):
         return _heading(block.title) + _table(block)
     if isinstance(block, Bullets):
@@ -101,8 +101,8 @@ def _table(table: Table) -> str:
     return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
 
 
-def _figure(path: str, folder: Path) -> str:
-    with Image.open(folder / path) as picture:
+def _figure(path: str, folder: AnyPath) -> str:
+    with Image.open(io.BytesIO((folder / path).read_bytes())) as picture:
         image = picture.convert("RGB")
     image.thumbnail((_WIDTH, 10 * _WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

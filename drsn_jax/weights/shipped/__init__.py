@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+from drsn_jax.system.paths import AnyPath, any_path
+
 SHIPPED = ("small", "base")
 """Names that `--model` and `restore_image` take in the place of a path; the first is the default."""
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder of a shipped model by its name, or the path itself. What lies at the path `small` is had by ./small."""
+def find_model(model: str | AnyPath) -> AnyPath:
+    """The folder of a shipped model by its name, or the path itself, also in a bucket. What lies at the path `small` is had by ./small.
+
+    Raises InputError as `any_path`.
+    """
     if str(model) in SHIPPED:
         return Path(__file__).parent / str(model)
-    return Path(model).expanduser()
+    return any_path(model)
