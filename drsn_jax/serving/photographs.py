@@ -1,13 +1,13 @@
 """From the bytes of an upload to the bytes of its answer, by way of files with names of ours."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from drsn_jax.data.images.photo import quoted
+from drsn_jax.data.images.photo import Photo, quoted
 from drsn_jax.restoration.core.restorer import RestoreFn, make_restore_fn
 from drsn_jax.restoration.files.images import read_photo, write_photo
 from drsn_jax.system.errors import InputError
@@ -70,8 +70,9 @@ def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> Mak
 def restore_upload(upload: Path, *, restore_fn: RestoreFn, max_pixels: int) -> Answer:
     """Restore the image file `upload`, which has no suffix, into a file beside it.
 
-    It has the upload's format, depth, EXIF and colour profile; where browsers do not show that format, it is PNG. Raises InputError
-    as `read_photo` and `restore_fn` do; its message does not say where the file lies.
+    It has the upload's format, depth, EXIF and colour profile; where browsers do not show that format, or it cannot hold the result, it is
+    PNG. Raises InputError as `read_photo` and `restore_fn` do, in words of a page: without options of the command line, and without where
+    the file lies.
     """
     same, png = upload.with_name("restored"), upload.with_name("restored.png")
     try:
@@ -79,12 +80,26 @@ def restore_upload(upload: Path, *, restore_fn: RestoreFn, max_pixels: int) -> A
         start = time.perf_counter()
         restored = restore_fn(photo.rgb)
         seconds = time.perf_counter() - start
-        answer = same if photo.format in MEDIA_TYPES else png
-        write_photo(photo, restored, answer)
+        answer = _write(photo, restored, same if photo.format in MEDIA_TYPES else png, otherwise=png)
     except InputError as error:
-        message = str(error)
-        for path in (upload, same, png):
-            message = message.replace(quoted(path), "The file")
-        raise InputError(message) from error
+        raise InputError(_for_a_page(str(error), paths=(upload, same, png))) from error
     height, width = restored.shape[:2]
-    return Answer(answer, MEDIA_TYPES.get(photo.format, "image/png"), width, height, seconds)
+    return Answer(answer, "image/png" if answer == png else MEDIA_TYPES[photo.format], width, height, seconds)
+
+
+def _write(photo: Photo, restored: Any, path: Path, *, otherwise: Path) -> Path:
+    try:
+        write_photo(photo, restored, path)
+    except InputError:
+        if path == otherwise:
+            raise
+        return _write(photo, restored, otherwise, otherwise=otherwise)
+    return path
+
+
+def _for_a_page(message: str, *, paths: Sequence[Path]) -> str:
+    """A message without the clause that names an option, such as `; choose PNG (--output-format=png).`"""
+    for path in paths:
+        message = message.replace(quoted(path), "The file")
+    clauses = [clause for clause in message.rstrip(".").split("; ") if "--" not in clause]
+    return "; ".join(clauses or ["The file cannot be restored"]) + "."

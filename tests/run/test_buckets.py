@@ -128,7 +128,8 @@ def test_train_kill_resume_evaluate(scheme, stores, photos, tmp_path, tmp_path_f
 
     for kind, place in (("compact", f"{address}-compact"), ("stablehlo", f"{address}.jax")):
         assert main(["export", f"--model={address}", f"--format={kind}", f"--output={place}"]) == 0
-        assert main(["info", f"--model={place}"]) == 0
+        assert main(["restore", str(photos / "0.png"), f"--model={place}", f"--output={tmp_path / kind}"]) == 0
+        assert (tmp_path / kind / "0.png").exists()
         assert main(["export", f"--model={address}", f"--format={kind}", f"--output={place}"]) == 2, "it is there"
 
 
