@@ -71,7 +71,7 @@ def resume(workdir, config):
     """The state that a run of a configuration begins with."""
     mesh = make_mesh()
     with Checkpoints(workdir, config=config) as checkpoints:
-        state = resume_or_init(make_training(config, num_train_steps=6), checkpoints, config=config, mesh=mesh)
+        state = resume_or_init(make_training(config, num_train_steps=6).init, checkpoints, config=config, mesh=mesh)
     assert all(leaf.sharding.is_fully_replicated and len(leaf.sharding.device_set) == mesh.size for leaf in jax.tree.leaves(state))
     return state
 
