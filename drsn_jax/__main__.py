@@ -1,7 +1,5 @@
 """`python -m drsn_jax` is `drsn-jax`."""
 
-import sys
+from drsn_jax.cli.main import run_process
 
-from drsn_jax.cli.main import main
-
-sys.exit(main())
+run_process()

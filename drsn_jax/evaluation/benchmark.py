@@ -1,4 +1,4 @@
-"""From a prepared data set or folders to what is evaluated and how it is scored: each benchmark by its own protocol."""
+"""Benchmarks to evaluate, from prepared data sets or folders: each is scored by its own protocol."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -33,10 +33,10 @@ def restore_image(
 
     Shapes are [h w 3] (RGB), grey [h w] or [h w 1], and [h w 4], whose alpha is kept. Floats may be of any kind, bfloat16 too; values up
     to 0.001 beyond [0, 1], which resampling leaves, are clipped. `model` is the name of a shipped model or a path as `load_model` takes;
-    `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; the others are those of `make_restore_fn`. The
-    last two models used stay loaded, each as it was read: of a training that goes on, later checkpoints are not
-    seen. For many images, or to let go of a model, use `load_model` and `make_restore_fn`. Raises InputError for other shapes, types
-    and values, and as those two and `find_device`.
+    `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; the others are those of `make_restore_fn`. The last
+    two models used stay loaded, each as it was read: later checkpoints of a training that goes on are not seen. For many images, or to
+    let go of a model, use `load_model` and `make_restore_fn`. Raises InputError for other shapes, types and values, and as those two and
+    `find_device`.
     """
     pixels = _check(image)
     if not isinstance(model, str | Path):

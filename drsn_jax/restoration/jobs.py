@@ -1,4 +1,4 @@
-"""From the files and folders a user names to pairs of (file to restore, file to write)."""
+"""The files to restore and the files to write, from the files and folders that a user names."""
 
 import os
 from collections.abc import Collection, Sequence

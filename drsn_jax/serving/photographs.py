@@ -1,4 +1,4 @@
-"""From the bytes of an upload to the bytes of its answer, by way of files with names of ours."""
+"""Restoration of an upload, from its bytes to those of the answer, by way of files with names of ours."""
 
 import time
 from collections.abc import Callable

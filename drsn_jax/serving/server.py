@@ -1,7 +1,6 @@
 """The process that serves: its socket, its signals, and an end within seconds."""
 
 import ipaddress
-import os
 import signal
 import socket
 import sys
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp
 
 from drsn_jax.serving.job_queue import Turns
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.interrupts import leave
 
 _GRACE_SECONDS = 1  # for answers that are on their way
 _CONNECTIONS = 64  # more are answered 503 by uvicorn itself
@@ -76,6 +76,4 @@ def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.sock
         server.run(sockets=[listener])
         ended = turns.close(seconds=_GRACE_SECONDS)
     if not ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        leave(0)

@@ -1,10 +1,12 @@
-"""Errors that are the user's to mend, told apart from our own failures.
+"""Errors that the user can mend, told apart from our own failures.
 
 Everything the command line reports in one line without a traceback derives from `InputError`; any other exception is a bug
-of ours and keeps its traceback. See `drsn_jax.cli` for the exit codes.
+of ours and keeps its traceback. See `drsn_jax.cli.main` for the exit codes.
 """
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 # Of a file: anything else of the kind is ours.
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -56,3 +58,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says, to stand within a sentence."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """' (did you mean NAME?)' for the known name that is most like the given one, or nothing."""
+    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]}?)" if matches else ""

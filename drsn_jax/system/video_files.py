@@ -1,5 +1,6 @@
-"""Opening video files (PyAV): what is wrong with one is said in one line."""
+"""Opening video files (PyAV); a fault is reported in one line."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +9,16 @@ from typing import Any
 from drsn_jax.system.errors import InputError
 
 
+def file_name(path: Path) -> str:
+    """The name under which FFmpeg takes `path` for a file: of a relative one it would take what is before a colon for a protocol."""
+    return os.path.abspath(path)
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """The open container and its first video stream that is no cover picture, to be decoded in several threads.
 
+    Neither the path nor what stands in the file (a playlist) is opened as an address.
     Raises InputError where PyAV is missing and for a file that is empty, damaged, or has no video. What the caller's block raises is
     left alone: decoding belongs in `explaining_damage`.
     """
@@ -24,7 +31,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
             raise InputError(f"{path} is empty (0 bytes); replace it")
         # Titles that are no UTF-8 are no reason to refuse a video; PyAV 19 has no such choice any more, and takes them.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-        container = av.open(str(path), **lenient)
+        container = av.open(file_name(path), options={"protocol_whitelist": "file"}, **lenient)
     with container:
         streams = [stream for stream in container.streams.video if "attached_pic" not in str(stream.disposition)]
         if not streams:

@@ -5,6 +5,8 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,11 @@ def quieten() -> None:
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _ignore_closed_loop
+    before = sys.unraisablehook
+    if getattr(before, "func", None) is not _ignore_closed_loop:
+        sys.unraisablehook = partial(_ignore_closed_loop, before)
 
 
-def _ignore_closed_loop(event: Any) -> None:
+def _ignore_closed_loop(before: Callable[[Any], object], event: Any) -> None:
     if not inspect.iscoroutine(event.object) and str(event.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(event)
+        before(event)

@@ -1,5 +1,6 @@
 """The command line: verbs, exit codes, and that a mistake is one line while a bug of ours keeps its traceback."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ import tiny
 
 from drsn_jax import __version__
 from drsn_jax.cli.main import VERBS, main
-from drsn_jax.cli.main import main as cli
 from drsn_jax.system.errors import InputError, TrainingDivergedError
 
 SCRIPT = Path(sys.executable).parent / "drsn-jax"
@@ -29,7 +29,7 @@ def verb(monkeypatch):
     """Replaces what `restore` does."""
 
     def replace(function):
-        monkeypatch.setitem(cli.VERBS, "restore", VERBS["restore"]._replace(run=function))
+        monkeypatch.setitem(VERBS, "restore", VERBS["restore"]._replace(run=function))
         return ("restore", "--model=m", "in.png", "--output=out")
 
     return replace
@@ -43,7 +43,20 @@ def raising(error):
 
 
 def test_verbs_and_their_help(capsys):
-    assert list(VERBS) == ["prepare", "train", "evaluate", "compare", "convert", "export", "restore", "serve", "bench", "info"]
+    assert list(VERBS) == [
+        "prepare",
+        "train",
+        "evaluate",
+        "plot",
+        "compare",
+        "convert",
+        "export",
+        "push",
+        "restore",
+        "serve",
+        "bench",
+        "info",
+    ]
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name, entry in VERBS.items():
@@ -70,6 +83,16 @@ def test_help_of_each_verb(name, options, capsys):
     assert all(option in text for option in options), text
 
 
+@pytest.mark.parametrize("name", VERBS)
+def test_help_is_in_groups_with_examples(name, capsys):
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Examples:\n" in text
+    assert all(f"  {example}\n" in text for example in VERBS[name].examples)
+    assert len(VERBS[name].examples) >= 2
+    assert "\x1b" not in text, "no colour where there is no terminal"
+
+
 def test_version(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out == f"drsn-jax {__version__}\n"
@@ -79,7 +102,7 @@ def test_version(capsys):
     ("arguments", "words"),
     [
         ([], ["VERB", "drsn-jax --help"]),
-        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
+        (["trian"], ["'trian'", ", ".join(map(repr, VERBS))]),
         (["train"], ["--config, --workdir", "drsn-jax train --help"]),
         (["train", "--config=demo"], ["--workdir"]),
         (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?", "drsn-jax info --help"]),
@@ -139,7 +162,7 @@ def test_our_own_failures_are_not_hidden(error, verb):
 def test_our_own_failure_keeps_its_traceback_and_code_1():
     code = """
 import sys
-from drsn_jax import cli
+from drsn_jax.cli import main as cli
 cli.VERBS["restore"] = cli.VERBS["restore"]._replace(run=lambda arguments: 1 / 0)
 sys.exit(cli.main(["restore", "--model=m", "a", "--output=o"]))
 """
@@ -159,7 +182,7 @@ def test_a_pipe_that_is_closed_is_no_failure():
 def test_module_and_console_script_are_the_same(arguments, tmp_path):
     if not SCRIPT.exists():
         pytest.skip(f"the package is not installed beside this Python: there is no {SCRIPT}")
-    module = tiny.command(*arguments, cwd=tmp_path)
+    module = tiny.fresh_command(*arguments, cwd=tmp_path)
     script = subprocess.run([SCRIPT, *arguments], cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True, check=False)
     assert (module.returncode, module.stdout, module.stderr) == (script.returncode, script.stdout, script.stderr)
     assert module.returncode == (2 if arguments in (["restore"], ["info", "--config.nope=1"]) else 0)
@@ -178,6 +201,30 @@ def test_info_counts_parameters_as_spec_does(capsys):
     assert f"jax {jax.__version__}" in text
     assert "cpu:0" in text
     assert "best, default, demo, keras_reference, paper" in text
+
+
+def test_info_environment_for_bug_reports(capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS_OF_A_TEST", "1")
+    assert run("info", "--environment") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"drsn-jax: {__version__}"
+    assert f"  jax {jax.__version__}" in lines
+    assert "  XLA_FLAGS_OF_A_TEST=1" in lines
+    assert any(line.startswith("devices: cpu:0") for line in lines)
+    assert any(line.startswith("  drsn-jax-native ") for line in lines)
+    assert run("info", "--environment", "--json") == 0
+    environment = json.loads(capsys.readouterr().out)
+    assert environment["packages"]["jax"] == jax.__version__
+    assert run("info", "--memory", "--environment") == 2
+
+
+def test_info_as_json(capsys):
+    assert run("info", "--config=keras_reference", "--config.critic_steps=3", "--json") == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["config"]["critic_steps"], err) == (3, "")
+    assert document["parameters"] == {"generator": [12_577_539, 12_592_643], "critic": [3_096_450, 3_098_370]}
+    assert run("info", "--json", "--costs") == 2
 
 
 def test_info_with_changes(capsys):

@@ -4,14 +4,17 @@ import contextlib
 import re
 import resource
 import signal
+import socket
 import sys
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from drsn_jax.data.making.video import read_frames
 from drsn_jax.restoration.core.restorer import make_restore_fn
 from drsn_jax.restoration.restore import restore_files
 from drsn_jax.restoration.video import restore as video
@@ -216,13 +219,99 @@ def test_subtitles_are_copied_or_said_to_be_left_out(tmp_path, images):
 
 
 def test_what_the_new_format_does_not_hold_is_said(tmp_path, images):
-    source, target = write_clip(tmp_path / "a.mp4", images[:3], audio="aac"), tmp_path / "b.webm"
-    report = restore_video(source, target, restore_fn=same)
-    assert report.notes == ["stream 1, audio (aac), is left out: a .webm file cannot take it over"]
-    assert report.notes[0] in describe(report)
-    assert len(read_clip(target)[0]) == 3
+    source = write_clip(tmp_path / "a.mp4", images[:3])
     with pytest.raises(InputError, match=r"'\.avi' names no format.*\.mkv"):
         restore_video(source, tmp_path / "b.avi", restore_fn=same)
+
+
+def decoded(path):
+    """Codec, time of the first sample, and the samples in [-1, 1] of the sound of a clip."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=48000)
+        frames = list(container.decode(audio=0))
+        parts = [part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)]
+        return container.streams.audio[0].codec_context.name, frames[0].time, np.concatenate(parts)
+
+
+@pytest.mark.parametrize(
+    ("source", "audio", "target", "coded"),
+    [
+        ("a.mkv", "pcm_s16le", "b.m4v", "aac"),  # whose channels have no names
+        ("a.mkv", "flac", "b.mov", "aac"),  # which only the header refuses
+        ("a.mkv", "flac", "b.webm", "opus"),
+        ("a.avi", "adpcm_ms", "b.mkv", "aac"),
+        ("a.mov", "pcm_mulaw", "b.mp4", "aac"),
+        ("a.mp4", "aac", "b.webm", "opus"),
+    ],
+)
+def test_sound_that_the_new_format_does_not_take_is_coded_anew_and_said(tmp_path, images, source, audio, target, coded):
+    source, target = write_clip(tmp_path / source, images, audio=audio), tmp_path / target
+    report = restore_video(source, target, restore_fn=same)
+    assert report.frames == len(read_clip(target)[0]) == 12
+    assert report.notes[0] == f"stream 1, audio ({audio}), is coded anew ({coded}): a {target.suffix} file cannot take it over"
+    assert report.notes[0] in describe(report)
+    (_, start, before), (codec, new_start, after) = decoded(source), decoded(target)
+    assert (codec, new_start) == (coded, start)
+    middle = slice(6000, 18000)
+    assert np.corrcoef(before[middle], after[middle])[0, 1] > 0.99, "the same tone at the same time"
+    assert abs(len(after) - len(before)) <= 1024
+
+
+def test_sound_that_cannot_be_coded_anew_is_left_out_and_said(tmp_path, images, monkeypatch):
+    source, target = write_clip(tmp_path / "a.mkv", images[:3], audio="flac"), tmp_path / "b.mov"
+    monkeypatch.setattr("drsn_jax.restoration.video.writer.add_coded", lambda *_, **__: None)
+    report = restore_video(source, target, restore_fn=same)
+    assert report.notes == ["stream 1, audio (flac), is left out: a .mov file cannot take it over"]
+    assert len(read_clip(target)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "audio"),
+    [
+        (".ts", "libx264", "aac"),
+        (".MPG", "mpeg2video", "mp2"),
+        (".3gp", "libx264", "aac"),
+        (".flv", "flv", "libmp3lame"),
+        (".wmv", "wmv2", ""),
+    ],
+)
+def test_containers_that_are_only_read_become_mkv_and_it_is_said(tmp_path, images, suffix, codec, audio):
+    source = write_clip(tmp_path / f"a{suffix}", images, codec=codec, audio=audio)
+    report = restore_files([source], output=tmp_path / "out", restore_fn=same)
+    assert report.restored == [tmp_path / "out" / "a.mkv"], report.failed
+    (before, _), (after, _) = read_clip(source), read_clip(report.restored[0])
+    assert len(after) == len(before) == 12
+    shown = [[frame.time - frames[0].time for frame in frames] for frames in (before, after)]
+    np.testing.assert_allclose(*shown, atol=0.0011)  # .mkv counts in milliseconds
+    assert not audio or [packet for _, packet in packets(report.restored[0])], "its sound is there"
+    said = restore_video(source, tmp_path / "b.mkv", restore_fn=same).notes
+    assert said == [f"it is written as .mkv, because {suffix.lower()} files are only read"]
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-08-20T13:28:35Z.mp4", "http:/example.com/v.mp4", "concat:a.mp4", "-v.mp4", "%03d.mp4", "a b\tc'\".mp4"]
+)
+def test_a_name_is_never_taken_for_an_address(tmp_path, images, monkeypatch, name):
+    """Relative, as people type them, and with results of the same name."""
+    monkeypatch.chdir(tmp_path)
+    source = Path(name)
+    source.parent.mkdir(parents=True, exist_ok=True)
+    write_clip(tmp_path / "clip.mp4", images[:3], audio="aac").rename(source)
+    [result] = restore_files([source], output=Path("out"), restore_fn=same).restored
+    assert result.name == source.name
+    assert len(read_clip(tmp_path / result)[0]) == 3
+    assert [frame.pixels.shape for frame in read_frames(source)] == [images[0].shape] * 3, "prepare video"
+
+
+def test_what_stands_in_a_file_is_never_opened_as_an_address(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "v.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}/a.ts\n#EXT-X-ENDLIST\n")
+        with pytest.raises(InputError, match="cannot be decoded as a video"):
+            restore_video(tmp_path / "v.mp4", tmp_path / "b.mp4", restore_fn=same)
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def damage(path):
@@ -386,7 +475,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, images):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"cannot be written \(File too large\)"):
+        with pytest.raises(InputError, match=r"cannot be written \(File too large\).*free some space"):
             restore_video(source, tmp_path / "out" / "b.mkv", restore_fn=same)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

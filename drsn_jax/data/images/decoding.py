@@ -1,4 +1,4 @@
-"""From an opened image file to samples: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
+"""Decoding of an opened image file to a `Photo`: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
 
 import sys
 from typing import Any

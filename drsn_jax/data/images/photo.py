@@ -1,4 +1,4 @@
-"""What is known of an image file: its pixels and all that is needed to write the restored one in the same form."""
+"""A photograph file in memory: its pixels and all that is needed to write the restored one in the same form."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

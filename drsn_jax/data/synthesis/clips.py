@@ -15,6 +15,7 @@ from drsn_jax.data.images.bad_images import BadImages
 from drsn_jax.data.images.listing import list_images
 from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.data.synthesis.blur import GAMMA, camera_noise
+from drsn_jax.data.synthesis.camera_shake import EXACT
 from drsn_jax.data.synthesis.detail import choose_key
 from drsn_jax.data.synthesis.resident import check_room, turn
 from drsn_jax.system.errors import InputError
@@ -101,7 +102,7 @@ def make_clip_batch_fn(
         window = jax.lax.dynamic_slice(clip.frames, (begin, row, column, 0), (averaged[1], crop_size, crop_size, 3)) / 255.0
         place = begin + jnp.arange(averaged[1]) - first
         taken = ((place >= 0) & (place < number)) / number
-        blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken) ** (1 / GAMMA)
+        blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken, precision=EXACT) ** (1 / GAMMA)
         pair = jnp.concatenate([blurred, window[first - begin + number // 2]], axis=-1)
         pair = turn(flip_key, turn_key, pair, flip=flip, rotate=rotate)
         blurred = camera_noise(noise_key, pair[..., :3], noise_variance=noise_variance, noise_share=noise_share)

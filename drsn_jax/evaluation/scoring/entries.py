@@ -1,4 +1,4 @@
-"""What is to be evaluated: files by name, read one at a time when their turn comes."""
+"""The images of an evaluation: files by name, read one at a time."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""One image after another with one model and one set of choices: what files, videos and arrays all go through."""
+"""One image after another with one model and one set of choices: the path of all files, videos and arrays."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +25,7 @@ def make_restore_fn(
     result goes from the image to what was restored of it. Raises InputError for a strength outside and for sizes that `check_tile`
     refuses; the function raises it for what `restore_array` refuses and for images that do not fit in memory.
     """
+    tile = model.fit_tile(tile)
     check_tile(stride=model.stride, tile=tile, overlap=overlap)
     if not _is_share(strength):
         raise InputError(f"Strength {strength!r} is not between 0 (the image as it is) and 1 (wholly restored); use 1 (--strength=1).")

@@ -1,4 +1,4 @@
-"""From restored pixels to the bytes of a file in the photo's own format, mode and depth."""
+"""Encoding of restored pixels in the photograph's own format, mode and depth."""
 
 import io
 

@@ -1,5 +1,6 @@
 """Writing restored photographs: all of a file or nothing, and one clear line when it cannot be."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -65,8 +66,9 @@ def unwritable(path: Path, error: Exception) -> InputError:
     if isinstance(error, FileExistsError):
         return _exists(path)
     message = f"{quoted(path)} cannot be written ({reason(error)})"
-    advice = "nothing was left behind; free some space or choose another folder (--output)"
-    return InputError(f"{message}; {advice}.", plain=f"{message}.")
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space or choose another folder" if full else "choose another place or format"
+    return InputError(f"{message}; nothing was left behind; {advice} (--output).", plain=f"{message}.")
 
 
 def _exists(path: Path) -> InputError:

@@ -1,4 +1,4 @@
-"""How the frames of a video are coded: what the restored one takes over of it, and its frames as arrays."""
+"""The coding of a video's frames: the properties that the restored one keeps, and frames as arrays."""
 
 from typing import Any, NamedTuple
 
@@ -11,8 +11,9 @@ from drsn_jax.system.errors import InputError
 _FULL, _BT709 = 2, 1  # AVCOL_RANGE_JPEG; the code of BT.709 in H.273
 _SUBSAMPLED = {(2, 2): "yuv420p", (2, 1): "yuv422p", (1, 1): "yuv444p"}
 _ENCODERS = {".mp4": "libx264", ".mov": "libx264", ".m4v": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
-VIDEO_SUFFIXES = {suffix: suffix for suffix in _ENCODERS} | {".avi": ".mkv"}
-"""Of video files that can be read: the suffix of what is written for one. AVI has no room for H.264's time stamps."""
+_READ_ALONE = (".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".flv", ".wmv")
+VIDEO_SUFFIXES = {suffix: suffix for suffix in _ENCODERS} | dict.fromkeys(_READ_ALONE, ".mkv")
+"""Of video files that can be read: the suffix of what is written for one. AVI, for one, has no room for H.264's time stamps."""
 _OPTIONS = {  # what nobody sees a loss with; a fifth of the speed of the slowest presets
     "libx264": {"crf": "16", "preset": "medium"},
     "libvpx-vp9": {"crf": "16", "deadline": "good", "cpu-used": "3", "row-mt": "1"},

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from drsn_jax.restoration.video.coding import Coding, encode_frame
+from drsn_jax.restoration.video.sound import Coded, Copied, add_coded, add_copy
+from drsn_jax.system.video_files import file_name
 
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # metadata that the new file has of its own
 _OF_THE_VIDEO = ("language", "title", "handler_name", "creation_time", "timecode")  # and what stays true of a stream that is coded anew
@@ -19,7 +21,7 @@ class VideoWriter:
 
     def __init__(self, output: Any, stream: Any, coding: Coding):
         """Of an open container and its video stream; `copied` and `notes` are filled by `open_writer`."""
-        self.copied: dict[int, Any] = {}  # by the number of the source's stream
+        self.copied: dict[int, Copied | Coded] = {}  # by the number of the source's stream
         self.notes: list[str] = []
         self._output, self._stream, self._coding = output, stream, coding
         self._durations: dict[int, int] = {}  # of the frames that are within the encoder
@@ -36,14 +38,15 @@ class VideoWriter:
         self._mux(self._stream.encode(frame))
 
     def copy(self, packets: Sequence[Any]) -> None:
-        """Packets of the source's other streams, as they are."""
+        """Packets of the source's other streams, as they are or coded anew."""
         for packet in packets:
-            packet.stream = self.copied[packet.stream.index]
-            self._output.mux(packet)
+            self._output.mux(self.copied[packet.stream.index].take(packet))
 
     def finish(self) -> None:
-        """What the encoder still holds."""
+        """What the encoders still hold."""
         self._mux(self._stream.encode())
+        for copied in self.copied.values():
+            self._output.mux(copied.finish())
 
     def _mux(self, packets: Sequence[Any]) -> None:
         for packet in packets:
@@ -59,7 +62,7 @@ def open_writer(path: Path, *, source: Any, stream: Any, coding: Coding, matrix:
     """
     import av
 
-    with av.open(str(path), "w") as output:
+    with av.open(file_name(path), "w") as output:
         output.metadata.update(_kept(source.metadata))
         output.set_chapters(source.chapters())
         video = _add_video(output, stream, coding)
@@ -68,9 +71,9 @@ def open_writer(path: Path, *, source: Any, stream: Any, coding: Coding, matrix:
         writer = VideoWriter(output, video, coding)
         for other in source.streams:
             timecode = other.type == "data" and "timecode" in other.metadata  # which the muxer makes anew of the video's metadata
-            if other.index != stream.index and not timecode and not _add_copy(writer.copied, output, other, suffix=path.suffix):
+            if other.index != stream.index and not timecode and (note := _add(writer.copied, output, other, suffix=path.suffix)):
                 codec = f" ({other.codec_context.name})" if other.codec_context else ""
-                writer.notes.append(f"stream {other.index}, {other.type}{codec}, is left out: a {path.suffix} file cannot take it over")
+                writer.notes.append(f"stream {other.index}, {other.type}{codec}, is {note}: a {path.suffix} file cannot take it over")
         yield writer
 
 
@@ -95,18 +98,21 @@ def _add_video(output: Any, stream: Any, coding: Coding) -> Any:
     return video
 
 
-def _add_copy(copied: dict[int, Any], output: Any, stream: Any, *, suffix: str) -> bool:
-    if stream.type not in ("audio", "subtitle") and (stream.type, suffix) != ("attachment", ".mkv"):
-        return False
-    try:
-        copy = output.add_stream_from_template(stream)
-    except ValueError:  # the format has no such codec
-        return False
-    copy.metadata.update(_kept(stream.metadata))
-    copy.disposition = stream.disposition
+def _add(copied: dict[int, Copied | Coded], output: Any, stream: Any, *, suffix: str) -> str | None:
+    """Adds another stream of the source to the output; says what else than copying becomes of it."""
+    takes = stream.type in ("audio", "subtitle") or (stream.type, suffix) == ("attachment", ".mkv")
+    note = None
+    if added := add_copy(output, stream) if takes else None:
+        handling = Copied(added)
+    elif added := add_coded(output, stream, suffix=suffix):
+        handling, note = Coded(stream, added), f"coded anew ({added.codec_context.name.removeprefix('lib')})"
+    else:
+        return "left out"
+    added.metadata.update(_kept(stream.metadata))
+    added.disposition = stream.disposition
     if stream.type != "attachment":  # has no packets, and lies in the header
-        copied[stream.index] = copy
-    return True
+        copied[stream.index] = handling
+    return note
 
 
 def _kept(metadata: dict[str, str]) -> dict[str, str]:
