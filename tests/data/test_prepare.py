@@ -132,7 +132,7 @@ def test_metadata_tells_what_was_stored_and_nothing_of_this_machine(tmp_path, so
     other = (data_dir / "gopro/linear/1.0.0/metadata.json").read_text()
     assert json.loads(other)["splits"]["test"]["sha256"] == digest.hexdigest(), "the same from a folder"
     assert json.loads(other)["complete"] is False
-    assert "test: 1 left out: extracted/test/T/sharp/000009.png is not an image" in json.loads(other)["problems"][0]
+    assert "test: 1 left out: 'extracted/test/T/sharp/000009.png' is not an image" in json.loads(other)["problems"][0]
     assert str(tmp_path) not in text + other
 
 
@@ -170,12 +170,12 @@ def test_an_image_cut_short_is_found_before_it_is_stored(tmp_path, data_dir, cli
     files = {f"{side}/{name}.{suffix.lower()}": whole for side in ("blur", "sharp") for name in "abc"}
     files[f"sharp/b.{suffix.lower()}"] = whole[: len(whole) * 2 // 3]
     arguments = ["prepare", "pairs", "--name=mine", f"--source={downloads.write_folder(tmp_path / 'mine', files)}"]
-    _refused(cli(*arguments), f"mine/sharp/b.{suffix.lower()} is damaged or cut short")
+    _refused(cli(*arguments), f"'mine/sharp/b.{suffix.lower()}' is damaged or cut short")
     assert list_prepared(data_dir) == []
     assert _left(data_dir) == []
     code, stdout, _ = cli(*arguments, "--allow-incomplete")
     assert code == 0
-    assert f"Left out, damaged: 1 (mine/sharp/b.{suffix.lower()} is damaged" in stdout
+    assert f"Left out, damaged: 1 ('mine/sharp/b.{suffix.lower()}' is damaged" in stdout
     opened = open_prepared("deblurring_pairs/mine")
     assert [pair.name for pair in opened.pairs] == ["a", "c"]
     assert opened.metadata["complete"] is False
@@ -188,7 +188,7 @@ def test_a_png_with_one_wrong_byte_is_found(tmp_path, data_dir, cli):
     middle = len(files["sharp/a.png"]) // 2
     files["sharp/a.png"] = files["sharp/a.png"][:middle] + bytes([files["sharp/a.png"][middle] ^ 1]) + files["sharp/a.png"][middle + 1 :]
     source = downloads.write_folder(tmp_path / "mine", files)
-    _refused(cli("prepare", "pairs", "--name=mine", f"--source={source}"), "mine/sharp/a.png is damaged")
+    _refused(cli("prepare", "pairs", "--name=mine", f"--source={source}"), "'mine/sharp/a.png' is damaged")
 
 
 def test_again_is_said_and_changes_nothing(source, data_dir, cli):
@@ -220,7 +220,7 @@ def test_an_overwrite_that_fails_leaves_the_old_one(tmp_path, data_dir, cli):
     cli(*arguments)
     before = open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes()
     (source / "sharp/b.png").write_bytes(before[:-30])
-    _refused(cli(*arguments, "--overwrite"), "mine/sharp/b.png is damaged")
+    _refused(cli(*arguments, "--overwrite"), "'mine/sharp/b.png' is damaged")
     assert open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes() == before
     (source / "sharp/b.png").write_bytes(downloads.image("new"))
     assert cli(*arguments, "--overwrite")[0] == 0
@@ -251,7 +251,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from drsn_jax.cli.main import main
-from drsn_jax.data import builders
+from drsn_jax.data.prepared import builders
 
 calls, check = [], builders.check_whole
 

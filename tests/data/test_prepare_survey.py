@@ -174,7 +174,10 @@ PROBLEMS = {
     "no image": (
         downloads.gopro_files() | {"test/T/sharp/000000.png": b"<html>", "train/A/blur/000000.png": b""},
         "gopro",
-        ["train: 1 left out: mine/train/A/blur/000000.png is empty (0 bytes)", "test: 1 left out: mine/test/T/sharp/000000.png is not an"],
+        [
+            "train: 1 left out: 'mine/train/A/blur/000000.png' is empty (0 bytes)",
+            "test: 1 left out: 'mine/test/T/sharp/000000.png' is not an",
+        ],
     ),
     "no truth": (_without(downloads.hide_files(), "GT/3"), "hide", ["test: 1 without a sharp image (test-close-ups/3.MP4)"]),
     "no list": (_without(downloads.realblur_files(), "RealBlur_J_test"), "realblur", ["RealBlur_J_test_list.txt is missing"]),

@@ -172,7 +172,7 @@ def test_frames_of_different_sizes_and_unreadable_ones(tmp_path, images):
     with pytest.raises(InputError, match="48x32 and 48x30 \\(frame 3\\)"):
         list(read_frames(folder))
     (folder / "000003.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"000003\.png is not an image"):
+    with pytest.raises(InputError, match=r"000003\.png' is not an image"):
         list(read_frames(folder))
 
 

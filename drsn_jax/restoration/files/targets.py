@@ -162,11 +162,9 @@ def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
         block, step = exif.removeprefix(PREFIX), _SEGMENT - len(PREFIX)
         parts = [PREFIX + block[at : at + step] for at in range(0, len(block), step)]
         yield {"extra": b"".join(b"\xff\xe1" + (len(part) + 2).to_bytes(2, "big") + part for part in parts)}
-    elif format != "TIFF":
-        yield {"exif": exif}
+    else:
+        yield _tiff_options(exif) if format == "TIFF" else {"exif": exif}
     try:
-        if format == "TIFF":
-            yield _tiff_options(exif)
         tags = Image.Exif()
         tags.load(exif)
         writable = block_of_tiff(tags)[0]
@@ -179,12 +177,15 @@ def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
 def _tiff_options(exif: bytes, xmp: bytes = b"") -> dict[str, Any]:
     """EXIF tags and XMP among those of a TIFF. libtiff, which compresses, cannot write the directories of a camera and of GPS."""
     tags = Image.Exif()
-    if exif:
-        tags.load(exif)
-    if xmp:
-        tags[_XMP_TAG] = xmp
-    plain = {"compression": "raw"} if {IFD.Exif, IFD.GPSInfo, IFD.Interop} & set(tags) else {}
-    return {"exif": tags.tobytes()} | plain
+    try:
+        if exif:
+            tags.load(exif)
+        if xmp:
+            tags[_XMP_TAG] = xmp
+        plain = {"compression": "raw"} if {IFD.Exif, IFD.GPSInfo, IFD.Interop} & set(tags) else {}
+        return {"exif": tags.tobytes()} | plain
+    except Exception:  # tags that are read and cannot be written: Pillow will refuse them again
+        return {"exif": exif, "compression": "raw"}
 
 
 def _can_save(trial: Image.Image, format: str, options: dict[str, Any]) -> bool:
