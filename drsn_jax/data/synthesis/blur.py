@@ -52,7 +52,7 @@ def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[floa
     """
     deviation = jax.random.uniform(key, minval=softness[0], maxval=softness[1])
     reach = math.ceil(3.0 * softness[1])
-    weights = jnp.exp(-0.5 * jnp.square(jnp.arange(-reach, reach + 1) / jnp.maximum(deviation, 1e-3)))
+    weights = jnp.exp(-0.5 * jnp.square(jnp.arange(-reach, reach + 1, dtype=jnp.float32) / jnp.maximum(deviation, 1e-3)))
     weights /= weights.sum()
     for axis in (0, 1):
         padded = jnp.pad(light, [(reach, reach) if each == axis else (0, 0) for each in range(3)], mode="reflect")
@@ -70,7 +70,8 @@ def add_object(
     covers it: its mask is blurred as it is.
     """
     there_key, mask_key, kernel_key = jax.random.split(key, 3)
-    mask = random_ellipse(mask_key, *light.shape[:2]) * jax.random.bernoulli(there_key, recipe.object_share)
+    there = jax.random.bernoulli(there_key, recipe.object_share).astype(jnp.float32)
+    mask = random_ellipse(mask_key, *light.shape[:2]) * there
     kernel = shake_kernels(kernel_key, recipe._replace(variation=0.0))
     kernel = jnp.pad(kernel, [(0, 0)] * 2 + [((recipe.margin - kernel.shape[-1] // 2),) * 2] * 2)
     layers = blur_linear(jnp.concatenate([light, jnp.ones_like(light[..., :1])], axis=-1) * mask[..., None], kernel)
@@ -81,8 +82,8 @@ def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "
     """1 inside a random ellipse, 0 outside, with a slope of three pixels in between. Its axes are 0.1 to 0.4 of the shorter side."""
     centre_key, size_key, angle_key = jax.random.split(key, 3)
     side = min(height, width)
-    y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
-    centre = jax.random.uniform(centre_key, (2,)) * jnp.array([height, width])
+    y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in (height, width)), indexing="ij")
+    centre = jax.random.uniform(centre_key, (2,)) * jnp.array([height, width], jnp.float32)
     axes = jax.random.uniform(size_key, (2,), minval=0.1, maxval=0.4) * side
     angle = jax.random.uniform(angle_key, maxval=math.pi)
     down, right = y - centre[0], x - centre[1]
@@ -103,6 +104,6 @@ def camera_noise(
         low, high = (math.sqrt(variance) for variance in noise_variance)
         deviation = jax.random.uniform(variance_key, (), minval=low, maxval=high)
         if noise_share < 1:
-            deviation *= jax.random.bernoulli(share_key, noise_share)
+            deviation *= jax.random.bernoulli(share_key, noise_share).astype(jnp.float32)
         image += deviation * jax.random.normal(noise_key, image.shape)
     return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0) / 255.0

@@ -72,18 +72,21 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
     """
     inertia_key, start_key, jerk_key, when_key, force_key, moment_key = jax.random.split(key, 6)
     inertia = jax.random.uniform(inertia_key, (), minval=recipe.inertia[0], maxval=recipe.inertia[1])
-    jerks = 3.0 * jax.random.normal(jerk_key, (points, 3)) * jax.random.bernoulli(when_key, 1.5 / points, (points, 1))
+    there = jax.random.bernoulli(when_key, 1.5 / points, (points, 1)).astype(jnp.float32)
+    jerks = 3.0 * jax.random.normal(jerk_key, (points, 3)) * there
     # Forces of this size keep the mean speed as it begins, however strong the inertia; where it is 1 there are none.
     forces = jnp.sqrt(1.0 - inertia**2) * (jax.random.normal(force_key, (points, 3)) + jerks)
     forces = forces.at[0].set(jax.random.normal(start_key, (3,)))  # the velocity at the start
-    lag = jnp.arange(points)[:, None] - jnp.arange(points)
+    number = jnp.arange(points, dtype=jnp.float32)
+    lag = number[:, None] - number[None]
     velocity = jnp.matmul(jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0), forces, precision=EXACT)
-    velocity *= jnp.array([recipe.cross, 1.0, 1.0])
+    velocity *= jnp.array([[recipe.cross, 1.0, 1.0]])
     path = jnp.cumsum(velocity, axis=0)
-    path -= path.mean(0) if recipe.moment == "mean" else path[_draw_moment(moment_key, points)]
+    zero = path.mean(0) if recipe.moment == "mean" else path[_draw_moment(moment_key, points)]
+    path -= zero[None]
     steps = jnp.sqrt(jnp.square(velocity[1:, :2]).sum(-1) + 1e-12)
     scale = jnp.stack([steps.sum(), steps.sum(), jnp.abs(path[:, 2]).max() + 1e-6])
-    return path / scale
+    return path / scale[None]
 
 
 def _draw_moment(key: PRNGKeyArray, points: int) -> Int[Array, ""]:
@@ -92,14 +95,15 @@ def _draw_moment(key: PRNGKeyArray, points: int) -> Int[Array, ""]:
     Where n is even no frame is in the middle (Nah et al., 2017): of a blur of 40 pixels that is an error of up to 2.5.
     """
     number = jax.random.randint(key, (), 7, 14)
-    return ((number // 2 + 0.5) / number * points).astype(jnp.int32)
+    middle = (number // 2).astype(jnp.float32) + 0.5
+    return (middle / number.astype(jnp.float32) * points).astype(jnp.int32)
 
 
 def path_to_kernel(path: Float[Array, "points 2"], *, margin: int) -> Float[Array, "k k"]:
     """Spreads the points of a path (y, x in pixels from the centre) bilinearly over a kernel of 2 margin + 1; the sum is 1."""
-    grid = jnp.arange(-margin, margin + 1)
+    grid = jnp.arange(-margin, margin + 1, dtype=jnp.float32)
     inside = jnp.clip(path, -margin, margin)
-    spread = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - grid))  # [points 2 k]
+    spread = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - grid[None, None]))  # [points 2 k]
     return jnp.einsum("pi,pj->ij", spread[:, 0], spread[:, 1], precision=EXACT) / len(path)
 
 
@@ -119,7 +123,7 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
     y, x = jnp.meshgrid(places, places, indexing="ij")
     # A small roll moves a point at (y, x) from the centre by roll * (x, -y); sqrt(2) is how far the corners are out.
     amount = recipe.variation * jax.random.uniform(roll_key) / math.sqrt(2)
-    roll = amount * path[:, 2, None, None, None] * jnp.stack([x, -y], axis=-1)  # [points a a 2]
+    roll = amount * path[:, 2, None, None, None] * jnp.stack([x, -y], axis=-1)[None]  # [points a a 2]
     paths = length * (path[:, None, None, :2] + roll)
     to_kernel = jax.vmap(jax.vmap(lambda p: path_to_kernel(p, margin=recipe.margin), in_axes=1), in_axes=1)
     return to_kernel(paths)
@@ -136,7 +140,7 @@ def blur_linear(light: Float[Array | np.ndarray, "h w c"], kernels: Float[Array 
     pads = (height - kernels.shape[-2], width - kernels.shape[-1])
     padded = jnp.pad(kernels, ((0, 0), (0, 0), (0, pads[0]), (0, pads[1])))
     transfer = jnp.fft.rfft2(jnp.roll(padded, (-margin, -margin), axis=(2, 3)), axes=(2, 3))[..., None]
-    blurred = jnp.fft.irfft2(spectrum * transfer, s=(height, width), axes=(2, 3))  # [a a h w 3]
+    blurred = jnp.fft.irfft2(spectrum[None, None] * transfer, s=(height, width), axes=(2, 3))  # [a a h w 3]
     rows, columns = _interpolation(len(kernels), height), _interpolation(len(kernels), width)
     return jnp.einsum("ijhwc,ih,jw->hwc", blurred, rows, columns, precision=EXACT)
 
@@ -146,4 +150,4 @@ def _interpolation(anchors: int, size: int) -> Float[Array, "a size"]:
     if anchors == 1:
         return jnp.ones((1, size))
     place = jnp.linspace(0.0, anchors - 1.0, size)
-    return jnp.maximum(0.0, 1.0 - jnp.abs(place - jnp.arange(anchors)[:, None]))
+    return jnp.maximum(0.0, 1.0 - jnp.abs(place[None] - jnp.arange(anchors, dtype=jnp.float32)[:, None]))

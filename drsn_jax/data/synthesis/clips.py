@@ -99,9 +99,10 @@ def make_clip_batch_fn(
 
         number, first, row, column = draw_place(choose_key(cut_sharp, place_key, candidates=candidates))
         begin = jnp.minimum(first, len(clip.frames) - averaged[1])
-        window = jax.lax.dynamic_slice(clip.frames, (begin, row, column, 0), (averaged[1], crop_size, crop_size, 3)) / 255.0
+        window = jax.lax.dynamic_slice(clip.frames, (begin, row, column, 0), (averaged[1], crop_size, crop_size, 3))
+        window = window.astype(jnp.float32) / 255.0
         place = begin + jnp.arange(averaged[1]) - first
-        taken = ((place >= 0) & (place < number)) / number
+        taken = ((place >= 0) & (place < number)).astype(jnp.float32) / number.astype(jnp.float32)
         blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken, precision=EXACT) ** (1 / GAMMA)
         pair = jnp.concatenate([blurred, window[first - begin + number // 2]], axis=-1)
         pair = turn(flip_key, turn_key, pair, flip=flip, rotate=rotate)
@@ -119,7 +120,7 @@ def _draw_place(clip: Clip, key: PRNGKeyArray, *, crop_size: int, averaged: tupl
     number_key, first_key, row_key, column_key = jax.random.split(key, 4)
     total, height, width, _ = clip.frames.shape
     number = jax.random.randint(number_key, (), averaged[0], averaged[1] + 1)
-    fits = clip.following >= number
+    fits = (clip.following >= number).astype(jnp.float32)
     first = jax.random.choice(first_key, total, p=fits / fits.sum())
     row = jax.random.randint(row_key, (), 0, height - crop_size + 1)
     column = jax.random.randint(column_key, (), 0, width - crop_size + 1)

@@ -25,13 +25,13 @@ def compress(image: Float[Array, "h w 3"], quality: Float[Array, ""]) -> Float[A
     height, width, _ = image.shape
     scale = jnp.where(quality < 50, 5000.0 / quality, 200.0 - 2.0 * quality)
     tables = jnp.clip(jnp.floor((jnp.stack([LUMA, CHROMA, CHROMA]) * scale + 50.0) / 100.0), 1.0, 255.0)
-    ycc = jnp.einsum("hwc,dc->hwd", jnp.round(image * 255.0), TO_YCC, precision=_EXACT) - jnp.array([128.0, 0.0, 0.0])
+    ycc = jnp.einsum("hwc,dc->hwd", jnp.round(image * 255.0), TO_YCC, precision=_EXACT) - jnp.array([[[128.0, 0.0, 0.0]]])
     blocks = jnp.round(ycc).reshape(height // 8, 8, width // 8, 8, 3)
     dct = jnp.asarray(_dct_matrix())
     coefficients = jnp.einsum("ui,aibjc,vj->abcuv", dct, blocks, dct, precision=_EXACT)
-    kept = jnp.round(coefficients / tables) * tables
+    kept = jnp.round(coefficients / tables[None, None]) * tables[None, None]
     blocks = jnp.round(jnp.einsum("ui,abcuv,vj->aibjc", dct, kept, dct, precision=_EXACT))
-    ycc = blocks.reshape(height, width, 3) + jnp.array([128.0, 0.0, 0.0])
+    ycc = blocks.reshape(height, width, 3) + jnp.array([[[128.0, 0.0, 0.0]]])
     return jnp.clip(jnp.round(jnp.einsum("hwc,dc->hwd", ycc, FROM_YCC, precision=_EXACT)), 0.0, 255.0) / 255.0
 
 

@@ -73,14 +73,14 @@ def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip
     An image is drawn as often as its share of all pixels.
     """
     image_key, row_key, column_key, flip_key, turn_key = jax.random.split(key, 5)
-    shares = bank.heights.astype(jnp.float32) * bank.widths
+    shares = bank.heights.astype(jnp.float32) * bank.widths.astype(jnp.float32)
     image = jax.random.choice(image_key, len(bank.heights), p=shares / shares.sum())
     height, width = bank.heights[image], bank.widths[image]
     side = jnp.arange(size + 2 * margin) - margin
     rows = _mirror(jax.random.randint(row_key, (), 0, height - size + 1) + side, height)
     columns = _mirror(jax.random.randint(column_key, (), 0, width - size + 1) + side, width)
-    pixel = bank.offsets[image] + rows[:, None] * width + columns
-    window = bank.pixels[pixel[..., None] * bank.channels + jnp.arange(bank.channels)]
+    pixel = bank.offsets[image] + rows[:, None] * width + columns[None]
+    window = bank.pixels[pixel[..., None] * bank.channels + jnp.arange(bank.channels)[None, None]]
     return turn(flip_key, turn_key, window, flip=flip, rotate=rotate)
 
 
@@ -115,7 +115,7 @@ def make_batch_fn(
         window_key = choose_key(lambda key: cut_fn(key, margin=0)[..., -3:], window_key, candidates=candidates)
         window = cut_fn(window_key, margin=margin)
         if pairs:
-            blurred, sharp = window[..., :3] / 255.0, window[..., 3:] / 255.0
+            blurred, sharp = jnp.split(window.astype(jnp.float32) / 255.0, 2, axis=-1)
             blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share)
         else:
             blurred, sharp = synthesise(blur_key, window, recipe)
