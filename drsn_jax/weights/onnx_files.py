@@ -47,21 +47,7 @@ def read_onnx(file: Path | bytes, *, platform: str = "cpu") -> OnnxGenerator:
     providers = _providers(onnxruntime.get_available_providers(), platform)
     try:
         session = onnxruntime.InferenceSession(file.read_bytes() if isinstance(file, Path) else file, providers=providers)
-        description = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
-        [given], [made] = session.get_inputs(), session.get_outputs()
-        batch, height, width, channels = given.shape
-        if (
-            description["format"] != FORMAT
-            or (given.name, made.name, batch, channels) != (INPUT, OUTPUT, 1, 3)
-            or made.shape != given.shape
-        ):
-            raise ValueError("its images are not those of a generator")
-        if (
-            not isinstance(description["config"], dict)
-            or not isinstance(description["info"], dict)
-            or type(description["stride"]) is not int
-        ):
-            raise ValueError("its description is not whole")
+        description, (height, width) = _read_description(session)
     except OSError as error:
         raise InputError(f"{name} cannot be read ({error.strerror or error}); give another --model.") from error
     except Exception as error:  # onnxruntime's own are of a dozen kinds, and a damaged file has as many ways to fail
@@ -80,6 +66,18 @@ def read_onnx(file: Path | bytes, *, platform: str = "cpu") -> OnnxGenerator:
         return restored[:, : images.shape[1], : images.shape[2]]
 
     return OnnxGenerator(predict_fn, (height, width), description)
+
+
+def _read_description(session: Any) -> tuple[dict[str, Any], tuple[int, int]]:
+    """What a file says of itself, and the size of its images. Raises ValueError, KeyError or what json raises where it is not ours."""
+    description = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+    [given], [made] = session.get_inputs(), session.get_outputs()
+    batch, height, width, channels = given.shape
+    if description["format"] != FORMAT or (given.name, made.name, batch, channels) != (INPUT, OUTPUT, 1, 3) or made.shape != given.shape:
+        raise ValueError("its images are not those of a generator")
+    if not isinstance(description["config"], dict) or not isinstance(description["info"], dict) or type(description["stride"]) is not int:
+        raise ValueError("its description is not whole")
+    return description, (height, width)
 
 
 def _providers(available: list[str], platform: str) -> list[str]:
