@@ -1,4 +1,4 @@
-"""The nominal multiply-adds of a row: what its arithmetic asks for, whoever does it and in whatever form."""
+"""The nominal multiply-adds of a row: those of its definition, the same for every subject and form."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""drsn-jax prepare video, drsn-jax prepare photos: pairs made of what the user has filmed or photographed."""
+"""drsn-jax prepare video, drsn-jax prepare photos: pairs made from videos and photographs of the user."""
 
 import argparse
 import os
@@ -27,16 +27,10 @@ def declare_video(subparsers: Any) -> None:
     parser = subparsers.add_parser("video", help=text, description=text, allow_abbrev=False)
     source = "video files, and folders of numbered frames"
     parser.add_argument("--source", type=path, nargs="+", action="extend", required=True, metavar="FILE_OR_FOLDER", help=source)
-    parser.add_argument(
-        "--frames", default="7-13", metavar="LOW-HIGH", help="number of frames to average, drawn for each pair (default 7-13)"
-    )
+    parser.add_argument("--frames", default="7-13", metavar="LOW-HIGH", help="frames to average, drawn for each pair (default 7-13)")
     parser.add_argument("--stride", default="auto", metavar="N", help="frames from one window to the next (default auto: no overlap)")
-    parser.add_argument(
-        "--gamma", type=float, metavar="G", help="response of the camera: light = value^G (default 2.2; 1 averages the values)"
-    )
-    parser.add_argument(
-        "--response", type=path, metavar="FILE", help="response from a file instead: the light of values 0 to 255, .csv or .npy"
-    )
+    parser.add_argument("--gamma", type=float, metavar="G", help="the camera's response: light = value^G (default 2.2; 1 is linear)")
+    parser.add_argument("--response", type=path, metavar="FILE", help="the camera's response: the light of values 0 to 255, .csv or .npy")
     parser.add_argument("--min-motion", type=float, default=2.0, metavar="PIXELS", help="skip windows with less motion (default 2)")
     cut = "a cut is a difference between two frames of so many times the ordinary one (default 3)"
     parser.add_argument("--cut-threshold", type=float, default=3.0, metavar="TIMES", help=cut)
@@ -52,22 +46,14 @@ def declare_photos(subparsers: Any) -> None:
     text = "make pairs from sharp photographs by the camera shake that training synthesises"
     parser = subparsers.add_parser("photos", help=text, description=text, allow_abbrev=False)
     parser.add_argument("--source", type=path, required=True, metavar="DIR", help="folder of sharp photographs, at any depth")
-    parser.add_argument(
-        "--pairs-per-photo", type=int, default=1, metavar="N", help="pairs from each photograph, each with another shake (default 1)"
-    )
-    parser.add_argument(
-        "--crop", default="whole", metavar="PIXELS", help="side of a random square, or whole for the photograph (default whole)"
-    )
+    parser.add_argument("--pairs-per-photo", type=int, default=1, metavar="N", help="pairs of each photograph (default 1)")
+    parser.add_argument("--crop", default="whole", metavar="PIXELS", help="side of a random square; whole (default): the photograph")
     parser.add_argument("--blur-length", default="0,25", metavar="LOW,HIGH", help="length of the camera's path in pixels (default 0,25)")
     parser.add_argument(
-        "--blur-inertia", default="0.9,0.995", metavar="LOW,HIGH", help="steadiness of the camera; 1 is a straight line (default 0.9,0.995)"
+        "--blur-inertia", default="0.9,0.995", metavar="LOW,HIGH", help="steadiness; 1 is a straight line (default 0.9,0.995)"
     )
-    parser.add_argument(
-        "--blur-cross", type=float, default=1.0, metavar="X", help="vertical speed as a share of the horizontal one (default 1)"
-    )
-    parser.add_argument(
-        "--blur-variation", type=float, default=0.5, metavar="X", help="additional blur in the corners by camera roll (default 0.5)"
-    )
+    parser.add_argument("--blur-cross", type=float, default=1.0, metavar="X", help="vertical against horizontal speed (default 1)")
+    parser.add_argument("--blur-variation", type=float, default=0.5, metavar="X", help="camera roll, in the corners (default 0.5)")
     parser.add_argument("--blur-saturation", type=float, default=0.5, metavar="X", help="light of highlights beyond white (default 0.5)")
     noise = "variance of Gaussian noise, image scale [0, 1] (default 0,0: training adds its own)"
     parser.add_argument("--noise-variance", default="0,0", metavar="LOW,HIGH", help=noise)
@@ -136,14 +122,10 @@ def _declare_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=path, metavar="DIR", help="folder for the pairs; an interrupted run is resumed there")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace pairs made with other settings")
-    parser.add_argument(
-        "--workers", type=int, default=min(os.cpu_count() or 1, 8), metavar="N", help="number of threads that encode images"
-    )
+    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), metavar="N", help="threads that encode images")
     beam = "make a data set by Apache Beam instead of files: DirectRunner (here), DataflowRunner, PortableRunner, ..."
     parser.add_argument("--beam-runner", metavar="NAME", help=beam)
-    parser.add_argument(
-        "--beam-options", action="append", default=[], metavar="OPTIONS", help="options of Beam, such as '--project=P,--region=R'"
-    )
+    parser.add_argument("--beam-options", action="append", default=[], metavar="OPTIONS", help="Beam's, such as '--project=P,--region=R'")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of prepared data sets, with --beam-runner")
 
 

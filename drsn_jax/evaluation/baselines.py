@@ -58,8 +58,8 @@ def _results(folder: Path, noise_variance: float) -> dict[str, Path]:
     place = noise_folder(existing_folder(folder), noise_variance)
     if not place.is_dir():
         raise InputError(
-            f"There is no folder {place}: under noise, other methods' results on the noisy inputs are compared;"
-            " write those with --write-inputs=DIR, restore them, and give the results in folders of the same names."
+            f"There is no folder {place}. Noise needs results on the noisy inputs: write these with --write-inputs=DIR, restore them,"
+            " and keep the names of their folders."
         )
     files: dict[str, Path] = {}
     for name, path in name_images(place).items():

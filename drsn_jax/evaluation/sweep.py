@@ -1,4 +1,4 @@
-"""The same evaluation under growing noise: what shrinkage is for (Jiang & Liu, 5.5), as a table and a curve."""
+"""The same evaluation under growing noise (Jiang & Liu, 5.5), as a table and a curve."""
 
 import contextlib
 import csv

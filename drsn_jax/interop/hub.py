@@ -1,10 +1,10 @@
-"""Pushing a model to the Hugging Face Hub, with a card in its format. `weights.hub` downloads it."""
+"""Models written to the Hugging Face Hub, with a card in its format."""
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-
-import jax
+from typing import Any
 
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.compact import is_compact, read_compact
@@ -59,5 +59,13 @@ def make_card(folder: Path, *, repo: str, licence: str | None = None) -> str:
         text = card.read_text()
         return text if text.startswith("---\n") else f"{header}\n{text}"
     compact = read_compact(folder)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(compact.fields["ema_params"]))
+    parameters = sum(leaf.size for leaf in _leaves(compact.fields["ema_params"]))
     return _CARD.format(header=header, title=repo.partition("/")[2], parameters=parameters, step=compact.step, repo=repo)
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict):
+        for branch in tree.values():
+            yield from _leaves(branch)
+    else:
+        yield tree

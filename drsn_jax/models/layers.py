@@ -73,17 +73,15 @@ class ReflectConv(nn.Module):
         """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
         x = pad_by_reflection(x, margin, rows=self.rows)
-        crop = self.forms.crop_convolutions
-        x = nn.Conv(
+        return nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
-            padding="SAME" if crop else "VALID",
+            padding="VALID",
             kernel_init=self.kernel_init,
             dtype=self.dtype,
             conv_general_dilated=partial(convolve, forms=self.forms),
             name="conv",
         )(x)
-        return x[:, margin:-margin, margin:-margin, :] if crop else x
 
 
 def strided_padding(padding: Literal["keras", "torch"], kernel_size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:

@@ -17,6 +17,8 @@ class Forms:
     `jax.custom_vjp`s, which JAX differentiates in reverse alone.
     """
 
+    native: bool = False
+    """Leave convolutions to oneDNN where the optional `drsn-jax-native` is installed and gains (`ops.native`). It is for CPUs."""
     crop_convolutions: bool = False
     """Compute a convolution after padding as SAME and crop it, rather than as VALID. The bits are identical. On XLA's CPU back end a VALID
     convolution leaves the fast path and takes 2 to 20 times longer."""
@@ -41,6 +43,7 @@ class Forms:
 PLAIN = Forms()
 """Every operation as its definition has it."""
 CPU = Forms(
+    native=True,
     crop_convolutions=True,
     multiply_kernel_gradients=True,
     fold_upsampling=True,

@@ -17,10 +17,23 @@ from drsn_jax.config.files import config_names, load_config, to_plain
 from drsn_jax.ops.costs import count_module_macs, format_costs, measure_costs
 from drsn_jax.planning.environment import read_environment
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.extension import find_extension
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "clu", "scikit-image")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "pillow",
+    "tensorflow",
+    "tensorflow-cpu",
+    "clu",
+    "scikit-image",
+    "drsn-jax-native",
+)
 
 
 COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and a GoPro frame
@@ -72,7 +85,14 @@ def _describe_installation() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     devices = ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices())
-    return f"drsn-jax {__version__} on Python {platform.python_version()}\n{', '.join(versions)}\nDevices: {devices}"
+    return "\n".join(
+        [
+            f"drsn-jax {__version__} on Python {platform.python_version()}",
+            ", ".join(versions),
+            f"Devices: {devices}",
+            f"Convolutions of oneDNN on CPU (drsn-jax-native): {find_extension().status}",
+        ]
+    )
 
 
 def count_parameters(module: nn.Module, *, image_size: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, told apart from our own failures.
+"""Errors that the user can mend, told apart from our own failures.
 
 Everything the command line reports in one line without a traceback derives from `InputError`; any other exception is a bug
 of ours and keeps its traceback. See `drsn_jax.cli.main` for the exit codes.

@@ -1,4 +1,4 @@
-"""Several processes, on one or many machines, as one run: how they join, what process 0 decides for all, how they end together."""
+"""Several processes, on one or many machines, as one run: joining, decisions of process 0 for all, and ending together."""
 
 import contextlib
 import itertools

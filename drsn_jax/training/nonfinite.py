@@ -1,4 +1,4 @@
-"""Steps that are skipped: whose figures, or what they made of the state, are infinite or not a number."""
+"""Steps that are skipped because their figures or their new state are infinite or not a number."""
 
 import dataclasses
 from collections.abc import Callable

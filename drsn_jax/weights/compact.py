@@ -1,8 +1,8 @@
 """A compact model: parameters in float16 and the configuration, in pieces that travel and ship. Optimiser moments are dropped.
 
-A folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`, in which every array is
-named by its path, `ema_params/stem/conv/kernel`. Half precision costs a restored image at most one level in a few pixels; parameters that
-float16 cannot hold are refused rather than broken.
+It is a folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`. Every array is
+named by its path, `ema_params/stem/conv/kernel`. Half precision costs a restored image at most one level in a few pixels. Parameters that
+float16 cannot hold are refused.
 """
 
 import hashlib

@@ -102,7 +102,7 @@ def _load_exported(path: Path, device: Any) -> Model:
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:
-        raise InputError(f"{path} does not say of what configuration it is, or of one unknown to this drsn-jax; export the model again.")
+        raise InputError(f"{path} names no configuration that this drsn-jax knows; export the model again.")
     variables = jax.device_put(variables, device)
     info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
     return Model(lambda image: apply_fn(variables, image), stride, config, info)

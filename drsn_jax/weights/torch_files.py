@@ -1,7 +1,7 @@
-"""Reading what torch.save wrote, without PyTorch and without running what the file says.
+"""Files of torch.save, read without PyTorch and without running code from the file.
 
-A checkpoint is a pickle that names its numbers, with the numbers beside it: as files of a zip archive (since PyTorch 1.6) or behind it.
-A pickle is a program that may call anything; here it can only describe tensors: whatever else it asks for is refused by name.
+A checkpoint is a pickle that names its numbers. The numbers are files of a zip archive (since PyTorch 1.6), or lie behind the pickle. A
+pickle is a program that may call anything; here it can only describe tensors, and every other call is refused by name.
 """
 
 import io

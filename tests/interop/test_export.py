@@ -239,7 +239,7 @@ BAD = {
     "other weights": (lambda p: rewritten(p, bias_npy=lambda c: c[:-4] + b"", kernel_npy=lambda c: c), r"damaged"),
     "a pickle in it": (lambda p: rewritten(p, bias_npy=np_object()), r"damaged one \(.*pickle"),
     "native code": (lambda p: rewritten(p, generator_jax_export=calling_python), r"refused: it calls lapack_spotrf_ffi of jaxlib"),
-    "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"does not say of what configuration"),
+    "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"names no configuration"),
     "cut": (lambda p: p[: len(p) // 2], r"no export of drsn-jax"),
     "empty": (lambda p: b"", r"no export of drsn-jax"),
     "text": (lambda p: b"a text, and nothing else", r"no export of drsn-jax"),

@@ -20,7 +20,8 @@ from drsn_jax.ops.convolution import upsample_nearest
 NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
-convolve, convolve_upsampled = (partial(function, forms=CPU) for function in (convolution.convolve, convolution.convolve_upsampled))
+XLA = dataclasses.replace(CPU, native=False)  # its forms where oneDNN is not installed
+convolve, convolve_upsampled = (partial(function, forms=XLA) for function in (convolution.convolve, convolution.convolve_upsampled))
 
 
 def draw(*shape, seed=0):
@@ -164,7 +165,7 @@ def test_folded_upsampling_does_half_the_work():
 def test_elsewhere_the_doubled_map_is_convolved():
     x, kernel = draw(1, 4, 5, 16), draw(3, 3, 16, 12, seed=1)
     expected = convolve(upsample_nearest(x), kernel, (1, 1), "SAME", **NUMBERS)
-    unfolded = dataclasses.replace(CPU, fold_upsampling=False)
+    unfolded = dataclasses.replace(XLA, fold_upsampling=False)
     result = convolution.convolve_upsampled(x, kernel, (1, 1), "SAME", forms=unfolded, **NUMBERS)
     np.testing.assert_allclose(result, expected, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Recognising images by their path in a download, whatever folder was put around it."""
+"""Recognising images by their path in a download, below any outer folder."""
 
 import re
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Pairs from sharp photographs by the blur that training synthesises (`drsn_jax.data.synthesis.blur`), one at a time and each by its name.
 
-A pair depends on the seed, the photograph with its relative name, the number of the copy and the recipe, and on nothing else: not on
-the other photographs, the order, or who makes it. (Another kind of device may round differently.)
+A pair depends on the seed, the photograph with its relative name, the number of the copy and the recipe alone. Other photographs, the order
+and the process have no influence. Another kind of device may round differently.
 """
 
 import hashlib

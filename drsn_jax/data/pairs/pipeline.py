@@ -1,8 +1,8 @@
 """Pairs -> an endless stream of aligned, augmented batches, by tf.data.
 
-Everything about sample i of the stream (which pair, which crop, mirroring, turn and noise) is a function of (seed, i) alone. So
-a run that starts at step k sees bit for bit what a run from 0 sees there, nothing is saved with a checkpoint, and starting
-anywhere costs nothing. TensorFlow is imported here, inside functions, and is kept off the accelerators.
+Everything about sample i of the stream (pair, crop, mirroring, turn and noise) is a function of (seed, i) alone. So a run that starts at
+step k sees bit for bit the samples of a run from 0. Nothing is saved with a checkpoint, and starting anywhere costs nothing. TensorFlow
+is imported here, inside functions, and is kept off the accelerators.
 """
 
 import atexit

@@ -1,10 +1,14 @@
 """Köhler's benchmark (Köhler, Hirsch, Mohler, Schölkopf & Harmeling 2012): one image against every frame of its trajectory.
 
-The blurred image was taken while the camera moved through some 199 places; a restored image may show the scene from any of
-them. For each truth frame x the restored z is multiplied by sum(x z) / sum(z z) and shifted by whole pixels to where its
-circular cross-correlation with x, of the channels' means, is largest; rows and columns that come in are black, and x is made
-black there too. PSNR and multi-scale SSIM of the two are taken over all pixels, the black ones included; the image's score is
-the largest over the frames, for each figure apart. The benchmark's is the mean over 48 images (SPEC section 3).
+The blurred image was taken while the camera moved through some 199 places; a restored image may show the scene from any of them. For each
+truth frame x (SPEC section 3):
+
+1. The restored z is multiplied by sum(x z) / sum(z z).
+2. z is shifted by whole pixels to the largest circular cross-correlation with x, of the channels' means.
+3. Rows and columns that come in are black in z and in x.
+4. PSNR and multi-scale SSIM are taken over all pixels, the black ones included.
+
+The image's score is the largest over the frames, for each figure apart. The benchmark's is the mean over 48 images.
 
 Values are 0..255 with 255 as the peak; the scaled z is neither rounded nor clipped. PSNR and MS-SSIM are of RGB.
 """

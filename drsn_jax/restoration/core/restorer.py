@@ -1,4 +1,4 @@
-"""One image after another with one model and one set of choices: what files, videos and arrays all go through."""
+"""One image after another with one model and one set of choices: the path of all files, videos and arrays."""
 
 from collections.abc import Callable
 from functools import partial
