@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: `hf://owner/name`, downloaded at one commit, and pushed with a card.
+"""Models on the Hugging Face Hub, `hf://owner/name`, downloaded at one commit. `interop.hub` pushes them.
 
 A model there is a compact model (see `weights.compact`) with a README.md. Nothing that is downloaded is executed: JSON, and arrays that are
 read without pickle and checked by their SHA-256. huggingface_hub is imported when a function here is called.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drsn_jax.system.errors import InputError
+from drsn_jax.weights.compact import read_compact
 
 SCHEME = "hf://"
 NAME = r"[\w.-]+/[\w.-]+"
@@ -54,8 +55,6 @@ def import_hub() -> Any:
 
 def _find_cached(hub: Any, repo: str, revision: str | None) -> Path | None:
     """The folder of a commit that was downloaded whole."""
-    from drsn_jax.weights.compact import read_compact
-
     try:
         folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=PATTERNS, local_files_only=True))
         read_compact(folder)
