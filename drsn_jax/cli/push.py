@@ -17,7 +17,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Pushes a model and prints the address to restore with."""
-    from drsn_jax.weights.hub import push_model
+    from drsn_jax.interop.hub import push_model
 
     options = {"private": arguments.private, "licence": arguments.license, "message": arguments.message}
     address = push_model(arguments.model, arguments.repo, **options)

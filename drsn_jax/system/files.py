@@ -1,18 +1,47 @@
 """Writing files whole or not at all."""
 
+import contextlib
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     """Write `content` under a temporary name beside `path`, then rename: nobody ever reads half a file.
 
-    Makes missing folders. Raises OSError where the place cannot be written.
+    Makes missing folders. Raises OSError where the place cannot be written; without `overwrite`, FileExistsError where `path` is taken.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with appearing(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """The name under which the block writes what is then given its name `path`: whole, or not at all where the block raises.
+
+    Raises FileExistsError where, without `overwrite`, somebody took `path` meanwhile.
+    """
+    # Hidden, so that no run over a folder takes it for an image; short, because the name itself may be as long as is allowed.
+    temporary = path.with_name(f".drsn-{secrets.token_hex(6)}{path.suffix if len(path.suffix) < 8 else ''}")
+    try:
+        yield temporary
+        if not overwrite:
+            _claim(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:  # also on Ctrl-C; after os.replace there is nothing left to remove
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Give `temporary` its final name only if nobody else has taken it meanwhile, which a rename cannot ask."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links (FAT, some network shares)
+        path.open("xb").close()
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -49,19 +49,8 @@ def read_onnx(file: Path | bytes, *, platform: str = "cpu") -> OnnxGenerator:
         session = onnxruntime.InferenceSession(file.read_bytes() if isinstance(file, Path) else file, providers=providers)
         description = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
         [given], [made] = session.get_inputs(), session.get_outputs()
-        batch, height, width, channels = given.shape
-        if (
-            description["format"] != FORMAT
-            or (given.name, made.name, batch, channels) != (INPUT, OUTPUT, 1, 3)
-            or made.shape != given.shape
-        ):
-            raise ValueError("its images are not those of a generator")
-        if (
-            not isinstance(description["config"], dict)
-            or not isinstance(description["info"], dict)
-            or type(description["stride"]) is not int
-        ):
-            raise ValueError("its description is not whole")
+        _, height, width, _ = given.shape
+        _check(description, given, made)
     except OSError as error:
         raise InputError(f"{name} cannot be read ({error.strerror or error}); give another --model.") from error
     except Exception as error:  # onnxruntime's own are of a dozen kinds, and a damaged file has as many ways to fail
@@ -87,3 +76,13 @@ def _providers(available: list[str], platform: str) -> list[str]:
     if not (found := [name for name in wanted if name in available]):
         raise InputError(f"onnxruntime here cannot use a {platform} (it has {', '.join(available)}); leave --device away, or use cpu.")
     return found
+
+
+def _check(description: dict[str, Any], given: Any, made: Any) -> None:
+    """Raises ValueError for inputs, outputs and metadata other than those of an export."""
+    batch, _, _, channels = given.shape
+    if description["format"] != FORMAT or (given.name, made.name, batch, channels) != (INPUT, OUTPUT, 1, 3) or made.shape != given.shape:
+        raise ValueError("its images are not those of a generator")
+    dictionaries = isinstance(description["config"], dict) and isinstance(description["info"], dict)
+    if not dictionaries or type(description["stride"]) is not int:
+        raise ValueError("its description is not whole")

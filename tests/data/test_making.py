@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def hanging(path, content):
         written.append(path)
         if len(written) > count:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.name}.1.tmp").write_bytes(content[:9])
+            path.with_name(f".drsn-1{path.suffix}").write_bytes(content[:9])
             Path(sys.argv[2]).touch()
             time.sleep(1000)
     write(path, content)
@@ -148,7 +149,7 @@ def test_killed_and_run_again_it_ends_as_if_it_had_never_stopped(tmp_path, clip,
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob("*.png") if not path.name.startswith(".")}
     assert 2 <= len(before) < 2 * len(lines(tmp_path / "cut"))
-    assert any(path.name.startswith(".") for path in (tmp_path / "cut").rglob("*.tmp"))
+    assert any((tmp_path / "cut").rglob(".drsn-*"))
     assert prepare(*cut) == 0
     assert prepare(*whole, "--workers=1") == 0
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")

@@ -239,14 +239,14 @@ def test_full_device_names_the_file_and_our_own_failures_keep_their_traceback(tm
 def test_failed_write_is_a_line_and_the_next_file_is_done(tmp_path, monkeypatch):
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png")
-    write = images._write_atomically
+    write = images.write_atomically
 
-    def fails_for_a(data, path, *, overwrite):
+    def fails_for_a(path, data, *, overwrite):
         if path.name == "a.png":
             raise OSError(5, "Input/output error")
-        write(data, path, overwrite=overwrite)
+        write(path, data, overwrite=overwrite)
 
-    monkeypatch.setattr(images, "_write_atomically", fails_for_a)
+    monkeypatch.setattr(images, "write_atomically", fails_for_a)
     report = run([tmp_path / "in"], tmp_path / "out")
     assert report.restored == [tmp_path / "out" / "b.png"]
     assert "Input/output error" in report.failed[0][1]

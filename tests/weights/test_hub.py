@@ -18,9 +18,10 @@ from networks import quick_compiles  # noqa: F401
 from PIL import Image
 
 from drsn_jax.cli.main import main
+from drsn_jax.interop.hub import make_card
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.compact import read_compact
-from drsn_jax.weights.hub import download_model, make_card
+from drsn_jax.weights.hub import download_model
 from drsn_jax.weights.shipped import find_model
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="models of the Hub: pip install 'drsn-jax[hub]'")

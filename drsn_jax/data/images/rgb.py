@@ -72,7 +72,8 @@ def plain_format(contents: bytes) -> str | None:
                 return None
             if image.format == "PNG":
                 return "PNG" if contents[24] == 8 and not any(name in contents for name in _NOT_PLAIN) else None
-            return "JPEG" if read_orientation(image, stream) == 1 else None
+            # What decoders make of a progressive file whose end is missing differs.
+            return "JPEG" if read_orientation(image, stream) == 1 and not image.info.get("progressive") else None
     except BadImageError:  # `read_rgb` will say how
         return None
 

@@ -7,6 +7,7 @@ the plan). A pair is done when both its images are there; each is written under 
 import contextlib
 import io
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -72,7 +73,7 @@ def make_pairs(
                 workers,
                 lambda done: progress(f"{draw_bar(len(plan) - len(missing) + done, len(plan))} pairs"),
             )
-        for left in output.rglob(".*.tmp"):  # of a run that was killed in the middle of a file
+        for left in output.rglob(".drsn-*"):  # of a run that was killed in the middle of a file
             left.unlink(missing_ok=True)
     return Made(len(plan), len(missing))
 
@@ -80,7 +81,7 @@ def make_pairs(
 def check_apart(output: Path, sources: Sequence[Path]) -> None:
     """Raises `InputError` where the pairs would be written into a source, or beside the files that it consists of."""
     for source in sources:
-        if output.resolve() == source.resolve() or source.resolve() in output.resolve().parents:
+        if _real(source) in (_real(output), *_real(output).parents):
             raise InputError(f"--output={output} lies inside --source={source}; give a folder outside it")
 
 
@@ -193,3 +194,7 @@ def _write_pair(output: Path, line: Line, blurred: np.ndarray, sharp: np.ndarray
         encoded = io.BytesIO()
         Image.fromarray(image).save(encoded, "PNG", compress_level=3)  # three times faster than 6, and a tenth larger
         write_atomically(output / line[side], encoded.getvalue())
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve, it takes a link that points at itself

@@ -1,10 +1,7 @@
 """Writing restored photographs: all of a file or nothing, and one clear line when it cannot be."""
 
-import contextlib
 import errno
 import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from drsn_jax.restoration.core.tiling import to_uint8
 from drsn_jax.restoration.files.encoding import encode_photo
 from drsn_jax.restoration.files.targets import Encoding, plan_encoding
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import write_atomically
 from drsn_jax.system.panels import encode_png, make_panel
 
 
@@ -42,8 +40,7 @@ def write_photo(
 def write_file(data: bytes, path: Path, *, overwrite: bool = False) -> None:
     """Write `data` to `path`, whole or not at all, also when interrupted; folders are made. Raises InputError as `write_photo`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(data, path, overwrite=overwrite)
+        write_atomically(path, data, overwrite=overwrite)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -76,41 +73,6 @@ def unwritable(path: Path, error: Exception) -> InputError:
 
 def _exists(path: Path) -> InputError:
     return InputError(f"{quoted(path)} already exists; choose another --output, or --overwrite to replace it.")
-
-
-@contextlib.contextmanager
-def appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The name under which the block writes what is then given its name `path`: whole, or not at all where the block raises.
-
-    Raises FileExistsError where, without `overwrite`, somebody took `path` meanwhile.
-    """
-    # Hidden, so that no run over a folder takes it for an image; short, because the name itself may be as long as is allowed.
-    temporary = path.with_name(f".drsn-{secrets.token_hex(6)}{path.suffix if len(path.suffix) < 8 else ''}")
-    try:
-        yield temporary
-        if not overwrite:
-            _claim(temporary, path)
-        else:
-            os.replace(temporary, path)
-    finally:  # also on Ctrl-C; after os.replace there is nothing left to remove
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _write_atomically(data: bytes, path: Path, *, overwrite: bool) -> None:
-    with appearing(path, overwrite=overwrite) as temporary, temporary.open("xb") as file:
-        file.write(data)
-
-
-def _claim(temporary: Path, path: Path) -> None:
-    """Give `temporary` its final name only if nobody else has taken it meanwhile, which a rename cannot ask."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links (FAT, some network shares)
-        path.open("xb").close()
-        os.replace(temporary, path)
 
 
 def encode_panel(photo: Photo, restored: Float[np.ndarray, "h w 3"]) -> bytes:

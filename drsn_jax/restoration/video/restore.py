@@ -13,11 +13,12 @@ from jaxtyping import Float
 from drsn_jax.data.images.opening import check_source
 from drsn_jax.data.images.photo import quoted
 from drsn_jax.restoration.core.restorer import RestoreFn
-from drsn_jax.restoration.files.images import appearing, check_target, unwritable
+from drsn_jax.restoration.files.images import check_target, unwritable
 from drsn_jax.restoration.video.coding import VIDEO_SUFFIXES, Coding, choose_coding, decode_frame
 from drsn_jax.restoration.video.flicker import Flicker, FlickerMeter
 from drsn_jax.restoration.video.writer import VideoWriter, open_writer
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import appearing
 from drsn_jax.system.progress import Countdown
 from drsn_jax.system.video_files import explaining_damage, open_video
 
