@@ -9,10 +9,10 @@ from drsn_jax.cli.options import declare_model
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser)
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository to write to; it is made if it is not there")
-    parser.add_argument("--private", action="store_true", help="a new repository is for nobody else")
-    parser.add_argument("--license", metavar="ID", help="of the model, for the header of a card without one, such as apache-2.0")
-    parser.add_argument("--message", metavar="TEXT", help="the commit's message")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository to write to; a missing one is made")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--license", metavar="ID", help="licence of the model, such as apache-2.0, for a card without a header")
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit")
 
 
 def run(arguments: argparse.Namespace) -> int:

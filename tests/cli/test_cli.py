@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 import tiny
+from PIL import Image
 
 from drsn_jax import __version__
 from drsn_jax.cli.main import VERBS, main
@@ -336,6 +337,33 @@ def test_info_as_json(capsys):
     assert (document["config"]["critic_steps"], err) == (3, "")
     assert document["parameters"] == {"generator": [12_577_539, 12_592_643], "critic": [3_096_450, 3_098_370]}
     assert run("info", "--json", "--costs") == 2
+
+
+def test_restore_as_json_and_quietly(tmp_path_factory, photograph, tmp_path, capsys):
+    model = tiny.trained(tmp_path_factory, photograph)
+    photo, result = tmp_path / "a.png", tmp_path / "a.restored.png"
+    Image.fromarray(photograph[:20, :24]).save(photo)
+    missing = tmp_path / "missing.png"
+    assert run("restore", f"--model={model}", "--json", "--quiet", str(photo), str(missing)) == 2
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert document["restored"] == [str(result)]
+    assert [one["input"] for one in document["failed"]] == [str(missing)]
+    assert result.exists()
+    assert err == f"drsn-jax: {document['failed'][0]['error']}\n", "a failure is said, progress is not"
+    result.unlink()
+    assert run("restore", f"--model={model}", "--quiet", str(photo)) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_training_quietly(tmp_path_factory, photograph, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    arguments = tiny.train_arguments(
+        workdir, data="photos", train_dir=tiny.write_photos(tmp_path / "photos", photograph), num_train_steps=1
+    )
+    assert run(*arguments, "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    assert (workdir / "checkpoints" / "1").is_dir()
 
 
 def test_info_with_changes(capsys):

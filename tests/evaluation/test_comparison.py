@@ -116,6 +116,9 @@ def test_the_verb(psnrs, tmp_path, capsys):
     assert "60 images, paired bootstrap by scene, 95% intervals" in out
     assert "B is better, beyond the noise" in out
     report = str(tmp_path / "b")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    [psnr, *_] = json.loads(capsys.readouterr().out)
+    assert (psnr["metric"], psnr["exceeds_noise"]) == ("psnr", psnr["low"] > 0 or psnr["high"] < 0)
     assert main(["compare", report, report, "--version=input,restored"]) == 0, "within one report"
     assert "(input), B = " in capsys.readouterr().out
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 2
