@@ -87,13 +87,13 @@ def command(*words):
 
 # %%
 from drsn_jax.config import load_config
-from drsn_jax.planning.devices import suit
+from drsn_jax.planning.devices import fit_config_to_devices
 from drsn_jax.run.loop import train_and_evaluate
 
 model = Path(MODEL or ROOT / "runs" / "restore_demo").expanduser()
 if not MODEL:
     overrides = [f"--config.num_train_steps={DEMO_STEPS}", *shlex.split(OVERRIDES)]
-    config, text = suit(load_config("demo", overrides), overrides=overrides, workdir=model, say=print)
+    config, text = fit_config_to_devices(load_config("demo", overrides), overrides=overrides, workdir=model, say=print)
     print(text)
     state = train_and_evaluate(config, model)
     del state  # it is saved, and would stay on the device

@@ -104,7 +104,7 @@ def command(*words):
 
 # %%
 from drsn_jax.config import load_config
-from drsn_jax.planning.devices import suit
+from drsn_jax.planning.devices import fit_config_to_devices
 
 WORKDIR = ROOT / "runs" / DATA
 keys = {
@@ -116,7 +116,7 @@ keys += [f"num_train_steps={STEPS}"] if STEPS else []
 keys += [f"checkpoint_every_steps={CHECKPOINT_EVERY_STEPS}"] if CHECKPOINT_EVERY_STEPS else []
 overrides = [f"--config.{key}" for key in [*keys, f"tensorboard={TENSORBOARD}"]] + shlex.split(OVERRIDES)
 config = load_config("demo" if DATA == "demo" else "best", overrides)
-config, text = suit(config, overrides=overrides, workdir=WORKDIR, say=print)
+config, text = fit_config_to_devices(config, overrides=overrides, workdir=WORKDIR, say=print)
 print(text)
 
 # %% [markdown]

@@ -182,7 +182,7 @@ def test_what_is_trained(data, expected, tmp_path, capsys):
     notebook = read("train_gopro")
     values = parameters_of(notebook) | {"DATA": data, "FILES": "a folder", "FOLDER": str(tmp_path), "STEPS": 3_000}
     values["OVERRIDES"] = "--config.seed=7 '--config.noise_variance=(0.0, 0.1)'"
-    for text in ("find_spec(", "suit("):
+    for text in ("find_spec(", "fit_config_to_devices("):
         exec(compile(find_cell(notebook, text=text).source, "cell", "exec"), values)
     expected = expected | {"num_train_steps": 3_000, "checkpoint_every_steps": 250 if data == "demo" else 1_000, "tensorboard": True}
     expected |= {"seed": 7, "noise_variance": (0.0, 0.1)}

@@ -12,7 +12,7 @@ _FIXED |= {"weight_decay": 0, "clip_norm": 0, "ema_decay": 0}
 _LOOP = {"critic_update": "alternating", "fake_mode": "inference", "critic_norm_in_generator_step": "moving", "adam_form": "keras"}
 
 
-def settle_config(config: Mapping[str, Any], *, batch_size: int | None, crop_size: int | None, keras: bool) -> dict[str, Any]:
+def resolve_bench_config(config: Mapping[str, Any], *, batch_size: int | None, crop_size: int | None, keras: bool) -> dict[str, Any]:
     """The configuration that is measured: of several stages the last one, with the given batch or crop size where one is.
 
     Raises InputError for what training would refuse, and with `keras` for what the Keras reference has no form of.

@@ -42,9 +42,9 @@ class Session:
 
     def check(self, config: dict[str, Any], batch_size: int | None, crop_size: int | None, keras: bool) -> dict[str, Any]:
         """The configuration that is measured, and notes on it; what of it is impossible is found out now. Nothing is compiled."""
-        from drsn_jax.benchmark.comparable import describe_differences, settle_config
+        from drsn_jax.benchmark.comparable import describe_differences, resolve_bench_config
 
-        config = settle_config(config, batch_size=batch_size, crop_size=crop_size, keras=keras)
+        config = resolve_bench_config(config, batch_size=batch_size, crop_size=crop_size, keras=keras)
         return {"config": config, "notes": describe_differences(config) if keras else []}
 
     def prepare(self, row: str, config: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
     """(variance, folder) -> summary of an evaluation; what is wrong with the arguments is found now."""
     from functools import partial
 
-    from drsn_jax.evaluation.baselines import add_others, write_inputs
+    from drsn_jax.evaluation.baselines import add_baselines, write_inputs
     from drsn_jax.evaluation.detection.inspection import make_inspect_fn
     from drsn_jax.evaluation.evaluate import evaluate
     from drsn_jax.planning.description import describe_networks
@@ -96,7 +96,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
         inputs = {"protocol": benchmark.protocol, "noise_variance": variance}
         if arguments.write_inputs:
             write_inputs(benchmark.entries, folder=arguments.write_inputs, **inputs)
-        entries = add_others(benchmark.entries, compared, **inputs)
+        entries = add_baselines(benchmark.entries, compared, **inputs)
         return evaluate(entries, restore_fn=restore_fn, output=output, **inputs, **options)
 
     return evaluate_fn

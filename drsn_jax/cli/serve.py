@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"The web page needs starlette, uvicorn and python-multipart ({error}); pip install 'drsn-jax[serve]'.") from error
     from drsn_jax.ops.devices import find_device
     from drsn_jax.restoration.core.tiling import check_tile
-    from drsn_jax.serving.job_queue import Turns
+    from drsn_jax.serving.job_queue import JobQueue
     from drsn_jax.serving.limits import Limits
     from drsn_jax.serving.photographs import make_choosing_fn
     from drsn_jax.weights.model import load_model
@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
             "The first photograph of a size takes longer: the network is compiled for it.\n"
         )
 
-        def make(folder: Path, turns: Turns):
-            return make_app(make_fn, folder=folder, turns=turns, model=arguments.model.name, limits=limits, hosts=hosts)
+        def make(folder: Path, jobs: JobQueue):
+            return make_app(make_fn, folder=folder, jobs=jobs, model=arguments.model.name, limits=limits, hosts=hosts)
 
         run_server(make, listener, greeting=greeting)
     return 0

@@ -33,7 +33,7 @@ def write_inputs(entries: Sequence[Entry], *, protocol: str, noise_variance: flo
             countdown.advance(f"inputs, {entry.name[-60:]}")
 
 
-def add_others(entries: Sequence[Entry], folders: Mapping[str, Path], *, protocol: str, noise_variance: float) -> list[Entry]:
+def add_baselines(entries: Sequence[Entry], folders: Mapping[str, Path], *, protocol: str, noise_variance: float) -> list[Entry]:
     """Adds other methods' results on the same inputs, one folder a method, matched by relative name without suffix.
 
     With noise they are read from the folder's noise_VARIANCE (see `write_inputs`): a method that was given clean images must not stand

@@ -35,7 +35,7 @@ class Suited(NamedTuple):
     text: str
 
 
-def find_devices() -> Devices:
+def survey_devices() -> Devices:
     """The devices that JAX has found."""
     first = jax.local_devices()[0]
     memory = (first.memory_stats() or {}).get("bytes_limit")
@@ -54,7 +54,7 @@ def choose_dtype(devices: Devices) -> tuple[str, str]:
     return "float32", f"bfloat16 needs compute capability 8, this is {devices.compute_capability or 'none'}"
 
 
-def suit(
+def fit_config_to_devices(
     config: Mapping[str, Any], *, overrides: Sequence[str] = (), workdir: AnyPath | None = None, devices: Devices | None = None, say: Say
 ) -> Suited:
     """The configuration for these devices (default: the ones found): precision, batch, crop, remat and micro-batches.
@@ -64,7 +64,7 @@ def suit(
     `overrides` (--config.key=value) set stays, and so does what the run in `workdir` began with, since its checkpoints are of that.
     Raises InputError if nothing fits.
     """
-    devices, given = devices or find_devices(), overridden_keys(overrides)
+    devices, given = devices or survey_devices(), overridden_keys(overrides)
     stored = read_stored(workdir / CONFIG_FILE) if workdir else None
     needed = None
     if workdir and stored is not None:
@@ -83,8 +83,8 @@ def suit(
 
 
 def describe_here(config: Mapping[str, Any], *, name: str, overrides: Sequence[str] = (), devices: Devices | None = None, say: Say) -> str:
-    """What `suit` chooses, and the command line that trains so; `name` and `overrides` are what the configuration was made of."""
-    suited = suit(config, overrides=overrides, devices=devices, say=say)
+    """The choice of `fit_config_to_devices`, and the command line that trains so; the configuration was made of `name` and `overrides`."""
+    suited = fit_config_to_devices(config, overrides=overrides, devices=devices, say=say)
     chosen = {key: suited.config[key] for key in ("dtype", *SIZES) if suited.config[key] != config[key]}
     changes = {key: str(value).replace(" ", "") for key, value in chosen.items()}
     return f"{suited.text}\n{command_line(config, changes, name=name, overrides=overrides)}\n"

@@ -19,7 +19,7 @@ class Log:
         """Begins after `start_step`."""
         self._writer, self._total, self._critic_output = writer, num_train_steps, critic_output
         self._max_nonfinite_steps, self._skipped_in_a_row = max_nonfinite_steps, 0
-        self._progress = Progress(start_step=start_step, num_train_steps=num_train_steps)
+        self._progress = Throughput(start_step=start_step, num_train_steps=num_train_steps)
         self._pending: list[dict[str, jax.Array]] = []
         self._step, self._warned = start_step, False
 
@@ -64,7 +64,7 @@ class Log:
         self._progress.restart_clock()
 
 
-class Progress:
+class Throughput:
     """Times the steps: images a second, time left, and the share of the time in which the device waited for data."""
 
     def __init__(self, *, start_step: int, num_train_steps: int):

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from drsn_jax.serving.endpoint import RestoreEndpoint
 from drsn_jax.serving.headers import SafeHeaders, page_policy
-from drsn_jax.serving.job_queue import Turns
+from drsn_jax.serving.job_queue import JobQueue
 from drsn_jax.serving.limits import Limits
 from drsn_jax.serving.photographs import MakeFn
 from drsn_jax.system.errors import InputError
@@ -30,7 +30,7 @@ PAGE = Path(__file__).with_name("page.html")
 
 
 def make_app(
-    make_fn: MakeFn, *, folder: Path, turns: Turns, model: str, limits: Limits | None = None, hosts: Sequence[str] = ("*",)
+    make_fn: MakeFn, *, folder: Path, jobs: JobQueue, model: str, limits: Limits | None = None, hosts: Sequence[str] = ("*",)
 ) -> ASGIApp:
     """The application. Uploads and results lie in `folder` until they are answered; photographs are restored in `turns`.
 
@@ -39,7 +39,7 @@ def make_app(
     """
     limits = limits or Limits()
     page = PAGE.read_text(encoding="utf-8")
-    restore = RestoreEndpoint(make_fn, folder=folder, turns=turns, limits=limits)
+    restore = RestoreEndpoint(make_fn, folder=folder, jobs=jobs, limits=limits)
 
     async def show_page(_: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": page_policy(page)})

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from drsn_jax.serving.forms import open_form
 from drsn_jax.serving.headers import refuse_other_origins
-from drsn_jax.serving.job_queue import Abandoned, Turns
+from drsn_jax.serving.job_queue import Cancelled, JobQueue
 from drsn_jax.serving.limits import Limits, receive_body
 from drsn_jax.serving.photographs import Answer, Choices, MakeFn, restore_upload
 
@@ -23,9 +23,9 @@ from drsn_jax.serving.photographs import Answer, Choices, MakeFn, restore_upload
 class RestoreEndpoint:
     """A request has a place from before its body is read until its answer is taken, or until its client leaves."""
 
-    def __init__(self, make_fn: MakeFn, *, folder: Path, turns: Turns, limits: Limits):
+    def __init__(self, make_fn: MakeFn, *, folder: Path, jobs: JobQueue, limits: Limits):
         """Nobody is there yet."""
-        self._make_fn, self._folder, self._turns, self._limits = make_fn, folder, turns, limits
+        self._make_fn, self._folder, self._jobs, self._limits = make_fn, folder, jobs, limits
         self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,13 +57,13 @@ class RestoreEndpoint:
             try:
                 answer = restore_upload(upload, restore_fn=self._make_fn(choices, check), max_pixels=self._limits.max_pixels)
                 check()
-            except Abandoned:
+            except Cancelled:
                 # The folder was deleted when the client left; writing the answer makes it anew.
                 shutil.rmtree(upload.parent, ignore_errors=True)
                 raise
             return answer
 
-        return await _while_connected(request, self._turns.run(job))
+        return await _while_connected(request, self._jobs.run(job))
 
     @contextlib.asynccontextmanager
     async def _place(self, request: Request) -> AsyncIterator[None]:

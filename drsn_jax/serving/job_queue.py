@@ -9,11 +9,11 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-class Abandoned(Exception):
+class Cancelled(Exception):
     """Nobody waits for the result of this job."""
 
 
-class Turns:
+class JobQueue:
     """A thread that has one job at a time: the device's memory holds one image, and the others wait for their turn."""
 
     def __init__(self):
@@ -27,7 +27,7 @@ class Turns:
 
         def check() -> None:
             if given_up.is_set():
-                raise Abandoned
+                raise Cancelled
 
         def run_job() -> Result:
             with self._busy:

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from drsn_jax.serving.job_queue import Turns
+from drsn_jax.serving.job_queue import JobQueue
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.interrupts import leave
 
@@ -77,15 +77,15 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.socket, *, greeting: str) -> None:
-    """Print `greeting` and serve what `make_app` makes of a private folder and `Turns`; return within seconds of SIGINT or SIGTERM.
+def run_server(make_app: Callable[[Path, JobQueue], ASGIApp], listener: socket.socket, *, greeting: str) -> None:
+    """Print `greeting` and serve what `make_app` makes of a private folder and `JobQueue`; return within seconds of SIGINT or SIGTERM.
 
     Requests get a second to end, restoring ends at its next tile. Where it is in something that cannot be interrupted (a
     compilation, one long tile), the process ends without it, with code 0; the folder is gone in any case.
     """
-    turns = Turns()
+    jobs = JobQueue()
     with tempfile.TemporaryDirectory(prefix="drsn-jax-serve-", ignore_cleanup_errors=True) as folder:
-        app = make_app(Path(folder), turns)
+        app = make_app(Path(folder), jobs)
         config = uvicorn.Config(
             app,
             http=HeaderDeadline,
@@ -107,6 +107,6 @@ def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.sock
         sys.stdout.write(greeting)
         sys.stdout.flush()
         server.run(sockets=[listener])
-        ended = turns.close(seconds=_GRACE_SECONDS)
+        ended = jobs.close(seconds=_GRACE_SECONDS)
     if not ended:
         leave(0)

@@ -13,7 +13,7 @@ import pytest
 import tiny
 from networks import quick_compiles  # noqa: F401
 
-from drsn_jax.benchmark.comparable import describe_differences, settle_config
+from drsn_jax.benchmark.comparable import describe_differences, resolve_bench_config
 from drsn_jax.benchmark.our_rows import make_critic_part, make_generator_part, prepare
 from drsn_jax.benchmark.rows import ROWS
 from drsn_jax.benchmark.workload import count_row_macs
@@ -109,7 +109,7 @@ def test_the_nominal_step_is_near_what_its_plain_form_computes():
 
 
 def settle(config, **changes):
-    return settle_config(config, **{"batch_size": None, "crop_size": None, "keras": True} | changes)
+    return resolve_bench_config(config, **{"batch_size": None, "crop_size": None, "keras": True} | changes)
 
 
 @pytest.mark.parametrize(

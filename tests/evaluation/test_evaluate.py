@@ -13,7 +13,7 @@ import tiny
 from PIL import Image, ImageFilter
 
 from drsn_jax.data.pairs.folders import find_pairs
-from drsn_jax.evaluation.baselines import add_others, write_inputs
+from drsn_jax.evaluation.baselines import add_baselines, write_inputs
 from drsn_jax.evaluation.evaluate import evaluate
 from drsn_jax.evaluation.report.formats import format_table
 from drsn_jax.evaluation.scoring.entries import Entry, paired_entries, read_case
@@ -236,7 +236,7 @@ def test_other_methods_stand_in_every_table_and_picture(folder, tmp_path):
     for name in CORNERS:
         (tmp_path / "theirs" / "blur").mkdir(parents=True, exist_ok=True)
         Image.fromarray(sharpen(load(folder / "blur" / f"{name}.png"))).save(tmp_path / "theirs" / "blur" / f"{name}.png")
-    entries = add_others(paired_entries(find_pairs(folder)), {"theirs": tmp_path / "theirs"}, **CLEAN)
+    entries = add_baselines(paired_entries(find_pairs(folder)), {"theirs": tmp_path / "theirs"}, **CLEAN)
     summary = run(folder, tmp_path / "report", entries=entries, max_panels=1)
     assert summary["compared"]["theirs"] == summary["restored"], "the same sharpening"
     assert "theirs" in format_table(summary)
@@ -247,15 +247,15 @@ def test_other_methods_stand_in_every_table_and_picture(folder, tmp_path):
 def test_other_methods_must_have_every_image_at_its_size(folder, tmp_path):
     entries = paired_entries(find_pairs(folder))
     with pytest.raises(InputError, match="There is no folder"):
-        add_others(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
+        add_baselines(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
     (tmp_path / "theirs").mkdir()
     for name in "ab":
         Image.fromarray(load(folder / "blur" / f"{name}.png")).save(tmp_path / "theirs" / f"{name}.jpg")
     with pytest.raises(InputError, match=r"lacks 1 of 3 images \(c\)"):
-        add_others(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
+        add_baselines(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
     Image.fromarray(load(folder / "blur" / "c.png")[:-2]).save(tmp_path / "theirs" / "c.png")
     with pytest.raises(InputError, match="is 94x128, the protocol full scores 96x128"):
-        add_others(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
+        add_baselines(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
 
 
 def test_a_zoom_box_is_drawn_where_it_was_given_and_must_lie_inside(folder, tmp_path):
@@ -274,10 +274,10 @@ def test_files_that_have_changed_since_are_not_passed_off_as_scored(folder, tmp_
     with pytest.raises(InputError, match="the files have changed since"):
         run(folder, tmp_path / "report")
     theirs = {"theirs": folder / "blur"}
-    entries = add_others(paired_entries(find_pairs(folder)), theirs, protocol="full", noise_variance=0.0)
+    entries = add_baselines(paired_entries(find_pairs(folder)), theirs, protocol="full", noise_variance=0.0)
     summary = run(folder, tmp_path / "compared", entries=entries)
     assert summary["compared"]["theirs"] == summary["input"]
-    other = add_others(paired_entries(find_pairs(folder)), {"theirs": folder / "sharp"}, protocol="full", noise_variance=0.0)
+    other = add_baselines(paired_entries(find_pairs(folder)), {"theirs": folder / "sharp"}, protocol="full", noise_variance=0.0)
     with pytest.raises(InputError, match="the files have changed since, or are others"):
         run(folder, tmp_path / "compared", entries=other)
 
@@ -288,16 +288,16 @@ def test_other_methods_restore_the_very_inputs_that_we_do(folder, tmp_path, prot
     how = {"protocol": protocol, "noise_variance": variance}
     entries = paired_entries(find_pairs(folder))
     write_inputs(entries, folder=tmp_path / "inputs", **how)
-    summary = run(folder, tmp_path / "report", entries=add_others(entries, {"none": tmp_path / "inputs"}, **how), **how)
+    summary = run(folder, tmp_path / "report", entries=add_baselines(entries, {"none": tmp_path / "inputs"}, **how), **how)
     assert summary["compared"]["none"] == summary["input"]
 
 
 def test_results_on_clean_images_never_stand_beside_ours_on_noisy_ones(folder, tmp_path):
     entries = paired_entries(find_pairs(folder))
     with pytest.raises(InputError, match=r"noise_0.001: .*--write-inputs"):
-        add_others(entries, {"theirs": folder / "blur"}, protocol="full", noise_variance=0.001)
+        add_baselines(entries, {"theirs": folder / "blur"}, protocol="full", noise_variance=0.001)
     with pytest.raises(InputError, match="the protocol half scores 48x64"):
-        add_others(entries, {"theirs": folder / "blur"}, protocol="half", noise_variance=0.0)
+        add_baselines(entries, {"theirs": folder / "blur"}, protocol="half", noise_variance=0.0)
 
 
 def test_two_results_of_one_name_are_refused(folder, tmp_path):
@@ -305,7 +305,7 @@ def test_two_results_of_one_name_are_refused(folder, tmp_path):
         (tmp_path / "theirs" / side).mkdir(parents=True)
         (tmp_path / "theirs" / side / "a.png").write_bytes((folder / "blur" / "a.png").read_bytes())
     with pytest.raises(InputError, match="would both be the result on a"):
-        add_others(paired_entries(find_pairs(folder)), {"theirs": tmp_path / "theirs"}, protocol="full", noise_variance=0.0)
+        add_baselines(paired_entries(find_pairs(folder)), {"theirs": tmp_path / "theirs"}, protocol="full", noise_variance=0.0)
 
 
 def test_overwriting_leaves_pictures_of_others_alone(folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from drsn_jax.cli.main import main
 from drsn_jax.config.files import load_config
 from drsn_jax.planning import fit, memory
-from drsn_jax.planning.devices import HEADROOM, Devices, choose_dtype, describe_here, find_devices, suit
+from drsn_jax.planning.devices import HEADROOM, Devices, choose_dtype, describe_here, fit_config_to_devices, survey_devices
 from drsn_jax.run.workdir import open_workdir
 from drsn_jax.system.errors import InputError
 
@@ -41,7 +41,7 @@ class Memory:
 def choose(name, devices, *changes, said=None, **options):
     overrides = [f"--config.{change}" for change in changes]
     say = (lambda line: None) if said is None else said.append
-    return suit(load_config(name, overrides), overrides=overrides, devices=devices, say=say, **options)
+    return fit_config_to_devices(load_config(name, overrides), overrides=overrides, devices=devices, say=say, **options)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_precision_by_what_the_hardware_multiplies(devices, dtype):
 
 
 def test_devices_are_found(monkeypatch):
-    assert find_devices() == Devices(8, "cpu", "cpu", None, None)
+    assert survey_devices() == Devices(8, "cpu", "cpu", None, None)
 
     class Device:
         platform, device_kind, compute_capability = "gpu", "NVIDIA L4", "8.9"
@@ -71,7 +71,7 @@ def test_devices_are_found(monkeypatch):
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert find_devices() == Devices(2, "gpu", "NVIDIA L4", "8.9", 17 * GB)
+    assert survey_devices() == Devices(2, "gpu", "NVIDIA L4", "8.9", 17 * GB)
 
 
 def test_without_known_memory_the_batch_is_a_multiple_of_the_devices_and_nothing_is_compiled(monkeypatch):
@@ -110,7 +110,7 @@ def test_the_recipe_is_kept_by_remat_and_micro_batches(size, remat, steps, monke
 
 def choose_own(stages, devices, monkeypatch):
     """Of a recipe with these stages, not by an override, which would stay."""
-    return suit(load_config("best") | {"stages": stages}, devices=devices, say=lambda line: None)
+    return fit_config_to_devices(load_config("best") | {"stages": stages}, devices=devices, say=lambda line: None)
 
 
 def test_crops_shrink_where_nothing_else_helps(monkeypatch):
@@ -183,7 +183,7 @@ def test_the_command_line_makes_the_configuration_that_was_chosen(size, monkeypa
     text = describe_here(config, name="best", overrides=overrides, **options)
     words = shlex.split(text.splitlines()[-1])
     assert words[:5] == ["drsn-jax", "train", "--config=best", "--workdir=WORKDIR", "--config.train_dir=a folder"]
-    assert load_config("best", words[4:]) == suit(config, overrides=overrides, **options).config
+    assert load_config("best", words[4:]) == fit_config_to_devices(config, overrides=overrides, **options).config
 
 
 def test_info_says_what_is_chosen_here(capsys):

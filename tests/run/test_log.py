@@ -11,7 +11,7 @@ import pytest
 
 from drsn_jax.run import feed, log
 from drsn_jax.run.feed import Feed
-from drsn_jax.run.log import Log, Progress, check_finite, format_progress, mean_metrics, saturation_warning
+from drsn_jax.run.log import Log, Throughput, check_finite, format_progress, mean_metrics, saturation_warning
 from drsn_jax.run.writer import Writer
 from drsn_jax.system.errors import InputError, TrainingDivergedError
 from drsn_jax.training.nonfinite import SKIPPED
@@ -285,7 +285,7 @@ def test_tensorflow_leaves_the_accelerators_to_jax_before_it_writes(tmp_path, mo
 
 
 def test_progress_arithmetic(clock):
-    progress = Progress(start_step=10, num_train_steps=110)
+    progress = Throughput(start_step=10, num_train_steps=110)
     for _ in range(4):
         progress.add(images=8, waited=0.5)
     clock.wait(20)
@@ -301,7 +301,7 @@ def test_progress_arithmetic(clock):
 
 
 def test_the_waiting_share_is_at_most_all_and_a_stopped_clock_divides_nothing(clock):
-    progress = Progress(start_step=0, num_train_steps=2)
+    progress = Throughput(start_step=0, num_train_steps=2)
     progress.add(images=1, waited=9.0)
     clock.wait(3)
     assert progress.report(1)["waiting_share"] == 1

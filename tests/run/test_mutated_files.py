@@ -21,7 +21,7 @@ from drsn_jax.evaluation.metrics.scorers import PSNR, Scorer
 from drsn_jax.evaluation.scoring.entries import Entry
 from drsn_jax.restoration.restore import restore_files
 from drsn_jax.serving.app import make_app
-from drsn_jax.serving.job_queue import Turns
+from drsn_jax.serving.job_queue import JobQueue
 from drsn_jax.serving.limits import Limits
 from drsn_jax.system.errors import InputError
 
@@ -132,7 +132,7 @@ def through_all(folder, capfd, *, count):
     private = folder / "private"
     private.mkdir()
     make_fn = lambda choices, check: lambda image: to_levels(image).astype(np.float32) / np.float32(255)  # noqa: E731
-    application = make_app(make_fn, folder=private, turns=Turns(), model="none", limits=Limits(max_pixels=10**7), hosts=("testserver",))
+    application = make_app(make_fn, folder=private, jobs=JobQueue(), model="none", limits=Limits(max_pixels=10**7), hosts=("testserver",))
     before = signal.signal(signal.SIGALRM, hang)
     read = {"restore": 0, "evaluate": 0, "serve": 0}
     try:

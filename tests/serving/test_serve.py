@@ -32,7 +32,7 @@ import uvicorn
 
 from drsn_jax.serving import server
 from drsn_jax.serving.app import make_app
-from drsn_jax.serving.job_queue import Turns
+from drsn_jax.serving.job_queue import JobQueue
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_wrong_arguments_are_named(argument, says, model, capsys):
 )
 def test_only_this_machine_reaches_it_unless_it_is_asked_for(host, warned, hosts, model, capsys, monkeypatch):
     made = []
-    monkeypatch.setattr(server, "run_server", lambda make, listener, greeting: make(Path(), Turns()))
+    monkeypatch.setattr(server, "run_server", lambda make, listener, greeting: make(Path(), JobQueue()))
     monkeypatch.setattr("drsn_jax.serving.app.make_app", lambda make_fn, **options: made.append(options["hosts"]))
     assert main(["serve", f"--model={model}", "--port=0", f"--host={host}"]) == 0
     assert made == [hosts]
@@ -184,12 +184,12 @@ def test_a_connection_whose_header_does_not_end_is_closed_and_one_whose_body_is_
 def page(folder: Path):
     """The page's address, of a server in a thread that turns every photograph into its negative."""
     folder.mkdir()
-    listener, turns = server.open_socket("127.0.0.1", 0), Turns()
+    listener, turns = server.open_socket("127.0.0.1", 0), JobQueue()
 
     def make_fn(choices, check):
         return lambda image: image + choices.strength * (1 - 2 * image)
 
-    app = make_app(make_fn, folder=folder, turns=turns, model="negative")
+    app = make_app(make_fn, folder=folder, jobs=turns, model="negative")
     config = uvicorn.Config(app, http=server.HeaderDeadline, log_level="error", timeout_graceful_shutdown=1)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})

@@ -23,7 +23,7 @@ from drsn_jax.data.images.photo import quoted
 from drsn_jax.restoration.core.restorer import make_restore_fn
 from drsn_jax.serving import photographs
 from drsn_jax.serving.app import make_app
-from drsn_jax.serving.job_queue import Abandoned, Turns
+from drsn_jax.serving.job_queue import Cancelled, JobQueue
 from drsn_jax.serving.limits import Limits
 from drsn_jax.serving.photographs import Choices, make_choosing_fn
 from drsn_jax.system.errors import InputError
@@ -44,7 +44,7 @@ def app(tmp_path, make_fn=None, **limits):
     folder = tmp_path / "private"
     folder.mkdir(exist_ok=True)
     choosing = {"limits": Limits(**limits), "hosts": ("testserver", "[::1]")}
-    return make_app(make_fn or make_choosing_fn(MODEL), folder=folder, turns=Turns(), model="tiny", **choosing)
+    return make_app(make_fn or make_choosing_fn(MODEL), folder=folder, jobs=JobQueue(), model="tiny", **choosing)
 
 
 def opened(answer) -> Image.Image:
@@ -384,7 +384,7 @@ class Gate:
             while not self.open.wait(0.005):
                 try:
                     check()
-                except Abandoned:
+                except Cancelled:
                     self.abandoned.append(choices)
                     raise
             return image
@@ -432,7 +432,7 @@ def test_what_nobody_waits_for_any_more_ends_at_its_next_tile(tmp_path):
 
 
 def test_nothing_is_left_of_a_photograph_whose_client_leaves_during_its_last_tile(tmp_path):
-    began, go_on, turns = threading.Event(), threading.Event(), Turns()
+    began, go_on, turns = threading.Event(), threading.Event(), JobQueue()
 
     def wait(image):  # as the network does on a tile: without asking
         began.set()
@@ -440,7 +440,7 @@ def test_nothing_is_left_of_a_photograph_whose_client_leaves_during_its_last_til
         return image
 
     async def run():
-        application = make_app(lambda *_: wait, folder=tmp_path, turns=turns, model="tiny")
+        application = make_app(lambda *_: wait, folder=tmp_path, jobs=turns, model="tiny")
         caller = Caller(application, [picture()])
         await until(began.is_set)
         caller.left.set()
@@ -453,7 +453,7 @@ def test_nothing_is_left_of_a_photograph_whose_client_leaves_during_its_last_til
 
 
 def test_when_the_server_ends_so_does_what_is_under_way(tmp_path):
-    gate, turns = Gate(), Turns()
+    gate, turns = Gate(), JobQueue()
 
     async def run():
         task = asyncio.ensure_future(turns.run(lambda check: gate(Choices(), check)(np.zeros((1, 1, 3), np.float32))))
