@@ -11,7 +11,8 @@ import tiny_detector
 from PIL import Image
 
 from drsn_jax.cli.main import main
-from drsn_jax.data.pairs.folders import find_pairs, list_images
+from drsn_jax.data.images.listing import name_images
+from drsn_jax.data.pairs.folders import find_pairs
 from drsn_jax.evaluation.benchmark import open_folder_benchmark
 from drsn_jax.evaluation.scoring.entries import paired_entries, scored_sizes
 from drsn_jax.evaluation.scoring.koehler_entries import find_koehler_truths, koehler_entries
@@ -73,7 +74,7 @@ def test_koehler_by_trajectory(model, koehler, tmp_path, capsys):
 
 
 def test_the_skipped_frame_is_never_read(koehler):
-    entries = {entry.name: entry for entry in koehler_entries(list_images(koehler[0]), find_koehler_truths(koehler[1]))}
+    entries = {entry.name: entry for entry in koehler_entries(name_images(koehler[0]), find_koehler_truths(koehler[1]))}
     assert [number for number, _ in entries["Blurry1_3"].truths] == [1, 2, 3, 4, 5]
     assert entries["Blurry1_1"].sharp.name == "GroundTruth1_1_3.png", "a panel shows the middle of the path"
 
