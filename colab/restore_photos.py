@@ -142,7 +142,7 @@ import numpy as np
 from IPython.display import display
 from PIL import Image
 
-from drsn_jax.restoration.files.images import read_photo
+from drsn_jax.data.images.reader import read_photo
 from drsn_jax.restoration.jobs import is_video, plan_jobs
 from drsn_jax.system.panels import make_panel
 

@@ -3,10 +3,9 @@
     drsn-jax train --config=base --workdir=runs/base --config.init_from=runs/first --config.train_dir=PHOTOS --config.frames_dir=CLIP \\
         --config.eval_dir=VALIDATION
 
-PHOTOS and CLIP are as in small.py. Expect: 3.8 M parameters; 2.6 s a step on two quiet CPU cores, so that these 6,000 take four and a
-half hours. They are the last of the shipped weights' steps; the run before them began with `small` and had less blur: RESULTS.md has its
-command. On a GPU add `--config.dtype=bfloat16`, and `--minutes=N` where the time is what is given. `--config.init_from=base` goes on from
-what ships.
+PHOTOS and CLIP are as in small.py. Expect: 3.8 M parameters; 2.6 s a step on two quiet CPU cores, 4.5 hours for these 6,000.
+They are the last steps of the shipped weights. The run before them began with `small` and had less blur; docs/experiments/base.md has its
+command. On a GPU add `--config.dtype=bfloat16`. `--config.init_from=base` starts from the shipped weights.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
     drsn-jax train --config=default --workdir=runs/gopro --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
 
-Expect: an accelerator; 300,000 steps. Nobody has trained it to the end; how it begins is in RESULTS.md. The shipped models are of
-small.py and base.py.
-This is the only place where a default lives: every key there is, with what it means. `drsn-jax info --config=NAME` lists the values.
+Expect: an accelerator; 300,000 steps. It has not been trained to the end; docs/experiments/recipes.md shows its beginning.
+small.py and base.py are the recipes of the shipped models.
+This file is the only place for defaults. It has every key with its meaning; `drsn-jax info --config=NAME` lists the values.
 """
 
 from ml_collections import ConfigDict
@@ -72,6 +72,7 @@ def get_config() -> ConfigDict:
     config.warmup_steps = 2_000
     config.optimizer = "adam"  # of the generator: adam | muon, which makes the steps of kernels orthogonal
     config.adam_form = "optax"  # where Adam adds epsilon: optax | keras; with muon that of the critic alone
+    config.parameter_groups = "by_role"  # weight decay spares biases and scales, Muon stem and head; by_shape, as before: neither does
     config.beta1 = 0.9
     config.critic_beta1 = 0.5
     config.beta2 = 0.999

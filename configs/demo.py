@@ -2,7 +2,8 @@
 
     pip install '.[demo]' && drsn-jax train --config=demo --workdir=runs/demo
 
-Expect: the whole recipe (critic, content loss, running mean, noise in training) at toy scale. The README has the figures.
+Expect: the whole recipe (critic, content loss, running mean, noise in training) at toy scale. The figures are in
+docs/tutorials/train-a-small-model.md.
 """
 
 from ml_collections import ConfigDict

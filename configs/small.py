@@ -3,10 +3,11 @@
     drsn-jax train --config=small --workdir=runs/small --config.init_from=runs/little --config.train_dir=PHOTOS --config.frames_dir=CLIP \\
         --config.eval_dir=VALIDATION
 
-PHOTOS is a folder of sharp photographs, CLIP one of a video's numbered frames (240 a second, as GoPro's). Expect: 1.3 M parameters; 1.1 s a
-step on two quiet CPU cores, so that these 6,500 take two hours. They are the last of the shipped weights' steps: from scratch so many
-lengths of blur teach next to nothing, so three runs on less of them came before, each beginning with the one before it. RESULTS.md has
-their commands and figures. `--config.init_from=small` goes on from what ships.
+PHOTOS is a folder of sharp photographs, CLIP one of a video's numbered frames (240 a second, as GoPro's). Expect: 1.3 M parameters;
+1.1 s a step on two quiet CPU cores, 2 hours for these 6,500. They are the last steps of the shipped weights. From scratch so many
+lengths of blur teach next to nothing, so three runs on less blur came before;
+docs/experiments/little-blur-first.md has their commands and figures.
+`--config.init_from=small` starts from the shipped weights.
 """
 
 from ml_collections import ConfigDict

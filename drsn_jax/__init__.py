@@ -1,11 +1,12 @@
 """DRSN-GAN in JAX: blind motion deblurring with deep residual shrinkage blocks."""
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drsn_jax.restoration.arrays import restore_image
 
-__version__ = "0.1.0"
+__version__ = metadata.version("drsn-jax")
 __all__ = ["restore_image"]
 
 

@@ -14,6 +14,11 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe")
 
 
+_AXE = (os.environ.get("AXE_CORE", ""), Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js")
+AXE = next((Path(path) for path in _AXE if path and Path(path).is_file()), None)
+"""npm's axe-core, where it is installed (`npm install axe-core` in the checkout), or named by AXE_CORE."""
+
+
 class Browser:
     """One page in one browser, whose profile lies in `folder`."""
 
@@ -106,6 +111,13 @@ class Browser:
         codes = {"Tab": 9, "ArrowLeft": 37, "ArrowRight": 39, "Space": 32}
         for kind in ("rawKeyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+
+    def find_barriers(self) -> list[str]:
+        """What axe-core finds wrong for people who use a keyboard, a screen reader or strong contrast: rule, and where."""
+        assert AXE is not None
+        self.run(f"(() => {{ {AXE.read_text()} }})()")
+        found = self.run("axe.run(document, {resultTypes: ['violations']}).then((result) => result.violations)")
+        return [f"{rule['id']}: {', '.join(node['html'][:100] for node in rule['nodes'])}" for rule in found]
 
     def screenshot(self) -> bytes:
         """PNG of what is in view."""

@@ -1,5 +1,6 @@
 """Types and shapes checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# XLA_FLAGS=--xla_cpu_collective_call_terminate_timeout_seconds=600 tests what users run, in twice the time.
-os.environ.setdefault("XLA_FLAGS", xla_flags.QUICK)
+# What users run, in twice the time: XLA_FLAGS='--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3'. Another processor:
+# XLA_FLAGS=--xla_cpu_max_isa=AVX2.
+os.environ["XLA_FLAGS"] = xla_flags.with_given(xla_flags.QUICK)
 # A device may wait in several sums at once, each in a thread of a pool that all share, of one for each device: eight devices that wait
 # in different sums would then wait for ever.
 os.environ.setdefault("NPROC", "32")
@@ -27,6 +29,9 @@ install_import_hook("drsn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+# Tracing makes millions of objects and frees most of them without the collector, which else takes a twentieth of the time.
+gc.set_threshold(100_000, 20, 50)
 
 # The same examples in every run, and no clock decides: what CI has passed it passes again. HYPOTHESIS_PROFILE=default draws new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

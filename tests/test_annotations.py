@@ -33,7 +33,7 @@ def test_every_module_of_the_package_is_under_the_check():
         (lambda: content_loss(IMAGES, IMAGES[..., :2]), "restored_features"),
         (lambda: score_batch(np.zeros((2, 16, 16, 3)), IMAGES), "restored"),  # an array of the host where one of the device is meant
         (lambda: jax.eval_shape(Generator().init, jax.random.key(0), IMAGES[..., :1]), "blurred"),  # in a Flax module, under tracing
-        (lambda: generator_loss(IMAGES, IMAGES, weights=1.0, score_fn=len, features_fn=len), "weights"),  # no LossWeights
+        (lambda: generator_loss(IMAGES, IMAGES, spec=1.0, score_fn=len, features_fn=len), "spec"),  # no StepSpec
     ],
 )
 def test_wrong_types_and_shapes_are_named(call, parameter):

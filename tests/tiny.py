@@ -1,8 +1,9 @@
-"""A run small enough for tests, shared by those that train: its options, its data, and the command line in a process of its own.
+"""A run small enough for tests, shared by those that train: its options, its data, and the command line in other processes.
 
-A process has one CPU device and the compilations of earlier ones; in this process there are eight devices (conftest.py).
+Such a process has one CPU device and the compilations of earlier ones; in this process there are eight devices (conftest.py).
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import warm
 import xla_flags
 from PIL import Image, ImageFilter
 
@@ -81,42 +83,54 @@ def train_arguments(workdir, *, config="default", **changes) -> list[str]:
 
 def environment(**changes) -> dict[str, str]:
     """One CPU device, quiet, with the compile cache of the tests."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")}
+    ours = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC", "PYTEST_CURRENT_TEST")
+    kept = {key: value for key, value in os.environ.items() if key not in ours}
     cache = str(TESTS.parent / ".jax_cache")
     quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
     # Compiles three times faster. That resuming is bitwise with optimisations too was checked by setting this to 0.
     quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    if quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
-        quiet["XLA_FLAGS"] = xla_flags.OLDER_CODE_GENERATOR
+    quick = quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    quiet["XLA_FLAGS"] = xla_flags.with_given(xla_flags.OLDER_CODE_GENERATOR if quick else "")
     # Programs of tests that import helpers, or what another test has.
     folders = [TESTS, *(folder for folder in TESTS.iterdir() if folder.is_dir())]
     kept["PYTHONPATH"] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     return kept | quiet | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | changes
 
 
-def command(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
+_servers: list[warm.Server] = []
+
+
+def command(*arguments, cwd=None, timeout=300) -> subprocess.CompletedProcess:
+    """`drsn-jax ...` in the warm process; its output as text."""
+    if not (_servers and _servers[-1].alive() and _servers[-1].environment == environment()):
+        _servers.append(warm.Server(environment()))
+    return _servers[-1].run([str(argument) for argument in arguments], cwd=cwd, timeout=timeout)
+
+
+def fresh_command(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
     """`python -m drsn_jax ...`; its output as text."""
     argv = [sys.executable, "-m", "drsn_jax", *map(str, arguments)]
     return subprocess.run(argv, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def train(workdir, **changes) -> subprocess.CompletedProcess:
-    """Trains in a process of its own, which has to end well."""
+    """Trains in the warm process, which has to end well."""
     done = command(*train_arguments(workdir, **changes))
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
-_models: list[Path] = []
-
-
 def trained(factory, photograph: np.ndarray) -> Path:
-    """A workdir of two steps on photographs, made once for all modules and not to be changed. `factory` is tmp_path_factory."""
-    if not _models:
-        folder = factory.mktemp("trained")
-        train(folder / "run", data="photos", train_dir=write_photos(folder / "photos", photograph), num_train_steps=2)
-        _models.append(folder / "run")
-    return _models[0]
+    """A workdir of two steps on photographs, made once for all workers and not to be changed. `factory` is tmp_path_factory."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            train(folder / "run", data="photos", train_dir=write_photos(folder / "photos", photograph), num_train_steps=2)
+            (folder / "made").touch()
+    return folder / "run"
 
 
 def start_pausing(workdir, folder: Path, *, before: int, wait_for: str, **changes) -> subprocess.Popen:

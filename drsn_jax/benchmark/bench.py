@@ -1,4 +1,4 @@
-"""`drsn-jax bench`: the whole measurement, from what is asked for to one document. This process only asks; workers compute."""
+"""The whole measurement of `drsn-jax bench`, from its options to one document."""
 
 import importlib.metadata
 import os
@@ -19,7 +19,7 @@ from drsn_jax.system.errors import InputError
 
 FORMAT = 1
 PACKAGES = ("jax", "jaxlib", "flax", "keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow")
-_VARIABLES = ("JAX_", "XLA_", "TF_", "KERAS_", "OMP_", "CUDA_", "LIBTPU_")  # environment that changes what is measured
+_VARIABLES = ("DRSN_", "JAX_", "XLA_", "TF_", "KERAS_", "OMP_", "CUDA_", "LIBTPU_")  # environment that changes what is measured
 PROTOCOL = {
     "processes": "one for each row and subject",
     "order": "every subject once a round, in turn; only one runs at any time",
@@ -49,7 +49,7 @@ def run_bench(
     command: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measures and returns the document that `--output` holds; README, section Speed, says what is in it.
+    """Measures and returns the document that `--output` holds; docs/how-to/benchmark-speed.md says what is in it.
 
     `seconds` is the budget for the samples of one row, `timeout` what one answer of a worker may take. Raises InputError for what cannot
     be measured as asked, before anything is timed; what fails later is in the document, as the `error` of a cell or of the trace.

@@ -1,4 +1,4 @@
-"""The document of a bench as text for a terminal: times side by side with the ratio, then what else was measured, then notes."""
+"""The document of a bench as text for a terminal: times side by side with their ratio, other measurements, and notes."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

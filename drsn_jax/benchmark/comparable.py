@@ -1,4 +1,4 @@
-"""Which configurations the Keras side can express, and what it does otherwise where it can."""
+"""The configurations that the Keras side can express, and its differences where it has another way."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One row of the bench: workers made ready one after the other, then timed in turn, A B C A B C, and what their samples say."""
+"""One row of the bench: workers are made ready one after the other, then timed in turn, A B C A B C, and summarised."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence

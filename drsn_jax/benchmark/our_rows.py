@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,13 +14,13 @@ import optax
 from drsn_jax.benchmark.prepared import Prepared, find_best_batch, process_peak_bytes
 from drsn_jax.benchmark.rows import Row
 from drsn_jax.benchmark.workload import count_row_macs
-from drsn_jax.config.build import make_generator, make_keys, make_parts, make_training
-from drsn_jax.ops import backend
+from drsn_jax.config.build import count_parts, make_generator, make_keys, make_parts, make_step_spec, make_training
 from drsn_jax.system.errors import InputError
-from drsn_jax.training.critic import CriticState, Metrics, make_critic_update, score
+from drsn_jax.training.critic import CriticState, Metrics, loop_critic_updates, score
 from drsn_jax.training.generator import differentiate, forward, update_generator
 from drsn_jax.training.state import TrainState
-from drsn_jax.training.step import Batch, TrainStep, loop_critic_updates
+from drsn_jax.training.step import Batch, TrainStep
+from drsn_jax.weights.vgg19 import load_frozen
 
 Config = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ def describe_device() -> dict[str, Any]:
 def peak_bytes() -> int | None:
     """The most memory held so far: of the accelerator, or of the process on a CPU."""
     statistics = jax.devices()[0].memory_stats()
-    return statistics.get("peak_bytes_in_use") if statistics else (process_peak_bytes() if backend.on_cpu() else None)
+    return statistics.get("peak_bytes_in_use") if statistics else (process_peak_bytes() if jax.default_backend() == "cpu" else None)
 
 
 def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
@@ -57,7 +58,7 @@ def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
 
 def make_ceiling(dtype: str) -> Callable[[], float]:
     """Builds a measurement of the device's peak, FLOP/s: a large matrix product, 2048 wide on a CPU and 8192 on an accelerator."""
-    width, times = (2048, 4) if backend.on_cpu() else (8192, 10)
+    width, times = (2048, 4) if jax.default_backend() == "cpu" else (8192, 10)
     a, b = (jax.random.normal(key, (width, width), jnp.dtype(dtype)) for key in jax.random.split(jax.random.key(0)))
     multiply = jax.jit(jnp.matmul)
     jax.block_until_ready(multiply(a, b))
@@ -73,9 +74,8 @@ def make_ceiling(dtype: str) -> Callable[[], float]:
 def make_step_call(config: Config) -> Callable[[], None]:
     """One training step, its state donated to the next."""
     training = make_training(config, num_train_steps=config["num_train_steps"])
-    fresh = config["critic_batches"] == "fresh" and config["adversarial_weight"]
-    batch = _draw_batch(config, rows=config["batch_size"] * (config["critic_steps"] + 1 if fresh else 1))
-    return _stepping(jax.jit(training.train_step, donate_argnums=0), _init_state(config), batch)
+    batch = _draw_batch(config, rows=config["batch_size"] * count_parts(config))
+    return _stepping(jax.jit(training.train_step, donate_argnums=0), _init_state(config), batch, load_frozen(config))
 
 
 def make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[], np.ndarray]:
@@ -94,22 +94,20 @@ def make_critic_part(config: Config) -> Callable[[CriticState, Batch], tuple[Cri
     """
     if not config["adversarial_weight"]:
         raise InputError("adversarial_weight=0 leaves the critic alone: it has no part in the step.")
-    parts = make_parts(config, num_train_steps=config["num_train_steps"])
-    how = {key: config[key] for key in ("critic_update", "lipschitz", "penalty_weight", "clip_value")}
-    update_critic = make_critic_update(critic=parts.critic, tx=parts.critic_tx, **how)
+    parts, spec = make_parts(config, num_train_steps=config["num_train_steps"]), make_step_spec(config)
 
     def critic_part(critic_state: CriticState, batch: Batch) -> tuple[CriticState, Metrics]:
-        loop = {"critic_steps": config["critic_steps"], "key": jax.random.key(0), "unroll": backend.unroll_critic_loop()}
-        return loop_critic_updates(update_critic, critic_state, lambda i: (batch["sharp"], batch["restored"]), **loop)
+        data = batch["sharp"], batch["restored"]
+        return loop_critic_updates(critic_state, lambda i: data, parts=parts, spec=spec, key=jax.random.key(0))
 
     return critic_part
 
 
-def make_generator_part(config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The generator's forward pass and its update through the critic as it is, pure: (state, batch) -> (state, metrics)."""
-    parts = make_parts(config, num_train_steps=config["num_train_steps"])
+def make_generator_part(config: Config) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
+    """The generator's forward pass and its update through the critic as it is, pure: (state, batch, frozen) -> (state, metrics)."""
+    parts, spec = make_parts(config, num_train_steps=config["num_train_steps"]), make_step_spec(config)
 
-    def generator_part(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def generator_part(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.rng, state.step)
         forward_pass = forward(parts.generator, state.generator_params, state.generator_stats, batch["blurred"], key=key)
 
@@ -117,7 +115,7 @@ def make_generator_part(config: Config) -> Callable[[TrainState, Batch], tuple[T
             train = config["critic_norm_in_generator_step"] == "batch"
             return score(parts.critic, state.critic_params, state.critic_stats, images, train=train)[0]
 
-        losses = {"weights": parts.weights, "score_fn": score_fn, "features_fn": parts.features_fn}
+        losses = {"spec": spec, "score_fn": score_fn, "features_fn": partial(parts.features_fn, frozen)}
         grads, stats, metrics = differentiate(forward_pass, batch["sharp"], **losses)
         changes = update_generator(state, grads, stats, tx=parts.generator_tx, ema_decay=config["ema_decay"])
         return replace(state, step=state.step + 1, **changes), metrics | {"generator/grad_norm": optax.tree.norm(grads)}
@@ -128,13 +126,12 @@ def make_generator_part(config: Config) -> Callable[[TrainState, Batch], tuple[T
 def _make_critic_call(config: Config) -> Callable[[], None]:
     part = jax.jit(make_critic_part(config), donate_argnums=0)
     state, batch = _init_state(config), _draw_batch(config, rows=config["batch_size"])
-    critic_state = CriticState(state.critic_params, state.critic_stats, state.critic_opt_state)
-    return _stepping(part, critic_state, {"sharp": batch["sharp"], "restored": batch["blurred"]})
+    return _stepping(part, CriticState.of(state), {"sharp": batch["sharp"], "restored": batch["blurred"]})
 
 
 def _make_generator_call(config: Config) -> Callable[[], None]:
     part = jax.jit(make_generator_part(config), donate_argnums=0)
-    return _stepping(part, _init_state(config), _draw_batch(config, rows=config["batch_size"]))
+    return _stepping(part, _init_state(config), _draw_batch(config, rows=config["batch_size"]), load_frozen(config))
 
 
 def _prepare_best(config: Config) -> Prepared:
@@ -151,10 +148,10 @@ def _prepare_best(config: Config) -> Prepared:
     return Prepared(make_step_call(best), best["batch_size"], count_row_macs("training-step", config=best, size=size), about)
 
 
-def _stepping(step: TrainStep | Callable[..., Any], state: Any, batch: Batch) -> Callable[[], None]:
+def _stepping(step: TrainStep | Callable[..., Any], state: Any, *arguments: Any) -> Callable[[], None]:
     def call() -> None:
         nonlocal state
-        state, metrics = step(state, batch)
+        state, metrics = step(state, *arguments)
         jax.block_until_ready((state, metrics))
 
     return call

@@ -1,4 +1,4 @@
-"""What every kind of subject hands to the worker, what a process knows about its own memory, and the search for the best batch."""
+"""The subject that a worker times, the memory of its process, and the search for the best batch."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: a process that is asked one thing at a time, in lines of JSON, and never outlives its parent."""
+"""The parent's side of a worker: a process that answers one request at a time, in lines of JSON, and never outlives its parent."""
 
 import contextlib
 import json

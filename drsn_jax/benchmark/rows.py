@@ -1,12 +1,11 @@
-"""What `drsn-jax bench` times, and against whom: the rows and the subjects of its table, and how they are chosen."""
+"""The rows and subjects of `drsn-jax bench`, and the choice among them."""
 
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from drsn_jax.config.values import nearest
-from drsn_jax.system.errors import InputError
+from drsn_jax.system.errors import InputError, nearest
 
 OURS = "ours-float32"
 OURS_BFLOAT16 = "ours-bfloat16"

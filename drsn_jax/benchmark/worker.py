@@ -1,7 +1,7 @@
-"""One subject of `drsn-jax bench` in a process of its own: `python -m drsn_jax.benchmark.worker`, which `processes` starts and asks.
+"""One subject of `drsn-jax bench` in a process of its own: `python -m drsn_jax.benchmark.worker`, started and asked by `processes`.
 
-A request is a line of JSON on stdin, its answer a line on what was stdout; what libraries print goes to stderr. Keras reads its back
-end once a process, peak memory is a process's, and a first call compiles only once: hence one process for each row and subject.
+A request is a line of JSON on stdin, its answer a line on the original stdout; prints of libraries go to stderr. Keras reads its back end
+once a process, peak memory belongs to a process, and a first call compiles only once. So each row and subject has its own process.
 """
 
 import json

@@ -1,15 +1,11 @@
-"""The nominal multiply-adds of a row: what its arithmetic asks for, whoever does it and in whatever form."""
+"""The nominal multiply-adds of a row: those of its definition, the same for every subject and form."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
-
 from drsn_jax.config.build import make_critic, make_generator
 from drsn_jax.models.vgg19 import VGG19
-from drsn_jax.ops.costs import count_macs
+from drsn_jax.ops.costs import count_module_macs
 
 Size = tuple[int, int]
 
@@ -18,7 +14,7 @@ def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | 
     """Multiply-adds of one call of a row with the configuration's batch; `size` is height x width of an image. None: not counted.
 
     Let G, C and V be those of one image's forward pass through the generator, the critic and VGG19 up to the content layer, as
-    `costs.count_macs` finds them: the form that a convolution takes on a back end does not enter. As is usual, every multiply-add of a
+    `costs.count_module_macs` finds them: the form of an operation on a back end does not enter. As is usual, every multiply-add of a
     forward pass is counted once more for the gradient of a layer's input and once more for that of its kernel. An image then costs
 
     - inference: G;
@@ -34,12 +30,13 @@ def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | 
     """
     batch = config["batch_size"]
     if row in ("inference", "inference-720p"):
-        return batch * _forward(make_generator(config), size)
+        return batch * count_module_macs(make_generator(config), size=size)
     if row == "input-pipeline" or (config["lipschitz"] == "gradient_penalty" and row != "generator-part"):
         return None
     adversarial = bool(config["adversarial_weight"])
-    generator, critic = _forward(make_generator(config), size), _forward(make_critic(config), size) if adversarial else 0
-    vgg19 = _forward(VGG19(config["content_layer"], config["content_input"]), size) if config["content_weight"] else 0
+    generator = count_module_macs(make_generator(config), size=size)
+    critic = count_module_macs(make_critic(config), size=size) if adversarial else 0
+    vgg19 = count_module_macs(VGG19(config["content_layer"], config["content_input"]), size=size) if config["content_weight"] else 0
     critic_part, generator_part = config["critic_steps"] * 2 * 3 * critic, 3 * generator + 2 * critic + 3 * vgg19
     if row == "critic-part":
         return batch * critic_part
@@ -47,8 +44,3 @@ def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | 
         return batch * generator_part
     restorations = config["critic_steps"] if config["critic_batches"] == "fresh" else int(config["fake_mode"] == "inference")
     return batch * (critic_part + generator_part + (restorations if adversarial else 0) * generator)
-
-
-def _forward(module: nn.Module, size: Size) -> int:
-    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    return count_macs(module.apply, jax.eval_shape(module.init, jax.random.key(0), image), image)

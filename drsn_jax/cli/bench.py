@@ -13,20 +13,20 @@ from drsn_jax.system.errors import InputError
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
+    what = parser.add_argument_group("what is measured")
     declare_config(parser, default="paper")
-    parser.add_argument(
-        "--against",
-        metavar="NAME,...",
-        help="keras: on every back end that is installed; or by name, of keras-tensorflow, keras-jax, keras-torch",
-    )
-    parser.add_argument("--rows", metavar="NAME,...", help="of training-step, best-batch, critic-part, ...; default: all")
-    parser.add_argument("--batch-size", type=int, help="images a step, and at once in inference (default: the configuration's)")
-    parser.add_argument("--crop-size", type=int, help="height and width in training and small inference (default: the configuration's)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="budget for the samples of one row (default 30)")
-    parser.add_argument("--timeout", type=float, default=900.0, help="seconds after which a process that is silent is ended (default 900)")
-    parser.add_argument("--profile", type=path, metavar="DIR", help="also write a trace of ours for XProf and Perfetto into this folder")
-    parser.add_argument("--output", type=path, default=Path("bench.json"), metavar="FILE.json", help="default: bench.json")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    keras = "keras: on every installed back end; or by name: keras-tensorflow, keras-jax, keras-torch"
+    what.add_argument("--against", metavar="NAME,...", help=keras)
+    what.add_argument("--rows", metavar="NAME,...", help="rows by name, such as training-step,best-batch,critic-part (default: all)")
+    what.add_argument("--batch-size", type=int, metavar="N", help="images in a step and in one inference (default: the configuration's)")
+    what.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the images (default: the configuration's)")
+    how = parser.add_argument_group("how long")
+    how.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time for the samples of one row (default 30)")
+    how.add_argument("--timeout", type=float, default=900.0, metavar="S", help="end a process that is silent for so long (default 900)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", type=path, default=Path("bench.json"), metavar="FILE.json", help="file to write (default bench.json)")
+    output.add_argument("--profile", type=path, metavar="DIR", help="write a trace of ours for XProf and Perfetto into this folder")
+    output.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,23 +3,23 @@
 import argparse
 import sys
 
-from drsn_jax.cli.options import place
+from drsn_jax.cli.options import declare_json, place, print_json
 from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("first", type=place, metavar="A", help="metrics.json of an evaluation, or its folder")
-    parser.add_argument("second", type=place, metavar="B", help="the other one, of the same images")
-    parser.add_argument(
-        "--version",
-        default="restored",
-        metavar="A[,B]",
-        help="what is compared of each: restored (default), or a method's name; `compare R R --version=theirs,restored`: in one report",
+    parser.add_argument("second", type=place, metavar="B", help="another one of the same images")
+    version = (
+        "the version of each to compare: restored (default), input, or the name of a compared method. Two names compare within one report"
     )
-    parser.add_argument("--by", choices=("image", "scene"), default="image", help="what is resampled: images, or whole scenes (folders)")
-    parser.add_argument("--resamples", type=int, default=10_000, help="how many times (default 10,000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    parser.add_argument("--version", default="restored", metavar="A[,B]", help=version)
+    bootstrap = parser.add_argument_group("paired bootstrap")
+    bootstrap.add_argument("--by", choices=("image", "scene"), default="image", help="resample images (default), or whole scenes (folders)")
+    bootstrap.add_argument("--resamples", type=int, default=10_000, metavar="N", help="number of resamples (default 10,000)")
+    bootstrap.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resampling (default 0)")
+    declare_json(parser, printed="the differences")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,6 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     versions = (arguments.version.partition(",")[0], arguments.version.rpartition(",")[2])
     options = {"by": arguments.by, "resamples": arguments.resamples, "seed": arguments.seed, "versions": versions}
     differences = compare_summaries(first, second, **options)
+    if arguments.json:
+        print_json([one._asdict() | {"metric": one.metric.name, "exceeds_noise": one.exceeds_noise} for one in differences])
+        return 0
     names = (f"{arguments.first} ({versions[0]})", f"{arguments.second} ({versions[1]})")
     sys.stdout.write(format_differences(differences, names=names, images=first["images"], by=arguments.by) + "\n")
     return 0

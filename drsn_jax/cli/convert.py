@@ -15,17 +15,19 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=path,
         required=True,
         metavar="FILE_OR_MODEL",
-        help="a generator's weights of Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors);"
-        " or a model of ours, a --workdir or one of its checkpoints",
+        help="a generator's weights: of Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors);"
+        " or a model: the --workdir of a training, or one of its checkpoints",
     )
     parser.add_argument(
         "--output",
         type=path,
         required=True,
         metavar="MODEL_OR_FILE",
-        help="of a file, a new folder, a --model=; of a model, .weights.h5 or .keras",
+        help="for a weight file: the new folder, to be used as --model. For a model: a .weights.h5 or .keras file",
     )
-    parser.add_argument("--critic", type=path, metavar="FILE", help="the critic's Keras file: read with a file, written with a model")
+    parser.add_argument(
+        "--critic", type=path, metavar="FILE", help="the critic's Keras file: read beside a weight file, written beside a model"
+    )
     declare_config(parser, default="keras_reference")
 
 

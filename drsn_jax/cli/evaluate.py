@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.cli.options import declare_model, declare_tile, path, place
+from drsn_jax.cli.options import declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, place, print_json
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath, local_path
 
@@ -14,35 +14,38 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser)
     data = parser.add_argument_group("images")
-    data.add_argument(
-        "--data", metavar="NAME[:SPLIT]", help="a data set that `drsn-jax prepare` made, such as gopro:test; or give folders:"
-    )
-    data.add_argument(
-        "--data-dir", type=path, metavar="DIR", help="of prepared data sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)"
-    )
-    data.add_argument("--blurred", type=path, metavar="DIR", help="blurred images")
-    data.add_argument("--sharp", type=path, metavar="DIR", help="sharp images of the same relative names, or Köhler's truths")
-    data.add_argument("--blur-folder", choices=("blur", "blur_gamma"), help="of GoPro's layout; default: what the model was trained on")
-    how = parser.add_argument_group("what is measured")
-    protocols = "full (the headline), half, resize256, realblur, koehler or noreference; default: by the data"
+    data.add_argument("--data", metavar="NAME[:SPLIT]", help="a data set made by `drsn-jax prepare`, such as gopro:test; or give folders")
+    folder = "folder of prepared data sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)"
+    data.add_argument("--data-dir", type=path, metavar="DIR", help=folder)
+    data.add_argument("--blurred", type=path, metavar="DIR", help="folder of blurred images")
+    data.add_argument("--sharp", type=path, metavar="DIR", help="folder of sharp images with the same relative names, or Köhler's truths")
+    blur_folder = "blurred folder in GoPro's layout (default: the one that the model was trained on)"
+    data.add_argument("--blur-folder", choices=("blur", "blur_gamma"), help=blur_folder)
+    how = parser.add_argument_group("measurements")
+    protocols = "full (the headline), half, resize256, realblur, koehler or noreference (default: by the data)"
     how.add_argument("--protocol", metavar="NAME", help=protocols)
-    how.add_argument("--noise-variance", type=float, default=0.0, help="Gaussian noise added to the blurred images, image scale [0, 1]")
-    how.add_argument("--noise-sweep", action="store_true", help="at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, with the curve")
-    how.add_argument("--lpips", action="store_true", help="LPIPS as well (pip install 'drsn-jax[lpips]')")
-    how.add_argument("--detector", type=path, metavar="FILE.onnx", help="a YOLOX or YOLOv8: objects found in each version of the images")
+    variance = "variance of Gaussian noise added to the blurred images, image scale [0, 1] (default 0)"
+    how.add_argument("--noise-variance", type=float, default=0.0, metavar="V", help=variance)
+    how.add_argument(
+        "--noise-sweep", action="store_true", help="score at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, and draw the curve"
+    )
+    how.add_argument("--lpips", action="store_true", help="also LPIPS (pip install 'drsn-jax[lpips]')")
+    how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects that this YOLOX or YOLOv8 finds")
     others = parser.add_argument_group("other methods")
-    compared = "their results on the same inputs, scored beside ours; with noise those in DIR/noise_VARIANCE"
+    compared = "folders with results of other methods on the same inputs, scored beside ours; with noise in DIR/noise_VARIANCE"
     others.add_argument("--compare", nargs="+", default=[], metavar="[NAME=]DIR", help=compared)
-    written = "write the inputs as our model gets them (size of the protocol, noise), for other methods to restore"
+    written = "write the inputs (protocol's size, noise) into this folder, for other methods to restore"
     others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)
     report = parser.add_argument_group("report")
-    report.add_argument(
-        "--output", type=place, required=True, metavar="DIR", help="folder for the report: metrics.json, tables, HTML, panels"
-    )
-    report.add_argument("--panels", type=int, default=8, help="how many panels to draw, spread over the images (default 8)")
-    report.add_argument("--zoom-box", metavar="TOP,LEFT,HEIGHT,WIDTH", help="what panels enlarge; default: where restoration changed most")
-    report.add_argument("--overwrite", action="store_true", help="replace an evaluation that the output folder holds")
-    declare_tile(parser, default=1280)  # 1280x720, the size of GoPro, whole
+    output = "folder for the report: metrics.json, tables, HTML, panels"
+    report.add_argument("--output", type=place, required=True, metavar="DIR", help=output)
+    report.add_argument("--panels", type=int, default=8, metavar="N", help="number of panels, spread over the images (default 8)")
+    zoom = "detail that panels enlarge (default: the place of the largest change)"
+    report.add_argument("--zoom-box", metavar="TOP,LEFT,HEIGHT,WIDTH", help=zoom)
+    report.add_argument("--overwrite", action="store_true", help="replace an existing evaluation")
+    declare_quiet(report, shown="the table")
+    declare_json(report, printed="metrics.json without its images")
+    declare_tile(parser.add_argument_group("tiles"), default=1280)  # 1280x720, the size of GoPro, whole
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,10 +57,15 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.evaluation.sweep import NOISE_VARIANCES, format_sweep, sweep_noise
 
     options = {"output": arguments.output, "overwrite": arguments.overwrite, "command": arguments.command}
-    if arguments.noise_sweep:
-        text = format_sweep(sweep_noise(evaluate_fn, variances=NOISE_VARIANCES, **options))
-    else:
-        text = format_table(evaluate_fn(arguments.noise_variance, arguments.output))
+    with no_progress(arguments.quiet):
+        if arguments.noise_sweep:
+            summary = sweep_noise(evaluate_fn, variances=NOISE_VARIANCES, **options)
+        else:
+            summary = evaluate_fn(arguments.noise_variance, arguments.output)
+    if arguments.json:
+        print_json({key: value for key, value in summary.items() if key != "per_image"})
+        return 0
+    text = format_sweep(summary) if arguments.noise_sweep else format_table(summary)
     sys.stdout.write(f"{text}\nReport: {arguments.output / 'report.html'}\n")
     return 0
 
@@ -75,10 +83,10 @@ def _prepare(arguments: argparse.Namespace) -> Any:
 
     compared, zoom_box = _parse_compared(arguments.compare), _parse_box(arguments.zoom_box)
     model = load_model(arguments.model)
-    check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
+    tiles = {"tile": model.fit_tile(arguments.tile), "overlap": arguments.overlap}
+    check_tile(stride=model.stride, **tiles)
     benchmark = _open_benchmark(arguments, trained_on=model.config["blur_folder"])
     inspect_fn, detector = make_inspect_fn(arguments.detector)
-    tiles = {"tile": arguments.tile, "overlap": arguments.overlap}
     restore_fn = partial(restore_uint8, predict_fn=model.predict_fn, stride=model.stride, **tiles)
     options = {"overwrite": arguments.overwrite, "command": arguments.command, "notes": benchmark.notes, "zoom_box": zoom_box}
     options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}

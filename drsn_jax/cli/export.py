@@ -11,25 +11,27 @@ from drsn_jax.cli.options import declare_model, path, place
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import check_bucket, is_bucket, size_of, upload
 
-FORMATS = ("stablehlo", "savedmodel", "tflite", "compact")
+FORMATS = ("stablehlo", "savedmodel", "tflite", "onnx", "compact")
+FIXED = ("tflite", "onnx")  # for images of one size, on whatever runs them
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser)
-    parser.add_argument("--output", type=place, required=True, metavar="FILE", help="the file to write (savedmodel, compact: the folder)")
+    parser.add_argument("--output", type=place, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="stablehlo",
-        help="stablehlo (default): any size, run back by restore --model=FILE; TensorFlow's savedmodel: any size; tflite: one size;"
-        " compact: a folder of float16 weights that every verb takes as --model",
+        help="stablehlo (default): any image size, run by restore --model=FILE. savedmodel: TensorFlow's, any size. tflite: one size."
+        " onnx: one size, run by restore --model=FILE.onnx. compact: a folder of float16 weights, to be used as --model",
     )
-    parser.add_argument("--platforms", metavar="NAME,...", help="of cpu, cuda, rocm, tpu; default cpu,cuda,tpu. tflite has none")
-    parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="tflite: the size of its images in pixels (default 256x256)")
-    parser.add_argument("--training", action="store_true", help="compact: with all that a training needs to begin from it (init_from)")
-    parser.add_argument("--image", type=path, metavar="PHOTO", help="a photograph to compare model and export on")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    formats = parser.add_argument_group("options of single formats")
+    formats.add_argument("--platforms", metavar="NAME,...", help="stablehlo, savedmodel: of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
+    formats.add_argument("--size", metavar="HEIGHTxWIDTH", help="tflite, onnx: image size in pixels (default 256x256)")
+    formats.add_argument("--training", action="store_true", help="compact: include the critic, so that a training can begin with init_from")
+    parser.add_argument("--image", type=path, metavar="PHOTO", help="photograph to compare model and export on")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,18 +39,20 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.interop.export import check_platforms
     from drsn_jax.weights.model import read_generator
 
-    output, tflite = arguments.output, arguments.format == "tflite"
+    output, fixed = arguments.output, arguments.format in FIXED
     if arguments.format == "compact":
         return _write_compact(arguments)
     if arguments.training:
         raise InputError("--training applies to --format=compact alone; leave it away.")
-    if arguments.platforms and tflite:
-        raise InputError("--platforms does not apply to tflite; leave it away.")
-    if arguments.size and not tflite:
-        raise InputError(f"--size applies to tflite alone; a {arguments.format} takes any size. Leave it away.")
+    if arguments.platforms and fixed:
+        raise InputError(f"--platforms does not apply to {arguments.format}; leave it away.")
+    if arguments.size and not fixed:
+        raise InputError(f"--size applies to {' and '.join(FIXED)} alone; a {arguments.format} takes any size. Leave it away.")
+    if arguments.format == "onnx" and output.suffix != ".onnx":
+        raise InputError(f"--output={output} does not end in .onnx, by which restore knows such a file; add it.")
     platforms = tuple((arguments.platforms or "cpu,cuda,tpu").split(","))
     check_platforms(platforms)
-    size = _parse_size(arguments.size or "256x256") if tflite else None
+    size = _parse_size(arguments.size or "256x256") if fixed else None
     check_bucket(output, write=True)
     if output.exists() and (not arguments.overwrite or output.is_dir()):
         raise InputError(f"{output} is there already; choose another --output" + (", or --overwrite." if output.is_file() else "."))
@@ -86,6 +90,12 @@ def _write(kind: str, output: Any, stored: Any, *, platforms: Any, size: Any, im
         content, exported_fn = convert_tflite(**network, size=size)
         check(exported_fn)
         write_atomically(output, content)
+    elif kind == "onnx":
+        from drsn_jax.interop.onnx_export import convert_onnx
+
+        content, exported_fn = convert_onnx(**network, size=size, config=stored.config, info=stored.info)
+        check(exported_fn)
+        write_atomically(output, content)
     else:
         content = export_stablehlo(**network, platforms=platforms, config=stored.config, info=stored.info)
         if import_export().default_export_platform() in platforms:
@@ -106,9 +116,9 @@ def _write_compact(arguments: argparse.Namespace) -> int:
 
 def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
     """Noise and, where there is one, a photograph: the user's, else one that scikit-image carries."""
+    from drsn_jax.data.images.reader import read_photo
     from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, read_demo_photos
     from drsn_jax.interop.export import SMALLEST, fit_photo, random_images
-    from drsn_jax.restoration.files.images import read_photo
 
     images = {"noise": random_images((1, *(size or (SMALLEST * stride, (SMALLEST + 1) * stride))))}
     if photo is not None:
@@ -130,14 +140,14 @@ def _describe(kind: str, output: Any, stored: Any, differences: dict[str, float]
 
     stride, step = stored.generator.stride, stored.info["step"]
     sizes = f"images of {size[0]}x{size[1]}" if size else f"sizes in multiples of {stride} from {SMALLEST * stride} up"
-    where = "" if kind == "tflite" else f" for {', '.join(platforms)}"
+    where = "" if kind in FIXED else f" for {', '.join(platforms)}"
     megabytes = size_of(output) / 1e6
     measured = ", ".join(f"{difference:.2g} on {name}" for name, difference in differences.items())
     parity = (
         f"Parity with the model, largest difference in [-1, 1]: {measured}" if measured else "Parity: not run, this platform is not in it"
     )
     lines = [f"{output}: {kind}{where}, {megabytes:.3g} MB, {sizes}; step {step}, {stored.info['parameters']:,} parameters", parity]
-    if kind == "stablehlo":
+    if kind in ("stablehlo", "onnx"):
         lines.append(f"Run it: drsn-jax restore --model={output} --output=DIR PHOTO ...")
     return "\n".join([*lines, ""])
 

@@ -3,35 +3,53 @@
 import argparse
 import sys
 
-from drsn_jax.cli.options import declare_config, declare_model
+from drsn_jax.cli.options import declare_config, declare_json, declare_model, print_json
+from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_config(parser, default="default")
     declare_model(parser, required=False)
-    parser.add_argument(
-        "--costs",
-        action="store_true",
-        help="also GMACs, peak memory and seconds of both networks at 256x256 and 1280x720 (compiles and runs them)",
-    )
-    parser.add_argument(
-        "--fit",
-        metavar="SIZE",
-        help="propose batch, crop and remat for a card of that size, such as 8GB, by compiling (a few minutes on two CPU cores);"
-        " here: precision and batch for the devices found",
-    )
-    parser.add_argument("--memory", action="store_true", help="a Markdown table of the memory of a training step (compiles 16 programs)")
+    environment = "print only versions, system, devices and processor, to paste into a bug report"
+    parser.add_argument("--environment", action="store_true", help=environment)
+    declare_json(parser, printed="the environment, the configuration's keys and the networks' parameters")
+    planning = parser.add_argument_group("costs and memory (each compiles the networks)")
+    costs = "also GMACs, peak memory and seconds of both networks at 256x256 and 1280x720; runs them"
+    planning.add_argument("--costs", action="store_true", help=costs)
+    fit = "propose batch, crop and remat for a card of this size, such as 8GB; takes minutes on two CPU cores."
+    fit += " `here`: precision, batch, crop and remat for the devices found"
+    planning.add_argument("--fit", metavar="SIZE", help=fit)
+    memory = "print a Markdown table of the memory of a training step; compiles 16 programs"
+    planning.add_argument("--memory", action="store_true", help=memory)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Describes the installation and a configuration or model, or what a training of a configuration needs."""
     if arguments.fit is not None or arguments.memory:
         return _plan_training(arguments)
-    from drsn_jax.planning.description import describe
+    if arguments.environment:
+        return _print_environment(arguments)
+    from drsn_jax.planning.description import describe, describe_as_json
 
-    text = describe(config=arguments.config, overrides=arguments.overrides, model=arguments.model, costs=arguments.costs)
-    sys.stdout.write(text)
+    if arguments.json and arguments.costs:
+        raise InputError("--costs is printed as a table only; leave --json away.")
+    options = {"config": arguments.config, "overrides": arguments.overrides, "model": arguments.model}
+    if arguments.json:
+        print_json(describe_as_json(**options))
+        return 0
+    sys.stdout.write(describe(**options, costs=arguments.costs))
+    return 0
+
+
+def _print_environment(arguments: argparse.Namespace) -> int:
+    from drsn_jax.planning.environment import format_environment, read_environment
+
+    environment = read_environment()
+    if arguments.json:
+        print_json(environment)
+    else:
+        sys.stdout.write(format_environment(environment))
     return 0
 
 
@@ -40,13 +58,12 @@ def _plan_training(arguments: argparse.Namespace) -> int:
     from drsn_jax.planning.devices import describe_here
     from drsn_jax.planning.fit import describe_fit
     from drsn_jax.planning.memory import memory_table, parse_size
-    from drsn_jax.system.errors import InputError
     from drsn_jax.system.progress import Progress
 
     if arguments.model is not None:
-        raise InputError("--fit and --memory are of a training: leave --model away, and name its configuration (--config=NAME).")
-    if arguments.costs:
-        raise InputError("--costs is of restoring an image, --fit and --memory are of a training: ask for one of both.")
+        raise InputError("--fit and --memory describe a training: leave --model away, and name a configuration (--config=NAME).")
+    if arguments.costs or arguments.environment or arguments.json:
+        raise InputError("--fit and --memory describe a training: leave --costs, --environment and --json away.")
     here = arguments.fit == "here"
     size = None if arguments.fit is None or here else parse_size(arguments.fit)
     config, progress = load_config(arguments.config, arguments.overrides), Progress()

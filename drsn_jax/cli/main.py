@@ -8,35 +8,111 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from drsn_jax import __version__
-from drsn_jax.cli import bench, compare, convert, evaluate, export, info, prepare, restore, serve, train
-from drsn_jax.config.values import nearest
-from drsn_jax.system.errors import explain
+from drsn_jax.cli import bench, compare, convert, evaluate, export, info, plot, prepare, push, restore, serve, train
+from drsn_jax.cli.options import find_models
+from drsn_jax.system.errors import explain, nearest
 from drsn_jax.system.interrupts import EXIT_CODE, leave, twice_leaves
 
 
 class Verb(NamedTuple):
-    """One verb: its line in the help, what declares its arguments, what runs it (returning an exit code)."""
+    """One verb: its line in the help, examples, the function that declares its arguments, and the one that runs it (an exit code)."""
 
     help: str
     declare: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    examples: tuple[str, ...]
 
 
 VERBS = {
-    "prepare": Verb("check a data set and store it, or make pairs of video or photographs", prepare.declare, prepare.run),
-    "train": Verb("train a generator and its critic, or go on with it", train.declare, train.run),
-    "evaluate": Verb("score a model on blurred images, by the benchmark's protocol", evaluate.declare, evaluate.run),
-    "compare": Verb("say which differences between two evaluations exceed the noise", compare.declare, compare.run),
-    "convert": Verb("weights of Keras and PyTorch into ours, and ours into Keras", convert.declare, convert.run),
-    "export": Verb("write a generator as StableHLO, SavedModel, TFLite or compact float16 weights", export.declare, export.run),
-    "restore": Verb("restore photographs and videos", restore.declare, restore.run),
-    "serve": Verb("a web page on this machine that restores photographs", serve.declare, serve.run),
-    "bench": Verb("time training, inference and reading images, beside Keras or alone", bench.declare, bench.run),
-    "info": Verb("versions, devices, a configuration's keys and its networks' parameters and costs", info.declare, info.run),
+    "prepare": Verb(
+        "check a data set and store it, or make pairs from videos or photographs",
+        prepare.declare,
+        prepare.run,
+        ("drsn-jax prepare gopro --source=GOPRO_Large.zip", "drsn-jax prepare video --source=CLIP.mp4 --output=DIR"),
+    ),
+    "train": Verb(
+        "train a generator and its critic, or resume a training",
+        train.declare,
+        train.run,
+        (
+            "drsn-jax train --config=demo --workdir=runs/demo",
+            "drsn-jax train --config=best --workdir=runs/gopro --config.train_dir=gopro:train",
+        ),
+    ),
+    "evaluate": Verb(
+        "score a model on blurred images, by a benchmark's protocol",
+        evaluate.declare,
+        evaluate.run,
+        (
+            "drsn-jax evaluate --model=small --blurred=DIR --sharp=DIR2 --output=report",
+            "drsn-jax evaluate --model=runs/gopro --data=gopro:test --noise-sweep --output=report",
+        ),
+    ),
+    "plot": Verb(
+        "draw a training's curves, or the thresholds over an image",
+        plot.declare,
+        plot.run,
+        ("drsn-jax plot runs/demo", "drsn-jax plot small --image=photo.jpg --output=thresholds.svg"),
+    ),
+    "compare": Verb(
+        "tell which differences between two evaluations are more than chance",
+        compare.declare,
+        compare.run,
+        ("drsn-jax compare report_a report_b", "drsn-jax compare report report --version=NAFNet,restored --by=scene"),
+    ),
+    "convert": Verb(
+        "convert weights of Keras or PyTorch into a model, or a model into Keras weights",
+        convert.declare,
+        convert.run,
+        ("drsn-jax convert --input=generator.h5 --output=runs/keras", "drsn-jax convert --input=runs/keras --output=generator.weights.h5"),
+    ),
+    "export": Verb(
+        "write a generator as StableHLO, SavedModel, TFLite, ONNX or compact float16 weights",
+        export.declare,
+        export.run,
+        (
+            "drsn-jax export --model=runs/gopro --output=model.stablehlo",
+            "drsn-jax export --model=runs/gopro --format=compact --output=weights",
+        ),
+    ),
+    "push": Verb(
+        "put a model on the Hugging Face Hub, for --model=hf://OWNER/NAME",
+        push.declare,
+        push.run,
+        (
+            "drsn-jax push --model=runs/gopro --repo=OWNER/NAME",
+            "drsn-jax push --model=runs/gopro --repo=OWNER/NAME --license=mit --private",
+        ),
+    ),
+    "restore": Verb(
+        "restore photographs and videos",
+        restore.declare,
+        restore.run,
+        ("drsn-jax restore photo.jpg holiday/", "drsn-jax restore --model=base --panel photo.jpg --output=restored"),
+    ),
+    "serve": Verb(
+        "serve a web page on this machine that restores photographs",
+        serve.declare,
+        serve.run,
+        ("drsn-jax serve", "drsn-jax serve --model=base --port=9000"),
+    ),
+    "bench": Verb(
+        "time training, inference and reading images, beside Keras or alone",
+        bench.declare,
+        bench.run,
+        ("drsn-jax bench --against=keras", "drsn-jax bench --config=best --rows=training-step,inference --output=step.json"),
+    ),
+    "info": Verb(
+        "print versions, devices, the keys of a configuration, and its networks' parameters and costs",
+        info.declare,
+        info.run,
+        ("drsn-jax info --environment", "drsn-jax info --config=best --fit=8GB"),
+    ),
 }
 
 
@@ -65,7 +141,9 @@ def run_process() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (default: the process's) and returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _make_parser()
+    # Pillow's are of damage that does not cost the picture; what does is an error, and said by the name of the file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    parser = make_parser()
     if not argv:
         parser.print_help()
         return 0
@@ -83,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}; see `drsn-jax {arguments.verb} --help`", code=2)
     arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
     try:
+        find_models(arguments)
         return VERBS[arguments.verb].run(arguments)
     except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,10 +178,15 @@ def _fail(message: str, *, code: int) -> int:
     return code
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, one subparser a verb."""
     parser = _Parser(prog="drsn-jax", description="Blind motion deblurring in JAX.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"drsn-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
-        verb.declare(verbs.add_parser(name, help=verb.help, description=verb.help, allow_abbrev=False))
+        options: dict[str, Any] = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        subparser = verbs.add_parser(name, help=verb.help, description=f"{verb.help[:1].upper()}{verb.help[1:]}.", **options)
+        verb.declare(subparser)
+        examples = "\n".join(("Examples:", *(f"  {example}" for example in verb.examples)))
+        subparser.epilog = f"{examples}\n\n{subparser.epilog}" if subparser.epilog else examples
     return parser

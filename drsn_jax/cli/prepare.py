@@ -9,8 +9,8 @@ from drsn_jax.cli.options import path
 from drsn_jax.cli.prepare_pairs import declare_photos, declare_video
 from drsn_jax.system.errors import InputError
 
-_SOURCE = "the downloaded .zip file, or a folder which holds the archives or what was in them"
-_DATA_DIR = "where to store it (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
+_SOURCE = "the downloaded .zip file, or a folder with the archives or their content"
+_DATA_DIR = "folder of prepared data sets (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
 _HELP = {
     "gopro": "GoPro, GOPRO_Large: 2,103 + 1,111 pairs",
     "hide": "HIDE: 6,397 + 2,025 pairs",
@@ -18,7 +18,7 @@ _HELP = {
     "koehler": "Köhler's benchmark: 48 images and the sharp frames along their trajectories",
     "lai": "Lai's benchmark: 100 photographs, or 100 pairs",
     "reds": "REDS, motion blur: 24,000 + 3,000 pairs",
-    "pairs": "your own pairs: blur + sharp, input + target, A + B, or GoPro's scenes, below train, val and test or without such",
+    "pairs": "your own pairs: blur + sharp, input + target, A + B, or GoPro's scenes; with or without train, val and test above",
 }
 
 
@@ -27,7 +27,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     datasets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
     gopro = _declare(datasets, "gopro", choice="blur")
     gopro.add_argument("--blur", choices=("linear", "gamma"), default="linear", help="folder blur (linear, the default) or blur_gamma")
-    validation = "training scenes to validate on, by how their names begin (default GOPR0374_, one recording; '' for none)"
+    validation = "beginnings of the names of the training scenes to validate on (default GOPR0374_, one recording; '' for none)"
     gopro.add_argument("--validation-scenes", metavar="PREFIX,...", help=validation)
     _declare(datasets, "hide")
     realblur = _declare(datasets, "realblur", choice="variant")
@@ -37,7 +37,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     lai.add_argument("--part", choices=("real", "uniform", "nonuniform"), required=True)
     _declare(datasets, "reds")
     own = _declare(datasets, "pairs", choice="name")
-    own.add_argument("--name", required=True, help="what to call the set: it becomes deblurring_pairs/NAME")
+    own.add_argument("--name", required=True, help="name of the set, which becomes deblurring_pairs/NAME")
     declare_video(datasets)
     declare_photos(datasets)
 
@@ -52,9 +52,9 @@ def _declare(datasets: Any, name: str, *, choice: str | None = None) -> argparse
     parser = datasets.add_parser(name, help=_HELP[name], description=_HELP[name], allow_abbrev=False)
     parser.add_argument("--source", type=path, required=True, metavar="PATH", help=_SOURCE)
     parser.add_argument("--data-dir", type=path, metavar="DIR", help=_DATA_DIR)
-    parser.add_argument("--allow-incomplete", action="store_true", help="store what is there where some is missing or damaged")
-    parser.add_argument("--check", action="store_true", help="say what is there and what is missing, and stop")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is stored, once the new set is whole")
+    parser.add_argument("--allow-incomplete", action="store_true", help="store the set even if parts are missing or damaged")
+    parser.add_argument("--check", action="store_true", help="print the table of found and missing parts, and stop")
+    parser.add_argument("--overwrite", action="store_true", help="replace a stored set, once the new one is complete")
     parser.set_defaults(prepare_fn=partial(_prepare, dataset=name, choice=choice))
     return parser
 

@@ -1,4 +1,4 @@
-"""drsn-jax prepare video, drsn-jax prepare photos: pairs made of what the user has filmed or photographed."""
+"""drsn-jax prepare video, drsn-jax prepare photos: pairs made from videos and photographs of the user."""
 
 import argparse
 import os
@@ -24,38 +24,38 @@ class _Making(NamedTuple):
 
 def declare_video(subparsers: Any) -> None:
     """`prepare video`."""
-    text = "pairs made of videos as GoPro's were: the mean light of consecutive frames, and the frame at their centre"
+    text = "make pairs from videos as GoPro's were made: the mean light of consecutive frames, and the frame at their centre"
     parser = subparsers.add_parser("video", help=text, description=text, allow_abbrev=False)
-    source = "video files, and folders of frames (sorted by their numbers)"
+    source = "video files, and folders of numbered frames"
     parser.add_argument("--source", type=path, nargs="+", action="extend", required=True, metavar="FILE_OR_FOLDER", help=source)
-    parser.add_argument("--frames", default="7-13", metavar="LOW-HIGH", help="how many to average, drawn for each pair (default 7-13)")
-    parser.add_argument("--stride", default="auto", help="frames from one window to the next; auto (default): they do not overlap")
-    parser.add_argument("--gamma", type=float, help="the camera's response: light = value^gamma (default 2.2; 1 averages the values)")
-    parser.add_argument("--response", type=path, metavar="FILE", help="instead: the light of values 0 to 255, .csv or .npy")
-    parser.add_argument("--min-motion", type=float, default=2.0, metavar="PIXELS", help="skip windows that move less (default 2)")
-    cut = "a difference between two frames that is so many times the ordinary is a cut (default 3)"
+    parser.add_argument("--frames", default="7-13", metavar="LOW-HIGH", help="frames to average, drawn for each pair (default 7-13)")
+    parser.add_argument("--stride", default="auto", metavar="N", help="frames from one window to the next (default auto: no overlap)")
+    parser.add_argument("--gamma", type=float, metavar="G", help="the camera's response: light = value^G (default 2.2; 1 is linear)")
+    parser.add_argument("--response", type=path, metavar="FILE", help="the camera's response: the light of values 0 to 255, .csv or .npy")
+    parser.add_argument("--min-motion", type=float, default=2.0, metavar="PIXELS", help="skip windows with less motion (default 2)")
+    cut = "a cut is a difference between two frames of so many times the ordinary one (default 3)"
     parser.add_argument("--cut-threshold", type=float, default=3.0, metavar="TIMES", help=cut)
-    exclude = "frames that no pair may use, of every source; 1 is the first shown, both ends are left out: 160-215,300"
+    exclude = "frames to leave out of every source, counted from 1, both ends included, such as 160-215,300"
     parser.add_argument("--exclude", action="append", default=[], metavar="RANGES", help=exclude)
-    parser.add_argument("--max-pairs", type=int, metavar="N", help="keep N windows, spread evenly over all")
+    parser.add_argument("--max-pairs", type=int, metavar="N", help="number of windows to keep, evenly spread")
     _declare_output(parser)
     parser.set_defaults(prepare_fn=prepare_video)
 
 
 def declare_photos(subparsers: Any) -> None:
     """`prepare photos`."""
-    text = "pairs made of sharp photographs by the camera shake that training synthesises"
+    text = "make pairs from sharp photographs by the camera shake that training synthesises"
     parser = subparsers.add_parser("photos", help=text, description=text, allow_abbrev=False)
     parser.add_argument("--source", type=path, required=True, metavar="DIR", help="folder of sharp photographs, at any depth")
-    parser.add_argument("--pairs-per-photo", type=int, default=1, metavar="N", help="with other shake each (default 1)")
+    parser.add_argument("--pairs-per-photo", type=int, default=1, metavar="N", help="pairs of each photograph (default 1)")
     parser.add_argument("--crop", default="whole", metavar="PIXELS", help="side of a random square; whole (default): the photograph")
     parser.add_argument("--blur-length", default="0,25", metavar="LOW,HIGH", help="length of the camera's path in pixels (default 0,25)")
     parser.add_argument(
-        "--blur-inertia", default="0.9,0.995", metavar="LOW,HIGH", help="how steadily it moves; 1: in a straight line (default 0.9,0.995)"
+        "--blur-inertia", default="0.9,0.995", metavar="LOW,HIGH", help="steadiness; 1 is a straight line (default 0.9,0.995)"
     )
-    parser.add_argument("--blur-cross", type=float, default=1.0, help="speed up and down against left and right (default 1)")
-    parser.add_argument("--blur-variation", type=float, default=0.5, help="how much camera roll adds in the corners (default 0.5)")
-    parser.add_argument("--blur-saturation", type=float, default=0.5, help="how far beyond white highlights may reach (default 0.5)")
+    parser.add_argument("--blur-cross", type=float, default=1.0, metavar="X", help="vertical against horizontal speed (default 1)")
+    parser.add_argument("--blur-variation", type=float, default=0.5, metavar="X", help="camera roll, in the corners (default 0.5)")
+    parser.add_argument("--blur-saturation", type=float, default=0.5, metavar="X", help="light of highlights beyond white (default 0.5)")
     noise = "variance of Gaussian noise, image scale [0, 1] (default 0,0: training adds its own)"
     parser.add_argument("--noise-variance", default="0,0", metavar="LOW,HIGH", help=noise)
     _declare_output(parser)
@@ -120,14 +120,14 @@ def prepare_photos(arguments: argparse.Namespace) -> int:
 
 
 def _declare_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=path, metavar="DIR", help="folder for the pairs; a run that was cut off goes on there")
-    parser.add_argument("--seed", type=int, default=0, help="decides on everything that is drawn (default 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace pairs that were made there with other settings")
+    parser.add_argument("--output", type=path, metavar="DIR", help="folder for the pairs; an interrupted run is resumed there")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of everything that is drawn (default 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace pairs made with other settings")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), metavar="N", help="threads that encode images")
-    beam = "instead of files: a data set made by Apache Beam, on DirectRunner (here), DataflowRunner, SparkRunner, FlinkRunner"
+    beam = "make a data set by Apache Beam instead of files: DirectRunner (here), DataflowRunner, PortableRunner, ..."
     parser.add_argument("--beam-runner", metavar="NAME", help=beam)
-    parser.add_argument("--beam-options", action="append", default=[], metavar="OPTIONS", help="Beam's: '--project=P,--region=R'")
-    parser.add_argument("--data-dir", metavar="DIR", help="with --beam-runner: where data sets of tensorflow_datasets are kept")
+    parser.add_argument("--beam-options", action="append", default=[], metavar="OPTIONS", help="Beam's, such as '--project=P,--region=R'")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of prepared data sets, with --beam-runner")
 
 
 def _make(arguments: argparse.Namespace, making: _Making) -> int:

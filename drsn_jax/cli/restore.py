@@ -5,44 +5,54 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from drsn_jax.cli.options import declare_device, declare_model, declare_tile, path
+from drsn_jax.cli.options import declare_device, declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, print_json
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.shipped import SHIPPED
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    declare_model(parser, default=SHIPPED[0])
     parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, videos, and folders of them")
-    text = "folder for the results, named as the inputs, or the name of the one result; without it they lie beside the inputs, as"
-    parser.add_argument("--output", type=path, metavar="DIR_OR_FILE", help=f"{text} photo.restored.jpg and folder.restored/")
-    parser.add_argument("--output-format", metavar="TYPE", help="write this type of file (png, jpg, ...) instead of the input's")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    text = "write a picture of before and after beside each restored photograph too, as RESULT.panel.png"
-    parser.add_argument("--panel", action="store_true", help=text)
-    text = "from 0, the photograph as it is, to 1, wholly restored (default 1)"
-    parser.add_argument("--strength", type=float, default=1.0, metavar="S", help=text)
-    text = "restore each photograph turned and mirrored in all eight ways and average them; takes eight times as long"
-    parser.add_argument("--self-ensemble", action="store_true", help=text)
-    declare_device(parser)
-    declare_tile(parser, default=768)
+    output = parser.add_argument_group("output")
+    text = "folder for the results, or the file for a single one. Default: beside the inputs, as photo.restored.jpg and folder.restored/"
+    output.add_argument("--output", type=path, metavar="DIR_OR_FILE", help=text)
+    output.add_argument("--output-format", metavar="TYPE", help="type of the results (png, jpg, ...); default: the input's")
+    output.add_argument("--overwrite", action="store_true", help="replace existing files")
+    output.add_argument("--panel", action="store_true", help="also write a picture of before and after, RESULT.panel.png")
+    declare_quiet(output, shown="the files that failed")
+    declare_json(output, printed="the lists of restored and failed files")
+    model = parser.add_argument_group("model and strength")
+    declare_model(model, default=SHIPPED[0])
+    model.add_argument("--strength", type=float, default=1.0, metavar="S", help="share of the change, from 0 (none) to 1 (default)")
+    text = "average the results of all eight turns and mirror images; takes eight times as long"
+    model.add_argument("--self-ensemble", action="store_true", help=text)
+    where = parser.add_argument_group("devices and tiles")
+    declare_device(where)
+    declare_tile(where, default=768)
     parser.set_defaults(tile=None, overlap=None)  # so that --whole knows whether they were given
-    text = "restore each image whole, its rows spread over all devices of this machine, or of --device's kind, instead of in tiles"
-    parser.add_argument("--whole", action="store_true", help=text)
+    text = "restore each image without tiles, its rows spread over all devices (of the kind of --device)"
+    where.add_argument("--whole", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores photographs and videos; 2 where some could not be."""
     from drsn_jax.restoration.restore import restore_files
 
-    report = restore_files(
-        arguments.inputs,
-        output=arguments.output,
-        restore_fn=read_restore_fn(arguments),
-        overwrite=arguments.overwrite,
-        output_format=arguments.output_format,
-        panel=arguments.panel,
-    )
+    with no_progress(arguments.quiet):
+        report = restore_files(
+            arguments.inputs,
+            output=arguments.output,
+            restore_fn=read_restore_fn(arguments),
+            overwrite=arguments.overwrite,
+            output_format=arguments.output_format,
+            panel=arguments.panel,
+        )
+    if arguments.json:
+        failed = [{"input": source, "error": message} for source, message in report.failed]
+        print_json({"restored": report.restored, "failed": failed, "ignored": report.ignored})
+    if arguments.quiet:
+        sys.stderr.write("".join(f"drsn-jax: {message}\n" for _, message in report.failed))
+        return 2 if report.failed else 0
     total = len(report.failed) + len(report.restored)
     if report.failed and total > 1:  # their lines may have scrolled away among the others
         sys.stderr.write(f"drsn-jax: {len(report.failed)} of {total} were not restored; their lines above say why.\n")

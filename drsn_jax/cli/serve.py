@@ -12,13 +12,16 @@ from drsn_jax.weights.shipped import SHIPPED
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser, default=SHIPPED[0])
-    host = "address to listen on (default 127.0.0.1: this machine alone; 0.0.0.0: all that reach it over a network)"
-    parser.add_argument("--host", default="127.0.0.1", help=host)
-    parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any that is free (default 8765)")
-    parser.add_argument("--max-mb", type=float, default=32, help="largest upload in megabytes (default 32)")
-    parser.add_argument("--max-megapixels", type=float, default=50, help="largest photograph in megapixels (default 50)")
-    declare_device(parser)
-    declare_tile(parser, default=768)
+    network = parser.add_argument_group("network")
+    host = "address to listen on: 127.0.0.1 for this machine alone (default), 0.0.0.0 for everybody on the network, without a password"
+    network.add_argument("--host", default="127.0.0.1", help=host)
+    network.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for a free one (default 8765)")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-mb", type=float, default=32, metavar="MB", help="largest upload in megabytes (default 32)")
+    limits.add_argument("--max-megapixels", type=float, default=50, metavar="MP", help="largest photograph in megapixels (default 50)")
+    where = parser.add_argument_group("devices and tiles")
+    declare_device(where)
+    declare_tile(where, default=768)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
     with open_socket(arguments.host, arguments.port) as listener:
         model = load_model(arguments.model, device=find_device(arguments.device))
-        check_tile(stride=model.stride, tile=arguments.tile, overlap=arguments.overlap)
+        check_tile(stride=model.stride, tile=model.fit_tile(arguments.tile), overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
         local = is_loopback(listener)
         hosts = tuple(dict.fromkeys((arguments.host, "localhost", "127.0.0.1", "[::1]"))) if local else ("*",)

@@ -1,16 +1,19 @@
 """drsn-jax train."""
 
 import argparse
+import contextlib
 import os
 
-from drsn_jax.cli.options import declare_config, declare_processes, place
+from drsn_jax.cli.options import declare_config, declare_processes, declare_quiet, place
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_config(parser, default=None)
-    parser.add_argument("--workdir", type=place, required=True, help="folder of the run, also gs:// or s3://: it resumes from there")
-    parser.add_argument("--minutes", type=minutes, metavar="N", help="stop after so many, saving; the same command goes on from there")
+    workdir = "folder of the run, also gs:// or s3://; a run that is there is resumed"
+    parser.add_argument("--workdir", type=place, required=True, metavar="DIR", help=workdir)
+    parser.add_argument("--minutes", type=minutes, metavar="N", help="save and stop after N minutes; the same command resumes")
+    declare_quiet(parser, shown="warnings and errors")
     declare_processes(parser)
 
 
@@ -27,11 +30,17 @@ def run(arguments: argparse.Namespace) -> int:
     # Before TensorFlow is imported, if it is: it greets on stderr otherwise. Images are decoded no slower without oneDNN.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from drsn_jax.config.files import load_config
+    from drsn_jax.config.files import load_config, overridden_keys
     from drsn_jax.run.loop import train_and_evaluate
+    from drsn_jax.run.workdir import keep_stored
     from drsn_jax.system.processes import joined
 
     config = load_config(arguments.config, arguments.overrides)
-    with joined(coordinator=arguments.coordinator, num_processes=arguments.num_processes, process_id=arguments.process_id):
+    processes = {name: getattr(arguments, name) for name in ("coordinator", "num_processes", "process_id")}
+    with contextlib.ExitStack() as stack:
+        if arguments.quiet:  # progress goes to stdout, warnings and errors to stderr
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        stack.enter_context(joined(**processes))
+        config = keep_stored(config, arguments.workdir, given=overridden_keys(arguments.overrides))
         train_and_evaluate(config, arguments.workdir, minutes=arguments.minutes, command=arguments.command)
     return 0

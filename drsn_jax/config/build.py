@@ -1,5 +1,6 @@
-"""From a configuration to what it names: networks, optimisers, the training step. Libraries below take keyword arguments only."""
+"""Networks, optimisers and the switches of the training step from a configuration. Libraries below take keyword arguments only."""
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,30 +14,35 @@ from drsn_jax.config.values import complete
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
-from drsn_jax.models.vgg19 import VGG19
+from drsn_jax.models.vgg19 import LAYERS, VGG19
+from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.system.errors import InputError
 from drsn_jax.training import functional
-from drsn_jax.training.generator import FeaturesFn, LossWeights
+from drsn_jax.training.functional import Training
 from drsn_jax.training.losses import Features, Images
-from drsn_jax.training.nonfinite import skip_nonfinite
 from drsn_jax.training.optimizer import make_optimizer
-from drsn_jax.training.schedule import Stage, make_learning_rate, per_update
+from drsn_jax.training.schedule import Stage, make_learning_rate, schedule_per_critic_update
 from drsn_jax.training.sharding import check_batch_size
-from drsn_jax.weights.vgg19 import load_vgg19
-
-GENERATOR_KEYS = ("trunk", "num_blocks", "middle_blocks", "block_order", "shrinkage", "convs_per_block", "norm", "threshold_norm")
-GENERATOR_KEYS += ("dropout", "upsampling", "strided_padding", "output", "unshuffle", "kernel_init", "zero_head", "remat")
+from drsn_jax.training.spec import LossWeights, Parts, PyTree, StepSpec
 
 
-def make_generator(config: Mapping[str, Any]) -> Generator:
-    """The generator of a configuration, or of the plain dictionary that a checkpoint holds of it."""
+def make_generator(config: Mapping[str, Any], *, forms: Forms | None = None) -> Generator:
+    """The generator of a configuration, or of the plain dictionary that a checkpoint holds of it.
+
+    `forms` are those for the platform at hand unless given.
+    """
     config = complete(config)
-    options = {key: config[key] for key in GENERATOR_KEYS}
-    return Generator(**options, widths=tuple(config["widths"]), dtype=jnp.dtype(config["dtype"]))
+    options = _fields(Generator, config) | {"widths": tuple(config["widths"]), "dtype": jnp.dtype(config["dtype"])}
+    return Generator(**options, forms=forms or forms_here())
 
 
-def make_critic(config: Mapping[str, Any]) -> Critic:
-    """The critic of a configuration."""
+def _fields(owner: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass that the configuration has keys for, under the same names."""
+    return {field.name: config[field.name] for field in dataclasses.fields(owner) if field.name in config}
+
+
+def make_critic(config: Mapping[str, Any], *, forms: Forms | None = None) -> Critic:
+    """The critic of a configuration, with `forms` as in `make_generator`."""
     return Critic(
         head=config["critic"],
         widths=tuple(config["critic_widths"]),
@@ -45,6 +51,7 @@ def make_critic(config: Mapping[str, Any]) -> Critic:
         dense_features=config["dense_features"],
         kernel_init=config["kernel_init"],
         dtype=jnp.dtype(config["dtype"]),
+        forms=forms or forms_here(),
     )
 
 
@@ -70,9 +77,16 @@ def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
     return stages
 
 
+def make_step_spec(config: Mapping[str, Any], *, forms: Forms | None = None) -> StepSpec:
+    """The switches of a configuration's training step, with `forms` as in `make_generator`."""
+    config = complete(config)
+    weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
+    return StepSpec(weights=weights, forms=forms or forms_here(), **_fields(StepSpec, config))
+
+
 def count_parts(config: Mapping[str, Any]) -> int:
     """How many batches one step reads: one, or with fresh batches one more than there are critic updates."""
-    return config["critic_steps"] + 1 if config["critic_batches"] == "fresh" and config["adversarial_weight"] else 1
+    return make_step_spec(config).batch_parts
 
 
 def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
@@ -108,26 +122,14 @@ def make_keys(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
-class Parts(NamedTuple):
-    """What a training step is built from."""
-
-    generator: Generator
-    critic: Critic
-    features_fn: FeaturesFn
-    weights: LossWeights
-    generator_tx: optax.GradientTransformation
-    critic_tx: optax.GradientTransformation
-    learning_rate_fn: optax.Schedule
-
-
-def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
-    """Networks, losses and optimisers of a configuration.
+def make_parts(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms | None = None) -> Parts:
+    """Networks, features and optimisers of a configuration, with `forms` as in `make_generator`.
 
     Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch or micro-batch of
     1: after global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
     """
     config = complete(config)
-    generator, critic, stages = make_generator(config), make_critic(config), make_stages(config)
+    generator, critic, stages = make_generator(config, forms=forms), make_critic(config, forms=forms), make_stages(config)
     accumulation_steps = config["accumulation_steps"]
     for stage in stages:
         check_batch_size(stage.batch_size, devices=1, accumulation_steps=accumulation_steps)
@@ -137,29 +139,35 @@ def make_parts(config: Mapping[str, Any], *, num_train_steps: int) -> Parts:
             " pooling one image has no variance: the thresholds would not learn from the image;"
             f" use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
         )
-    weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
-    vgg19 = VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
-    vgg19_params = load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"]) if weights.content else {}
-
-    def features_fn(images: Images) -> Features:
-        return vgg19.apply({"params": vgg19_params}, images)  # pyright: ignore[reportReturnType]
-
-    return Parts(generator, critic, features_fn, weights, *_make_optimizers(config, num_train_steps=num_train_steps))
+    features_fn = partial(_apply_features, make_vgg19(config))
+    return Parts(generator, critic, *_make_optimizers(config, num_train_steps=num_train_steps), features_fn)
 
 
-def make_training(config: Mapping[str, Any], *, num_train_steps: int) -> functional.Training:
+def make_vgg19(config: Mapping[str, Any]) -> VGG19:
+    """The network of the content loss. Raises InputError for a layer that it does not have."""
+    if config["content_layer"] not in LAYERS:
+        raise InputError(
+            f"VGG19 has no layer {config['content_layer']!r}; use one of {', '.join(LAYERS)} (--config.content_layer=conv3_3)."
+        )
+    return VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
+
+
+def frozen_shapes(config: Mapping[str, Any]) -> Any:
+    """Shapes of the parameters that a step takes as `frozen`: those of the content loss's network, {} without that loss."""
+    if not config["content_weight"]:
+        return {}
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    return jax.eval_shape(make_vgg19(config).init, jax.random.key(0), image)["params"]
+
+
+def _apply_features(vgg19: VGG19, params: PyTree, images: Images) -> Features:
+    return vgg19.apply({"params": params}, images)  # pyright: ignore[reportReturnType]
+
+
+def make_training(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms | None = None) -> Training:
     """The functions of a configuration's training, and its networks. Raises InputError as `make_parts` does."""
-    config = complete(config)
-    parts = make_parts(config, num_train_steps=num_train_steps)
-    training = functional.make_training(
-        **parts._asdict(),
-        image_size=make_stages(config)[0].crop_size,
-        **{key: config[key] for key in ("critic_steps", "critic_batches", "critic_update", "fake_mode", "critic_norm_in_generator_step")},
-        **{key: config[key] for key in ("lipschitz", "penalty_weight", "clip_value", "ema_decay", "accumulation_steps")},
-    )
-    if config["on_nonfinite"] == "skip":
-        training = training._replace(train_step=skip_nonfinite(training.train_step))
-    return training
+    parts = make_parts(config, num_train_steps=num_train_steps, forms=forms)
+    return functional.make_training(parts, make_step_spec(config, forms=forms), image_size=make_stages(config)[0].crop_size)
 
 
 def _make_optimizers(
@@ -178,7 +186,7 @@ def _make_optimizers(
     generator_tx = adam(
         learning_rate_fn=learning_rate_fn,
         beta1=config["beta1"],
-        **{key: config[key] for key in ("optimizer", "weight_decay", "clip_norm")},
+        **{key: config[key] for key in ("optimizer", "weight_decay", "clip_norm", "parameter_groups")},
     )
-    critic_rate_fn = per_update(rates(learning_rate=config["critic_learning_rate"]), updates)
+    critic_rate_fn = schedule_per_critic_update(rates(learning_rate=config["critic_learning_rate"]), updates)
     return generator_tx, adam(learning_rate_fn=critic_rate_fn, beta1=config["critic_beta1"]), learning_rate_fn

@@ -13,8 +13,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, nearest, shown
-from drsn_jax.system.errors import InputError
+from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, shown
+from drsn_jax.system.errors import InputError, nearest
 from drsn_jax.system.paths import local_path
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
@@ -105,6 +105,11 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
             )
     if "adam_form" in given and config.optimizer == "muon" and not config.adversarial_weight:
         raise InputError("adam_form does nothing with optimizer=muon and no critic (adversarial_weight=0); use --config.optimizer=adam.")
+    if "parameter_groups" in given and config.optimizer == "adam" and not config.weight_decay:
+        raise InputError(
+            "parameter_groups does nothing with optimizer=adam and weight_decay=0; use --config.optimizer=muon or"
+            " --config.weight_decay=1e-4."
+        )
     if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
         raise InputError("middle_blocks does nothing with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
     for key in ("frames_averaged", "frames_share"):

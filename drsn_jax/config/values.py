@@ -1,43 +1,48 @@
-"""What the values of a configuration may be: types (default.py's), choices and ranges. Each mistake is one line that says what fits."""
+"""The values that a configuration may have: types (default.py's), choices and ranges. Each mistake is one line that names what fits."""
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args, get_type_hints
 
-from drsn_jax.system.errors import InputError
+from drsn_jax.data.images.rgb import FRAMES
+from drsn_jax.data.synthesis.camera_shake import BlurRecipe
+from drsn_jax.models.critic import Critic
+from drsn_jax.models.generator import Generator
+from drsn_jax.models.layers import KERNEL_INITS
+from drsn_jax.models.vgg19 import VGG19
+from drsn_jax.system.errors import InputError, nearest
 from drsn_jax.system.paths import any_path, local_path
+from drsn_jax.training.optimizer import make_optimizer
+from drsn_jax.training.schedule import make_learning_rate
+from drsn_jax.training.spec import StepSpec
+
+
+def _choices(owner: Any, name: str) -> tuple[Any, ...]:
+    """The values of a Literal, where the switch is declared: an argument of a function or a field of a class."""
+    return get_args(get_type_hints(owner)[name])
+
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "trunk": ("quarter", "unet"),
-    "block_order": ("pre", "post"),
-    "convs_per_block": (1, 2),
-    "norm": ("batch", "instance", "layer", "none"),
-    "threshold_norm": ("none", "layer", "batch"),
-    "upsampling": ("nearest", "transposed"),
-    "strided_padding": ("keras", "torch"),
-    "output": ("clip_residual", "average"),
-    "unshuffle": (1, 2, 4),
-    "kernel_init": ("glorot_uniform", "he_normal", "normal"),
-    "critic": ("dense", "patch"),
-    "critic_norm": ("batch", "instance", "layer", "none"),
-    "critic_output": ("sigmoid", "linear"),
+    **{key: _choices(Generator, key) for key in ("trunk", "block_order", "convs_per_block", "norm", "threshold_norm", "upsampling")},
+    **{key: _choices(Generator, key) for key in ("strided_padding", "output", "unshuffle")},
+    "kernel_init": tuple(KERNEL_INITS),
+    "critic": _choices(Critic, "head"),
+    "critic_norm": _choices(Critic, "norm"),
+    "critic_output": _choices(Critic, "critic_output"),
+    "content_input": _choices(VGG19, "content_input"),
+    **{key: _choices(StepSpec, key) for key in ("lipschitz", "critic_batches", "critic_update", "fake_mode", "on_nonfinite")},
+    "critic_norm_in_generator_step": _choices(StepSpec, "critic_norm_in_generator_step"),
+    "schedule": _choices(make_learning_rate, "schedule"),
+    "optimizer": _choices(make_optimizer, "optimizer"),
+    "adam_form": _choices(make_optimizer, "adam_form"),
+    "parameter_groups": _choices(make_optimizer, "parameter_groups"),
+    "blur_moment": _choices(BlurRecipe, "moment"),
+    "frame": FRAMES,
+    # Declared here: what they choose between is the configuration's.
     "dtype": ("float32", "bfloat16"),
-    "content_input": ("raw", "imagenet"),
-    "lipschitz": ("none", "clip", "gradient_penalty"),
-    "critic_batches": ("same", "fresh"),
-    "critic_update": ("joint", "alternating"),
-    "fake_mode": ("train", "inference"),
-    "critic_norm_in_generator_step": ("batch", "moving"),
-    "schedule": ("constant", "cosine", "linear_decay"),
-    "optimizer": ("adam", "muon"),
-    "adam_form": ("optax", "keras"),
     "data": ("pairs", "resident", "photos", "demo"),
-    "blur_moment": ("mean", "middle"),
     "blur_folder": ("blur", "blur_gamma"),
-    "frame": ("resize", "half_crop", "crop"),
     "eval_protocol": ("full", "half", "resize256"),
-    "on_nonfinite": ("stop", "skip"),
     "on_bad_image": ("stop", "skip"),
 }
 POSITIVE = ("num_blocks", "critic_steps", "batch_size", "crop_size", "learning_rate", "critic_learning_rate", "epsilon", "clip_value")
@@ -61,7 +66,7 @@ ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
 ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
-ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean"}
+ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean", "parameter_groups": "by_shape"}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 
@@ -146,9 +151,3 @@ def kind_of(default: Any) -> str:
 def shown(value: Any) -> str:
     """A value as it is written on the command line."""
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-
-
-def nearest(given: str, known: Iterable[str]) -> str:
-    """' (did you mean NAME?)' for the known name that is most like the given one, or nothing."""
-    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]}?)" if matches else ""

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from drsn_jax.data.pairs.folders import image_size, list_images
+from drsn_jax.data.images.listing import name_images
+from drsn_jax.data.images.rgb import image_size
 from drsn_jax.evaluation.scoring.entries import Entry, existing_folder, read_input, scored_sizes
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.panels import save_png
@@ -57,11 +58,11 @@ def _results(folder: Path, noise_variance: float) -> dict[str, Path]:
     place = noise_folder(existing_folder(folder), noise_variance)
     if not place.is_dir():
         raise InputError(
-            f"There is no folder {place}: under noise, other methods' results on the noisy inputs are compared;"
-            " write those with --write-inputs=DIR, restore them, and give the results in folders of the same names."
+            f"There is no folder {place}. Noise needs results on the noisy inputs: write these with --write-inputs=DIR, restore them,"
+            " and keep the names of their folders."
         )
     files: dict[str, Path] = {}
-    for name, path in list_images(place).items():
+    for name, path in name_images(place).items():
         parts = name.split("/")
         if not noise_variance and parts[0].startswith("noise_"):
             continue  # results on noisy inputs, beside those on clean ones

@@ -1,9 +1,10 @@
-"""From a prepared data set or folders to what is evaluated and how it is scored: each benchmark by its own protocol."""
+"""Benchmarks to evaluate, from prepared data sets or folders: each is scored by its own protocol."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drsn_jax.data.pairs.folders import list_images, match_folders
+from drsn_jax.data.images.listing import name_images
+from drsn_jax.data.pairs.folders import match_folders
 from drsn_jax.data.prepared.stored import PreparedSplit, open_prepared
 from drsn_jax.evaluation.metrics.scorers import (
     Scorer,
@@ -74,7 +75,7 @@ def open_folder_benchmark(blurred: Path, sharp: Path | None, *, protocol: str | 
         entries = koehler_entries(_find_images(blurred), find_koehler_truths(sharp))
     else:
         entries = paired_entries(match_folders(blurred, sharp, blur_folder=blur_folder))
-        if any(blur_folder in Path(entry.blurred).relative_to(blurred).parts[:-1] for entry in entries):
+        if any(blur_folder in Path(str(entry.blurred)).relative_to(blurred).parts[:-1] for entry in entries):
             description["blur_folder"] = blur_folder  # it has chosen something
     return _make_benchmark(entries, protocol, description, [], lpips=lpips)
 
@@ -93,7 +94,7 @@ def _own_protocol(prepared: PreparedSplit) -> str:
 
 
 def _find_images(folder: Path) -> dict[str, Path]:
-    images = list_images(existing_folder(folder))
+    images = name_images(existing_folder(folder))
     if not images:
         raise InputError(f"{folder} holds no images; give a folder of blurred images.")
     return images

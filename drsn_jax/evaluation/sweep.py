@@ -1,4 +1,4 @@
-"""The same evaluation under growing noise: what shrinkage is for (Jiang & Liu, 5.5), as a table and a curve."""
+"""The same evaluation under growing noise (Jiang & Liu, 5.5), as a table and a curve."""
 
 import contextlib
 import csv
@@ -9,6 +9,7 @@ from typing import Any
 
 from drsn_jax.evaluation.metrics.scorers import Metric
 from drsn_jax.evaluation.report.document import Bullets, Document, Pictures, Table, describe_data, describe_model, make_facts
+from drsn_jax.evaluation.report.figures import import_figure
 from drsn_jax.evaluation.report.formats import align_columns, as_html, as_markdown
 from drsn_jax.evaluation.report.report import METRICS_FILE, clear_report, describe_machine
 from drsn_jax.evaluation.scoring.protocols import check_protocol
@@ -40,7 +41,7 @@ def sweep_noise(
         check_protocol("full", noise_variance=variance)
     if len(set(variances)) != len(variances):
         raise InputError(f"The noise variances {', '.join(f'{v:g}' for v in variances)} hold one twice; give each once.")
-    import_matplotlib()
+    import_figure()
     check_bucket(output, write=True)
     _open_sweep(output, overwrite=overwrite)
     folders = [f"noise_{variance:g}" for variance in variances]
@@ -78,21 +79,12 @@ def _open_sweep(output: AnyPath, *, overwrite: bool) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def import_matplotlib() -> Any:
-    """matplotlib's Figure class, which needs no screen; InputError where the package is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(f"The curve of a noise sweep is drawn by matplotlib ({error}); pip install 'drsn-jax[plot]'.") from error
-    return Figure
-
-
 def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: AnyPath) -> None:
     """Draws `metric` over the noise's standard deviation in grey levels (0 to 255), a line for each version, as a PNG file.
 
     The axis is the standard deviation because the variances of the sweep span a factor of twenty, and 0 has no logarithm.
     """
-    figure = import_matplotlib()(figsize=(7, 4.5), layout="constrained")
+    figure = import_figure()(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     levels = [255 * row["noise_variance"] ** 0.5 for row in rows]
     for version in ("restored", "input", *rows[0]["compared"]):

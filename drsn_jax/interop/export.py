@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from drsn_jax import __version__
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import forms_for
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.exported import import_export, pack_exported, read_exported
 
@@ -28,7 +28,7 @@ def export_stablehlo(
 ) -> bytes:
     """The file of a generator (see `weights.exported`): images of any number and of any size in multiples of `stride` from 4 strides up.
 
-    One file holds the program for all `platforms`, each with the form of the convolutions that `drsn_jax.ops.backend` chooses there.
+    One file holds the program for all `platforms`, each in its own forms (`ops.backend`).
     Raises InputError for unknown platforms, or where the program cannot be lowered for one.
     """
     export = import_export()
@@ -51,17 +51,16 @@ def export_stablehlo(
 def apply_on_platform(
     generator: Generator, variables: Any, images: Float[Array, "b h w 3"], *, platforms: Sequence[str]
 ) -> Float[Array, "b h w 3"]:
-    """The generator's output, with those choices of `ops.backend` that fit the platform a program is compiled for, not this one."""
+    """The generator's output, in the forms for the platform that the program is compiled for (`ops.backend`), not for this one."""
     others = [platform for platform in platforms if platform != "cpu"]
     branches = {"cpu": partial(_apply, generator, "cpu")} if "cpu" in platforms else {}
     if others:
-        branches["default"] = partial(_apply, generator, others[0])  # backend tells the CPU from all others
+        branches["default"] = partial(_apply, generator, others[0])  # all of them have the same forms
     return jax.lax.platform_dependent(variables, images, **branches)
 
 
 def _apply(generator: Generator, platform: str, variables: Any, images: jax.Array) -> jax.Array:
-    with backend.choosing_for(platform):
-        return generator.apply(variables, images)  # pyright: ignore[reportReturnType]
+    return generator.clone(forms=forms_for(platform)).apply(variables, images)  # pyright: ignore[reportReturnType]
 
 
 @contextmanager
@@ -82,6 +81,13 @@ def check_platforms(platforms: Sequence[str]) -> None:
         raise InputError(
             f"--platforms={','.join(platforms)}: name one or more of {', '.join(PLATFORMS)}, each once (--platforms=cpu,cuda)."
         )
+
+
+def check_size(size: tuple[int, int], *, stride: int) -> None:
+    """Raises InputError for a height and width in pixels that a program of one size cannot have."""
+    smallest = SMALLEST * stride
+    if any(side % stride or side < smallest for side in size):
+        raise InputError(f"--size={size[0]}x{size[1]} does not fit: use multiples of {stride} from {smallest} up (--size=256x256).")
 
 
 def load_exported_fn(content: bytes) -> Callable[[Images], Images]:

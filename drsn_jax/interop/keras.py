@@ -1,7 +1,7 @@
 """Weights between Keras' layout and ours, layer by layer, every shape checked (SPEC section 1).
 
-Both sides have NHWC images, kernels [h w in out] and the same statistics, so an array moves as it is: what is to be known is which layer
-is which. In Keras' files the layers are numbered, so the n-th convolution, norm or dense layer there is the n-th here.
+Both sides have NHWC images, kernels [h w in out] and the same statistics, so an array moves unchanged. Only the layers have to be matched.
+In Keras' files they are numbered: the n-th convolution, norm or dense layer there is the n-th here.
 """
 
 import re

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from drsn_jax.interop.export import SMALLEST, Images, apply_on_platform, without_source_paths
+from drsn_jax.interop.export import SMALLEST, Images, apply_on_platform, check_size, without_source_paths
 from drsn_jax.models.generator import Generator
 from drsn_jax.system.errors import InputError
 
@@ -62,11 +62,7 @@ def convert_tflite(
     TFLite's converter has no operation for reflect padding of a size that is not known. Raises InputError for a size that is no multiple of
     the stride, where TensorFlow or jax2tf is missing, or for a network that the converter refuses.
     """
-    if any(side % generator.stride or side < SMALLEST * generator.stride for side in size):
-        smallest = SMALLEST * generator.stride
-        raise InputError(
-            f"--size={size[0]}x{size[1]} does not fit: use multiples of {generator.stride} from {smallest} up (--size=256x256)."
-        )
+    check_size(size, stride=generator.stride)
     tf, jax2tf = _import_tensorflow()
     apply_fn = jax2tf.convert(
         partial(apply_on_platform, generator, dict(variables), platforms=("cpu",)),

@@ -1,12 +1,17 @@
 """DeblurGAN's generator as its PyTorch programs stored it (Kupyn et al. 2018; pix2pix's layer names), for our `Generator`.
 
-The layers are numbered as they stand in a Sequential: with n blocks, 1 is the 7x7 stem, 4 and 7 the stride-2 convolutions, 10 to 9 + n the
-blocks, 10 + n and 13 + n the transposed convolutions, 17 + n the 7x7 head; a layer's norm has the next number. Inside a block the second
-convolution is number 6 where dropout stands before it, else 5. Since March 2019 DeblurGAN's blocks have one convolution, an accident;
-both kinds are read. What a file does not say is taken as DeblurGAN's test program has it: the residual is learned (clip(input + tanh)),
-blocks pad by reflection, a block of one convolution ends in ReLU (its form with dropout, the default), and norms without weights are
-instance norms, which normalise by the image at hand even where moving statistics are stored. Dropout, which that program leaves on, is
-off in inference here.
+The layers are numbered by their place in a Sequential. With n blocks, 1 is the 7x7 stem, 4 and 7 are the stride-2 convolutions, 10 to 9 +
+n the blocks, 10 + n and 13 + n the transposed convolutions, and 17 + n is the 7x7 head. A layer's norm has the next number. Inside a
+block the second convolution is number 6 after dropout, else 5. Since March 2019 DeblurGAN's blocks have one convolution, by accident;
+both kinds are read.
+
+A file leaves some choices open. They are read as in DeblurGAN's test program:
+
+- The residual is learned: clip(input + tanh). Blocks pad by reflection.
+- A block of one convolution ends in ReLU, its form with dropout, the default.
+- Norms without weights are instance norms. They normalise by the image at hand even if moving statistics are stored.
+
+Dropout, which that program leaves on, is off in inference here.
 """
 
 import re

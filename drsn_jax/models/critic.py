@@ -1,5 +1,7 @@
 """The critic, the paper's discriminator (section 3.2.3), with the Keras reference's dense head or PatchGAN's (SPEC section 1)."""
 
+import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, make_norm
+from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.convolution import convolve
 
 DENSE_WIDTHS = (64, 64, 128, 256, 512)
@@ -29,6 +32,7 @@ class Critic(nn.Module):
     dense_features: int = 1024
     kernel_init: str = "glorot_uniform"
     dtype: Any = jnp.float32
+    forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Float[Array, " b"]:
@@ -52,5 +56,6 @@ class Critic(nn.Module):
         # PatchGAN has no bias where batch norm follows, which subtracts it again; the Keras reference has them everywhere.
         cancelled = self.head == "patch" and self.norm == "batch" and name not in ("conv1", f"conv{len(self.widths) + 1}")
         init = KERNEL_INITS[self.kernel_init]
-        options = {"use_bias": not cancelled, "kernel_init": init, "dtype": self.dtype, "conv_general_dilated": convolve}
-        return nn.Conv(features, (4, 4), strides=stride, padding="SAME", name=name, **options)(x)
+        options = {"use_bias": not cancelled, "kernel_init": init, "dtype": self.dtype}
+        conv_fn = partial(convolve, forms=self.forms)
+        return nn.Conv(features, (4, 4), strides=stride, padding="SAME", conv_general_dilated=conv_fn, name=name, **options)(x)

@@ -1,5 +1,6 @@
 """The generator: the paper's nine blocks at quarter resolution, or an encoder-decoder of the same blocks (SPEC section 1)."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, ReflectConv, make_norm, strided_padding
+from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, ReflectConv, ThresholdNorm, make_norm, strided_padding
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
+from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.convolution import convolve, convolve_upsampled
 from drsn_jax.ops.remat import rematerialise
 from drsn_jax.ops.rows import Rows, convolve_rows
@@ -23,7 +25,7 @@ class Generator(nn.Module):
     blocks at three scales with skips (`num_blocks` at each scale on the way down, and on the way up again, and `middle_blocks` more in the
     middle, at the coarsest). `unshuffle` folds that many pixels in each direction into channels first, which moves the whole trunk to a
     coarser scale. `output` clip_residual is clip(input + tanh), average the Keras reference's (input + tanh) / 2. Computes in `dtype` with
-    float32 parameters.
+    float32 parameters. `rows` spreads an image over devices (`ops.rows`); `forms` is how operations are written (`ops.backend`).
     """
 
     trunk: Literal["quarter", "unet"] = "quarter"
@@ -34,7 +36,7 @@ class Generator(nn.Module):
     shrinkage: bool = True
     convs_per_block: Literal[1, 2] = 2
     norm: Norm = "batch"
-    threshold_norm: Norm = "none"
+    threshold_norm: ThresholdNorm = "none"
     dropout: float = 0.5
     upsampling: Literal["nearest", "transposed"] = "nearest"
     strided_padding: Literal["keras", "torch"] = "keras"
@@ -45,6 +47,7 @@ class Generator(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     rows: Rows | None = None
+    forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @property
     def stride(self) -> int:
@@ -71,7 +74,7 @@ class Generator(nn.Module):
         return jnp.clip(blurred + residual, -1, 1)
 
     def _block(self, train: bool, name: str) -> nn.Module:
-        block = rematerialise(ResidualShrinkageBlock) if self.remat and train else ResidualShrinkageBlock
+        block = rematerialise(ResidualShrinkageBlock, forms=self.forms) if self.remat and train else ResidualShrinkageBlock
         return block(
             train=train,
             block_order=self.block_order,
@@ -83,6 +86,7 @@ class Generator(nn.Module):
             dtype=self.dtype,
             kernel_init=KERNEL_INITS[self.kernel_init],
             rows=self.rows,
+            forms=self.forms,
             name=name,
         )
 
@@ -91,25 +95,26 @@ class Generator(nn.Module):
 
     def _conv(self, features: int, kernel_size: int, name: str) -> nn.Module:
         init = KERNEL_INITS[self.kernel_init]
-        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, name=name)
+        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, forms=self.forms, name=name)
 
     def _head(self, x: jax.Array, kernel_size: int) -> jax.Array:
         # A zero head makes the untrained generator the identity, so that training starts at the input's PSNR.
         init: Callable = nn.initializers.zeros if self.zero_head else KERNEL_INITS[self.kernel_init]
         features = 3 * self.unshuffle**2
-        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, name="head")(x)
+        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, forms=self.forms, name="head")(x)
 
     def _down(self, x: jax.Array, features: int, name: str) -> jax.Array:
         padding = strided_padding(self.strided_padding, 3)
         init = KERNEL_INITS[self.kernel_init]
-        options = {"kernel_init": init, "dtype": self.dtype, "conv_general_dilated": convolve}
+        options = {"kernel_init": init, "dtype": self.dtype, "conv_general_dilated": partial(convolve, forms=self.forms)}
         conv = nn.Conv(features, (3, 3), strides=2, padding=padding, name=name, **options)
         return convolve_rows(conv, x, margin=2, rows=self.rows)
 
     def _up(self, x: jax.Array, features: int, name: str) -> jax.Array:
         options = partial(dict, kernel_init=KERNEL_INITS[self.kernel_init], dtype=self.dtype, name=name)
         if self.upsampling == "nearest":  # the paper's, against chessboard artefacts
-            conv = nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=convolve_upsampled, **options())
+            conv_fn = partial(convolve_upsampled, forms=self.forms)
+            conv = nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=conv_fn, **options())
         else:  # DeblurGAN's: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
             conv = nn.ConvTranspose(features, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)), **options())
         return convolve_rows(conv, x, margin=1, rows=self.rows)

@@ -1,6 +1,8 @@
 """Layers that generator and critic share: normalisation by name, convolutions by padding."""
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -8,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.convolution import convolve
 from drsn_jax.ops.rows import Rows, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
+ThresholdNorm = Literal["none", "layer", "batch"]  # of one value a channel, which an instance norm would make 0
 Module = Callable[..., Any]
 Images = Float[Array, "b h w 3"]
 Maps = Float[Array, "b h w c"]
@@ -63,23 +66,22 @@ class ReflectConv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
     rows: Rows | None = None
+    forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @nn.compact
     def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
         """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
         x = pad_by_reflection(x, margin, rows=self.rows)
-        crop = backend.crop_after_convolution()
-        x = nn.Conv(
+        return nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),
-            padding="SAME" if crop else "VALID",
+            padding="VALID",
             kernel_init=self.kernel_init,
             dtype=self.dtype,
-            conv_general_dilated=convolve,
+            conv_general_dilated=partial(convolve, forms=self.forms),
             name="conv",
         )(x)
-        return x[:, margin:-margin, margin:-margin, :] if crop else x
 
 
 def strided_padding(padding: Literal["keras", "torch"], kernel_size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:

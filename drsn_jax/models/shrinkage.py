@@ -1,5 +1,6 @@
 """Soft thresholding and the residual shrinkage block (paper, section 3.2.2; SPEC section 1)."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -7,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, make_norm
+from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, ThresholdNorm, make_norm
+from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.rows import Rows, mean_pixels
 
 THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
@@ -25,7 +27,7 @@ def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "..."])
 class ThresholdNet(nn.Module):
     """Channel-wise thresholds alpha * mean|r| with alpha in (0, 1) learned by two dense layers from mean|r| itself."""
 
-    norm: Norm
+    norm: ThresholdNorm
     train: bool
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
@@ -57,11 +59,12 @@ class ResidualShrinkageBlock(nn.Module):
     shrinkage: bool = True
     convs_per_block: Literal[1, 2] = 2
     norm: Norm = "batch"
-    threshold_norm: Norm = "none"
+    threshold_norm: ThresholdNorm = "none"
     dropout: float = 0.5
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
     rows: Rows | None = None
+    forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @nn.compact
     def __call__(self, x: Maps) -> Maps:
@@ -76,7 +79,7 @@ class ResidualShrinkageBlock(nn.Module):
         channels = x.shape[-1]
         for i in range(1, self.convs_per_block + 1):
             norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}", rows=self.rows)
-            conv = ReflectConv(channels, 3, dtype=self.dtype, kernel_init=self.kernel_init, rows=self.rows, name=f"conv{i}")
+            conv = ReflectConv(channels, 3, self.dtype, self.kernel_init, self.rows, self.forms, name=f"conv{i}")
             x = conv(nn.relu(norm(x))) if self.block_order == "pre" else norm(conv(x))
             if self.block_order == "post" and i == 1:  # the last convolution of two has no ReLU: the residual may be negative
                 x = nn.relu(x)

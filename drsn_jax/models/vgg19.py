@@ -5,6 +5,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import Precision
 from jaxtyping import Array, Float
 
 BLOCK_SIZES = (2, 2, 4, 4, 4)
@@ -17,7 +18,7 @@ class VGG19(nn.Module):
     """Features of images in [-1, 1] after the ReLU of `layer` (conv1_1 ... conv5_4), before that block's pooling.
 
     `content_input` raw feeds [-1, 1] RGB as it is, as both references of the paper do; imagenet converts to what the network was
-    trained on: BGR, 0..255, less the means.
+    trained on: BGR, 0..255, less the means. `dtype` is of all convolutions but the first, which is in float32.
     """
 
     layer: str = "conv3_3"
@@ -29,15 +30,17 @@ class VGG19(nn.Module):
         """Returns the features, each >= 0, of 1 / 2^(block - 1) of the height and width. Raises ValueError for an unknown layer."""
         if self.layer not in LAYERS:
             raise ValueError(f"VGG19 has no layer {self.layer!r}; use one of {', '.join(LAYERS)}.")
-        x = jnp.asarray(images)
+        exact = jnp.promote_types(self.dtype, jnp.float32)
+        x = jnp.asarray(images).astype(exact)
         if self.content_input == "imagenet":
             x = (x[..., ::-1] + 1) * 127.5 - jnp.array(BGR_MEANS, x.dtype)
-        x = x.astype(self.dtype)
         for name in LAYERS[: LAYERS.index(self.layer) + 1]:
             block = int(name[4])
             if block > 1 and name.endswith("_1"):
                 x = max_pool(x)
-            x = nn.relu(nn.Conv(BLOCK_WIDTHS[block - 1], (3, 3), padding="SAME", dtype=self.dtype, name=name)(x))
+            # Pixels less their mean reach 151: in bfloat16 neighbouring values become one. What comes after is less delicate.
+            options = {"dtype": exact, "precision": Precision.HIGHEST} if name == LAYERS[0] else {"dtype": self.dtype}
+            x = nn.relu(nn.Conv(BLOCK_WIDTHS[block - 1], (3, 3), padding="SAME", name=name, **options)(x)).astype(self.dtype)
         return x
 
 

@@ -1,1 +1,1 @@
-"""Array operations and what they cost: convolutions, rematerialisation, strips of rows, transforms, image metrics. Uses `system`."""
+"""Array operations and their costs: convolutions, rematerialisation, strips of rows, transforms, image metrics."""

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from drsn_jax.ops import backend
+from drsn_jax.ops import native
+from drsn_jax.ops.backend import Forms
 
 _FEW = 8  # channels: with so few going in nothing is gained, with so few coming out the gradient is shifted instead of the map
 _WIDE = 256  # channels going in from which on it is better to transpose the gradient once than every window
@@ -25,22 +26,32 @@ _Pads = tuple[tuple[int, int], ...]
 
 
 def convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw group d"], strides: Any, padding: Any, **options: Any
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw group d"], strides: Any, padding: Any, *, forms: Forms, **options: Any
 ) -> Float[Array, "b h2 w2 d"]:
     """`lax.conv_general_dilated`, as the `conv_general_dilated` of `flax.linen.Conv`: equal values, gradients equal to rounding.
 
-    Only float32 convolutions on CPU, of one stride in both directions and more than a few channels (or blocks of pixels) take the
-    other way; everything else is passed on as it is.
+    Under `forms.native` oneDNN takes those that it gains by, where it is installed (`ops.native`). Otherwise VALID ones are computed as
+    SAME and cropped under `crop_convolutions`. Under `multiply_kernel_gradients` float32 ones of one stride in both directions and more
+    than a few channels (or blocks of pixels) have gradients in another form. Everything else is passed on as it is.
     """
     plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))
-    plain = plain and options.get("feature_group_count", 1) == 1 and len(set(strides)) == 1
+    plain = plain and options.get("feature_group_count", 1) == 1
+    if plain and forms.native and native.takes(x, kernel):
+        return native.convolve(x, kernel, stride=tuple(strides), pads=_explicit(padding, x, kernel, strides))
+    if plain and padding == "VALID" and set(strides) == {1} and forms.crop_convolutions:
+        rows, columns = (slice((k - 1) // 2, (k - 1) // 2 + n - k + 1) for k, n in zip(kernel.shape[:2], x.shape[1:3], strict=True))
+        return convolve(x, kernel, strides, "SAME", forms=forms, **options)[:, rows, columns]
+    plain = plain and len(set(strides)) == 1
     gains = kernel.shape[2] * strides[0] ** 2 > _FEW and kernel.shape[0] * kernel.shape[1] > 1
-    if plain and gains and x.dtype == kernel.dtype == jnp.float32 and backend.multiply_for_kernel_gradient():
-        pads = padding
-        if isinstance(padding, str):
-            pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-        return _convolve(x, kernel, strides[0], tuple((int(low), int(high)) for low, high in pads))
+    if plain and gains and x.dtype == kernel.dtype == jnp.float32 and forms.multiply_kernel_gradients:
+        return _convolve(x, kernel, strides[0], _explicit(padding, x, kernel, strides))
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def _explicit(padding: Any, x: jax.Array, kernel: jax.Array, strides: Any) -> _Pads:
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return tuple((int(low), int(high)) for low, high in padding)
 
 
 def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
@@ -50,21 +61,21 @@ def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
 
 
 def convolve_upsampled(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], strides: Any, padding: Any, **options: Any
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], strides: Any, padding: Any, *, forms: Forms, **options: Any
 ) -> Float[Array, "b 2*h 2*w d"]:
     """`convolve` of the map doubled by `upsample_nearest`: a `conv_general_dilated` of `flax.linen.Conv` for 3x3, stride 1, SAME.
 
-    Where the back end gains by it, the doubled map is never made: each output pixel sees 2x2 different pixels of `x`, those above or
+    Under `fold_upsampling` the doubled map is never made: each output pixel sees 2x2 different pixels of `x`, those above or
     below and left or right of it, through sums of the kernel's rows and columns. Equal to rounding.
     """
-    if x.dtype != jnp.float32 or not backend.fold_upsampling():  # in bfloat16 the sums of the kernel's rows would be rounded
-        return convolve(upsample_nearest(x), kernel, strides, padding, **options)
+    if x.dtype != jnp.float32 or not forms.fold_upsampling:  # in bfloat16 the sums of the kernel's rows would be rounded
+        return convolve(upsample_nearest(x), kernel, strides, padding, forms=forms, **options)
     (b, h, w, _), d = x.shape, kernel.shape[3]
     # All four phases in one convolution over the map with a border of zeros; each phase is a crop of it.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = [_fold(half, axis=1) for half in _fold(kernel, axis=0)]
     folded = jnp.concatenate([phase for row in rows for phase in row], axis=3)  # [2 2 c 4d]
-    out = convolve(padded, folded, strides, "SAME", **options).reshape(b, h + 2, w + 2, 2, 2, d)
+    out = convolve(padded, folded, strides, "VALID", forms=forms, **options).reshape(b, h + 1, w + 1, 2, 2, d)
     phases = [[out[:, i : i + h, j : j + w, i, j] for j in (0, 1)] for i in (0, 1)]
     return jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2).reshape(b, 2 * h, 2 * w, d)
 

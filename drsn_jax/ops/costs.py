@@ -1,4 +1,4 @@
-"""What one image costs a network in inference: parameters, multiply-adds, memory, seconds (SPEC section 3)."""
+"""The cost of one image in inference: parameters, multiply-adds, memory, seconds (SPEC section 3)."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import ScopeParamShapeError
 
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import PLAIN
 
 
 class Cost(NamedTuple):
@@ -40,7 +40,7 @@ def measure_costs(
     costs = []
     for size in sizes:
         try:
-            macs = count_macs(module.apply, variables, _image(size))
+            macs = count_macs(plain_module(module).apply, variables, _image(size))
         except ScopeParamShapeError:
             costs.append(Cost(*size, parameters, None, None, None))
             continue
@@ -71,13 +71,21 @@ def count_macs(function: Callable[..., Any], *args: Any) -> int:
     """Multiply-adds of the convolutions and matrix products of a function of arrays, or of their abstract shapes.
 
     Counted from the jaxpr, as papers do: kernel size x channels in x channels out at every output position, zero padding counted
-    like pixels. The plain form of everything counts, so that the figure does not depend on the back end (`backend.plain_forms`);
-    `function` must not be a jitted one, which keeps its form. Of a transposed convolution the zeros between the pixels do not count. Of
-    branches the dearest counts. Raises ValueError for a loop of unknown length around convolutions or products.
+    like pixels. The form that the function is written in counts: give it networks in the plain one (`plain_module`). Of a transposed
+    convolution the zeros between the pixels do not count. Of branches the dearest counts. Raises ValueError for a loop of unknown length
+    around convolutions or products.
     """
-    with backend.plain_forms():
-        # A function of its own, since jax keeps what it has traced: the caller's is to stay untraced.
-        return _count(jax.make_jaxpr(lambda *args: function(*args))(*args).jaxpr)
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """The network with every operation as its definition has it, where it has a choice (`ops.backend`)."""
+    return module.clone(forms=PLAIN) if hasattr(module, "forms") else module
+
+
+def count_module_macs(module: nn.Module, *, size: tuple[int, int]) -> int:
+    """Multiply-adds of a network in inference for one image of height x width."""
+    return count_macs(plain_module(module).apply, jax.eval_shape(module.init, jax.random.key(0), _image(size)), _image(size))
 
 
 def _count(jaxpr: Any) -> int:

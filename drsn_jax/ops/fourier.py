@@ -5,14 +5,15 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Float
 
-from drsn_jax.ops import backend
-
 Spectrum = Float[Array, "b h k c"]
 
 
-def rfft2(images: Float[Array, "b h w c"]) -> tuple[Spectrum, Spectrum]:
-    """Real and imaginary part of the unnormalised rfft2 over height and width, k = w // 2 + 1."""
-    if not backend.multiply_for_fourier_transform():
+def rfft2(images: Float[Array, "b h w c"], *, multiply: bool) -> tuple[Spectrum, Spectrum]:
+    """Real and imaginary part of the unnormalised rfft2 over height and width, k = w // 2 + 1.
+
+    `multiply` is `Forms.multiply_fourier`: by matrix products rather than by an FFT.
+    """
+    if not multiply:
         spectrum = jnp.fft.rfft2(images, axes=(1, 2))
         return spectrum.real, spectrum.imag
     height, width = images.shape[1:3]

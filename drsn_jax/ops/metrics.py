@@ -1,8 +1,8 @@
 """PSNR and three kinds of SSIM of one pair of images, on the device: pure functions that run inside or outside `jit`.
 
-SSIM is a family: at one and the same 32.66 dB its kinds read 0.957, 0.963 and 0.973 (SPEC section 3), so each kind has its
-name here and no function is called just `ssim`. All take uint8 RGB (already rounded and clipped), as the files hold it, and
-use k1 = 0.01, k2 = 0.03, L = 255. The arithmetic is float32: bfloat16 keeps 8 bits, fewer than the files do.
+At one and the same 32.66 dB the kinds of SSIM read 0.957, 0.963 and 0.973 (SPEC section 3). So each kind has its own name here, and no
+function is called just `ssim`. All take uint8 RGB (already rounded and clipped), as the files hold it, and use k1 = 0.01, k2 = 0.03, L =
+255. The arithmetic is float32: bfloat16 keeps 8 bits, fewer than the files do.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Rematerialisation: computing a block again for its gradient instead of keeping what is inside it, on every back end."""
+"""Rematerialisation: computing a block again for its gradient instead of keeping its inner values, on every back end."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,18 +10,18 @@ from flax.core import lift
 from flax.linen.transforms import lift_transform
 from jax.extend.core import jaxpr_as_fun
 
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import Forms
 
 PyTree = Any
 Tree = TypeVar("Tree")
 
 
-def rematerialise(module: type[nn.Module]) -> type[nn.Module]:
-    """The same Flax module, of whose call only the arguments are kept for the gradient: as `nn.remat`, but it holds on CPU too.
+def rematerialise(module: type[nn.Module], *, forms: Forms) -> type[nn.Module]:
+    """The same Flax module, of whose call only the arguments are kept for the gradient: `nn.remat`, or a form of it that holds on CPU.
 
     Parameters, their names, values and gradients are those of the module itself, and so are statistics, what it sows, and dropout.
     """
-    return lift_transform(_lift, module)  # pyright: ignore[reportReturnType]
+    return lift_transform(_lift, module) if forms.sequence_by_value else nn.remat(module)  # pyright: ignore[reportReturnType]
 
 
 def _lift(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,7 +54,7 @@ def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[j
         return run(*args), args
 
     def backward(args: tuple[jax.Array, ...], gradients: list[Any]) -> tuple[jax.Array | None, ...]:  # of whole numbers float0
-        args = after(args, gradients)
+        args = sequence_after(args, gradients, by_value=True)
         real = [i for i, arg in enumerate(args) if jnp.issubdtype(arg.dtype, jnp.inexact)]
 
         def of_real(*values: jax.Array) -> list[jax.Array]:
@@ -70,9 +70,12 @@ def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[j
     return checkpointed
 
 
-def after(tree: Tree, done: PyTree) -> Tree:
-    """`tree` as it is, but nothing is computed of it before `done` is there. Both are pytrees of arrays; of `tree` also of keys."""
-    if not backend.order_by_value():
+def sequence_after(tree: Tree, done: PyTree, *, by_value: bool) -> Tree:
+    """`tree` as it is, but nothing is computed of it before `done` is there. Both are pytrees of arrays; of `tree` also of keys.
+
+    `by_value` is `Forms.sequence_by_value`.
+    """
+    if not by_value:
         return jax.lax.optimization_barrier((tree, done))[0]
     # A zero that the compiler cannot know to be one. NaN goes through, and is in the gradient already.
     zero = sum(0 * leaf[(0,) * leaf.ndim].astype(jnp.float32) for leaf in jax.tree.leaves(done) if jnp.issubdtype(leaf.dtype, jnp.floating))

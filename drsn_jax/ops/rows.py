@@ -1,7 +1,7 @@
-"""Maps whose rows are spread over devices in strips: what layers need of the strips beside their own, inside `jax.shard_map`.
+"""Maps with rows spread over devices in strips: the rows that layers need of neighbouring strips, inside `jax.shard_map`.
 
-XLA's partitioner finds the same result under `jit` alone, but not in the same memory: paddings by reflection change how rows divide, so
-that it moves whole maps, and rows that do not divide evenly it gathers (8 devices, `paper`'s forms, 580 rows: 3 times what it takes here).
+XLA's partitioner finds the same result under `jit` alone, but takes 3 times the memory (8 devices, `paper`'s forms, 580 rows). Padding by
+reflection changes how rows divide, so it moves whole maps; rows that do not divide evenly it gathers.
 """
 
 from collections.abc import Callable

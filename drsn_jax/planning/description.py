@@ -1,4 +1,4 @@
-"""What `drsn-jax info` prints: versions, devices, configurations, parameters of the networks."""
+"""The text of `drsn-jax info`: versions, devices, configurations, parameters of the networks."""
 
 import importlib.metadata
 import json
@@ -13,13 +13,27 @@ from flax import linen as nn
 from drsn_jax import __version__
 from drsn_jax.config.build import make_critic, make_generator, make_stages
 from drsn_jax.config.files import config_names, load_config, to_plain
-from drsn_jax.ops.costs import count_macs, format_costs, measure_costs
+from drsn_jax.ops.costs import count_module_macs, format_costs, measure_costs
+from drsn_jax.planning.environment import read_environment
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.extension import find_extension
 from drsn_jax.system.paths import AnyPath
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "tensorflow", "tensorflow-cpu", "clu", "scikit-image")
+PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "pillow",
+    "tensorflow",
+    "tensorflow-cpu",
+    "clu",
+    "scikit-image",
+    "drsn-jax-native",
+)
 
 
 COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and a GoPro frame
@@ -30,18 +44,37 @@ def describe(*, config: str, overrides: Sequence[str], model: AnyPath | None, co
 
     Raises InputError for unknown ones.
     """
-    if model is not None and overrides:
-        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
-    if model is None:
-        name, values = f"configuration {config}", to_plain(load_config(config, overrides))
-    else:
-        saved = read_saved(model, ())
-        name, values = f"model {saved.path}", saved.config
+    name, values = _read_values(config, overrides, model)
     lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py"]
     lines += [f"Models inside the package: {', '.join(SHIPPED)}", "", f"The {name}:"]
     lines += [f"  {key} = {json.dumps(value)}" for key, value in values.items()]
     lines += ["", _describe_parameters(values), ""]
     return "\n".join([*lines, *([_describe_costs(values), ""] if costs else [])])
+
+
+def describe_as_json(*, config: str, overrides: Sequence[str], model: AnyPath | None) -> dict[str, Any]:
+    """The same as values: environment, configurations, models, keys, and parameters (trainable, with moving statistics)."""
+    name, values = _read_values(config, overrides, model)
+    size = make_stages(values)[0].crop_size
+    networks = {"generator": make_generator(values), "critic": make_critic(values)}
+    return {
+        "environment": read_environment(),
+        "configurations": config_names(),
+        "models": list(SHIPPED),
+        "name": name,
+        "config": values,
+        "parameters": {name: count_parameters(module, image_size=size) for name, module in networks.items()},
+    }
+
+
+def _read_values(config: str, overrides: Sequence[str], model: AnyPath | None) -> tuple[str, dict[str, Any]]:
+    """The name and the values of a configuration, or of the one stored with a model."""
+    if model is None:
+        return f"configuration {config}", to_plain(load_config(config, overrides))
+    if overrides:
+        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
+    saved = read_saved(model, ())
+    return f"model {saved.path}", saved.config
 
 
 def _describe_installation() -> str:
@@ -52,7 +85,14 @@ def _describe_installation() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     devices = ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices())
-    return f"drsn-jax {__version__} on Python {platform.python_version()}\n{', '.join(versions)}\nDevices: {devices}"
+    return "\n".join(
+        [
+            f"drsn-jax {__version__} on Python {platform.python_version()}",
+            ", ".join(versions),
+            f"Devices: {devices}",
+            f"Convolutions of oneDNN on CPU (drsn-jax-native): {find_extension().status}",
+        ]
+    )
 
 
 def count_parameters(module: nn.Module, *, image_size: int) -> tuple[int, int]:
@@ -70,8 +110,7 @@ def describe_networks(values: dict[str, Any]) -> dict[str, Any]:
     crop = make_stages(values)[0].crop_size
     networks = make_generator(values), make_critic(values)
     generator, critic = (count_parameters(network, image_size=crop)[0] for network in networks)
-    image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
-    macs = count_macs(networks[0].apply, jax.eval_shape(networks[0].init, jax.random.key(0), image), image)
+    macs = count_module_macs(networks[0], size=(256, 256))
     return {"parameters_critic": critic, "parameters_both": generator + critic, "gmacs_256x256": round(macs / 1e9, 3)}
 
 

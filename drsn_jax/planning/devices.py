@@ -1,4 +1,4 @@
-"""What a run takes from the devices that are there: mesh, precision, batch and what makes it fit (notebooks, `info --fit=here`)."""
+"""A run fitted to the devices at hand: mesh, precision, batch and memory (notebooks, `info --fit=here`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from drsn_jax.config.build import make_stages
 from drsn_jax.config.files import overridden_keys
 from drsn_jax.planning.fit import Proposal, check, command_line, keep_recipe, measure_lines, shrink_crop
 from drsn_jax.planning.memory import Say, smallest_batch
-from drsn_jax.run.workdir import CONFIG_FILE, read_stored
+from drsn_jax.run.workdir import CONFIG_FILE, keep_stored, read_stored
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath
 from drsn_jax.training.schedule import Stage
@@ -67,8 +67,9 @@ def suit(
     devices, given = devices or find_devices(), overridden_keys(overrides)
     stored = read_stored(workdir / CONFIG_FILE) if workdir else None
     needed = None
-    if stored is not None:
+    if workdir and stored is not None:
         config = {**config, **{key: stored[key] for key in ("dtype", *SIZES) if key in stored and key not in given}}
+        config = keep_stored(config, workdir, given=given)
         reason = f"as the run in {workdir} began"
     elif "dtype" in given:
         reason = "as given"

@@ -1,4 +1,4 @@
-"""What of a configuration fits a card: batch, crop, rematerialisation and micro-batches, proposed and then compiled (`info --fit`)."""
+"""A configuration fitted to a card: batch, crop, rematerialisation and micro-batches, proposed and then compiled (`info --fit`)."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from drsn_jax.config.build import count_parts, make_generator, make_stages
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import forms_here
 from drsn_jax.planning.memory import MARGIN_REASON, Line, Say, measure_line, name_device, smallest_batch, state_bytes, step_bytes, usable
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.schedule import Stage
@@ -157,7 +157,7 @@ def check(config: Mapping[str, Any], stage: Stage, *, remat: bool, accumulation_
     """Bytes that a stage needs, compiled."""
     say(f"compiling the proposal: batch {stage.batch_size}, crops of {stage.crop_size}, remat={remat}, {accumulation_steps} micro-batches")
     batch, extra, steps = stage.batch_size, 0, accumulation_steps
-    if steps > 2 and backend.unroll_critic_loop():
+    if steps > 2 and forms_here().unroll_loops:
         # Unrolled, it takes minutes to compile. Two micro-batches hold as much as many, but for the images: blurred, sharp and restored.
         batch, steps = 2 * stage.batch_size // steps, 2
         extra = (stage.batch_size - batch) * (2 * count_parts(config) + 1) * stage.crop_size**2 * 3 * 4

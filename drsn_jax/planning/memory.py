@@ -1,4 +1,4 @@
-"""What a training step needs in memory, by compiling it for the back end at hand without running it; and the table of the README."""
+"""Memory of a training step, found by compiling it for the back end at hand without running it, and as a table."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from drsn_jax.config.build import count_parts, make_training
+from drsn_jax.config.build import count_parts, frozen_shapes, make_training
 from drsn_jax.ops.costs import peak_bytes
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.functional import Training
@@ -48,7 +48,7 @@ def step_bytes(config: Mapping[str, Any], *, batch_size: int, crop_size: int, **
     state = jax.eval_shape(training.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((batch_size * count_parts(config), crop_size, crop_size, 3), jnp.float32)
     step = jax.jit(training.train_step, donate_argnums=0)
-    needed = peak_bytes(step.lower(state, {"blurred": images, "sharp": images}).compile())
+    needed = peak_bytes(step.lower(state, {"blurred": images, "sharp": images}, frozen_shapes(config)).compile())
     if needed is None:
         raise InputError(f"The back end {jax.default_backend()} does not say what a program needs; ask on another (JAX_PLATFORMS=cpu).")
     return needed

@@ -1,16 +1,20 @@
-"""From the files and folders a user names to pairs of (file to restore, file to write)."""
+"""The files to restore and the files to write, from the files and folders that a user names."""
 
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drsn_jax.data.images.photo import SUFFIXES, quoted, reason
+from drsn_jax.config.values import nearest
+from drsn_jax.data.images.listing import walk_visible
+from drsn_jax.data.images.opening import format_of
+from drsn_jax.data.images.photo import PHONE_FORMATS, SUFFIXES, quoted, reason
 from drsn_jax.restoration.video.coding import VIDEO_SUFFIXES
 from drsn_jax.system.errors import InputError
 
 RESTORED, PANEL = ".restored", ".panel.png"
 _KNOWN = (*SUFFIXES, *VIDEO_SUFFIXES)
+_PHONE_SUFFIX = ".jpg"  # of what is made of a phone's HEIC or AVIF
 
 
 @dataclass
@@ -29,12 +33,13 @@ class Plan:
 def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_format: str | None = None) -> Plan:
     """List every file to restore, sorted within each folder, with the name its result gets under `output`.
 
-    Folders are searched whole, without following links to folders; their structure is kept. Hidden files, and `output` where it
-    lies inside, are left out, and so is what an earlier run made of an image or a folder beside it, panels included, here and among
-    `inputs`; files of other suffixes are counted. `output` is a folder, or the result's own name if the input is one file and `output`
-    ends like an image; without it results lie beside their inputs, photo.restored.jpg and holiday.restored/. Images and videos alike,
-    but `output_format` is of images alone. Raises InputError for no inputs, a folder with neither, a format that is not known, one
-    file's name as `output` for several inputs, and two inputs that would be written to one file.
+    Folders are searched whole (`walk_visible`); their structure is kept. `output` where it lies inside is left out, and so is what an
+    earlier run made of an image or a folder beside it, panels included, here and among `inputs`; files of other suffixes are counted.
+    `output` is a folder, or the result's own name if the input is one file and `output` ends like an image; without it results lie
+    beside their inputs, photo.restored.jpg and holiday.restored/. A phone's HEIC or AVIF becomes JPEG, and the result of an image
+    without a suffix gets that of its content. Images and videos alike, but `output_format` is of images alone. Raises InputError for no
+    inputs, a folder with neither, a format that is not known, one file's name as `output` for several inputs, and two inputs that would
+    be written to one file.
     """
     if not inputs:
         raise InputError("No input was given; name at least one image file or folder.")
@@ -45,6 +50,9 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
             raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; leave one away.")
         _add(plan, inputs[0], output)
         return plan
+    if output and len(inputs) == 1 and output.suffix and not (inputs[0].is_dir() or output.exists() or output.suffix.lower() in _KNOWN):
+        hint = nearest(output.suffix.lower(), _KNOWN) or f"; use one of {', '.join(_KNOWN)}"
+        raise InputError(f"--output {quoted(output)}: its suffix names no format{hint}; make the folder first if it is to be one.")
     if output and not output.is_dir() and output.suffix.lower() in _KNOWN:
         raise InputError(f"--output {quoted(output)} is the name of one file, and there are more to write; give a folder.")
     plan.results = _find_named_results(inputs)
@@ -53,7 +61,7 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
             _add_folder(plan, path, output=output or _folder_beside(path), suffix=suffix)
         else:
             _add(plan, path, _named(output / path.name, suffix) if output else _file_beside(path, suffix))
-    plan.jobs = _refuse_collisions(plan.jobs)
+    plan.jobs = _refuse_collisions(_rename_phones(plan.jobs))
     return plan
 
 
@@ -78,21 +86,32 @@ def _named(target: Path, suffix: str | None) -> Path:
     if is_video(target):
         written = VIDEO_SUFFIXES[target.suffix.lower()]
         return target if target.suffix.lower() == written else target.with_suffix(written)
-    return target.with_suffix(suffix) if suffix and SUFFIXES.get(target.suffix.lower()) != SUFFIXES[suffix] else target
+    own = SUFFIXES.get(target.suffix.lower())
+    if not suffix and own in PHONE_FORMATS:
+        return target.with_suffix(_PHONE_SUFFIX)
+    return target.with_suffix(suffix) if suffix and own != SUFFIXES[suffix] else target
 
 
 def _file_beside(path: Path, suffix: str | None) -> Path:
-    return path.with_name(f"{path.stem}{RESTORED}{_named(path, suffix).suffix}")
+    """The name of the result beside its input; by the content where the name has no suffix."""
+    named = path if path.suffix else path.with_suffix(_content_suffix(path))
+    return path.with_name(f"{path.stem}{RESTORED}{_named(named, suffix).suffix}")
+
+
+def _content_suffix(path: Path) -> str:
+    format = format_of(path)
+    return next((suffix for suffix, name in SUFFIXES.items() if name == format), "")
 
 
 def _folder_beside(path: Path) -> Path:
-    path = path if path.name not in ("", "..") else path.resolve()
+    path = path if path.name not in ("", "..") else Path(os.path.realpath(path))
     return path.parent / f"{path.name}{RESTORED}"
 
 
 def _find_results(files: Collection[str], folders: Collection[str]) -> set[str]:
     """Those of the names of one folder that a run made of others of them."""
-    stems = {Path(file).stem for file in files if Path(file).suffix.lower() in _KNOWN}
+    images = {file for file in files if Path(file).suffix.lower() in _KNOWN}
+    stems = images | {Path(file).stem for file in images}
     panels = {file for file in files if file.endswith(PANEL) and file.removesuffix(PANEL) in files}
     restored = {file for file in files if (stem := Path(file).stem).endswith(RESTORED) and stem.removesuffix(RESTORED) in stems}
     return panels | restored | {folder for folder in folders if folder.endswith(RESTORED) and folder.removesuffix(RESTORED) in folders}
@@ -118,12 +137,12 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
         plan.failed.append((Path(error.filename), f"{quoted(error.filename)} cannot be searched ({reason(error)}); check its permissions."))
 
     images, ignored, failures = [], 0, len(plan.failed)
-    inner = output.resolve()
-    for name, folders, files in os.walk(folder, onerror=report):
-        here, results = Path(name), _find_results(files, folders)
+    inner = os.path.realpath(output)
+    for here, folders, files in walk_visible(folder, on_error=report):
+        results = _find_results(files, folders)
         plan.results += sorted(here / result for result in results)
-        folders[:] = sorted(sub for sub in folders if not sub.startswith(".") and sub not in results and (here / sub).resolve() != inner)
-        visible = sorted(file for file in files if not file.startswith(".") and file not in results)
+        folders[:] = [sub for sub in folders if sub not in results and os.path.realpath(here / sub) != inner]
+        visible = [file for file in files if file not in results]
         found = [here / file for file in visible if Path(file).suffix.lower() in _KNOWN]
         images += found
         ignored += len(visible) - len(found)
@@ -136,12 +155,27 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
     plan.jobs += [(image, _named(output / image.relative_to(folder), suffix)) for image in images]
 
 
+def _rename_phones(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """The jobs; where a.heic and a.jpg lie side by side, as phones leave them, the first becomes a.heic.jpg."""
+    sources: dict[Path, set[Path]] = {}
+    for source, target in jobs:
+        sources.setdefault(target, set()).add(source)
+    shared = {target for target, of in sources.items() if len(of) > 1}
+
+    def rename(source: Path, target: Path) -> Path:
+        if target not in shared or SUFFIXES.get(source.suffix.lower()) not in PHONE_FORMATS:
+            return target
+        return target.with_name(source.name + target.name.removeprefix(source.stem))
+
+    return [(source, rename(source, target)) for source, target in jobs]
+
+
 def _refuse_collisions(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     """The jobs without inputs named twice; raises InputError where two different ones share a target."""
     taken: dict[Path, Path] = {}
     for source, target in jobs:
         first = taken.setdefault(target, source)
-        if first.resolve() != source.resolve():
+        if os.path.realpath(first) != os.path.realpath(source):  # unlike Path.resolve, it takes a link that points at itself
             raise InputError(
                 f"{quoted(first)} and {quoted(source)} would both be written to {quoted(target)}; "
                 "rename one of them, or restore them into different folders."

@@ -15,8 +15,10 @@ import numpy as np
 from jaxtyping import Float
 
 from drsn_jax.data.images.photo import Photo, quoted
+from drsn_jax.data.images.reader import read_photo
 from drsn_jax.restoration.core.restorer import RestoreFn
-from drsn_jax.restoration.files.images import check_target, encode_panel, read_photo, target_mode, write_file, write_photo
+from drsn_jax.restoration.files.images import check_target, encode_panel, write_file, write_photo
+from drsn_jax.restoration.files.targets import Encoding, plan_encoding
 from drsn_jax.restoration.jobs import is_video, panel_path, plan_jobs
 from drsn_jax.restoration.video.restore import describe, restore_video
 from drsn_jax.system.errors import InputError
@@ -39,6 +41,7 @@ class _Work:
     target: Path
     panel: Path | None
     photo: Photo | None = None
+    encoding: Encoding | None = None
     restored: Float[np.ndarray, "h w 3"] | None = None
     seconds: float = 0.0
     error: str = ""  # why it goes no further
@@ -132,7 +135,7 @@ def _read(work: _Work, *, overwrite: bool) -> None:
         if path:
             check_target(path, overwrite=overwrite)
     work.photo = read_photo(work.source)
-    target_mode(work.photo, work.target)  # a format that cannot hold the photo is to be known before the slow part
+    work.encoding = plan_encoding(work.photo, work.target)  # what it cannot hold is to be known before the slow part
 
 
 def _restore(work: _Work, *, restore_fn: RestoreFn, progress: "_Progress") -> None:
@@ -149,16 +152,17 @@ def _restore(work: _Work, *, restore_fn: RestoreFn, progress: "_Progress") -> No
 def _write(work: _Work, *, overwrite: bool) -> None:
     assert work.photo is not None
     assert work.restored is not None
-    write_photo(work.photo, work.restored, work.target, overwrite=overwrite)
+    write_photo(work.photo, work.restored, work.target, overwrite=overwrite, encoding=work.encoding)
     if work.panel:
         write_file(encode_panel(work.photo, work.restored), work.panel, overwrite=overwrite)
 
 
 def _describe(work: _Work) -> str:
     assert work.photo is not None
-    height, width = work.photo.rgb.shape[:2]
+    assert work.encoding is not None
+    height, width = work.photo.samples.shape[:2]
     written = quoted(work.target) + (f" and {quoted(work.panel)}" if work.panel else "")
-    return f"{quoted(work.source)} -> {written}  {width}x{height} in {work.seconds:.1f} s"
+    return "; ".join([f"{quoted(work.source)} -> {written}  {width}x{height} in {work.seconds:.1f} s", *work.encoding.notes])
 
 
 class _Progress:

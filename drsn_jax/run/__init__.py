@@ -1,1 +1,1 @@
-"""The training loop and what touches disk: data, feed, log, workdir, checkpoints. Uses `evaluation` and below."""
+"""The training loop and all that touches the disk: data, feed, log, workdir, checkpoints."""

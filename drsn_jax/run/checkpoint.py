@@ -4,11 +4,10 @@ Orbax writes to disks and to gs:// itself; for s3:// it writes to this machine, 
 """
 
 import contextlib
-import dataclasses
 import itertools
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from drsn_jax.run.mirror import Mirror
-from drsn_jax.system.errors import InputError, first_line
+from drsn_jax.run.reading import DATA_KEYS, VERSIONS, DamagedError, Restored, read_patiently, read_state
+from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath, BucketError, absolute, is_bucket, scheme_of
 from drsn_jax.system.processes import first_process
 from drsn_jax.training.state import TrainState
-from drsn_jax.weights.checkpoints import FOLDER, UNSCORED, list_whole, quieten, read_tree
+from drsn_jax.weights.checkpoints import FOLDER, UNSCORED, list_whole, quieten
 
 DELETED = ".deleted"  # where what is to be deleted goes first, in one move: of half a checkpoint Orbax would never let go
 # What the system says where a file cannot be written, and TensorStore where it knows no better.
@@ -71,7 +71,8 @@ class Checkpoints:
         """
         self.wait()
         size = sum(x.nbytes + 2048 for x in jax.tree.leaves(state))  # each array is also named in several small files, 2 kB in all
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config))
+        versions = {VERSIONS: ocp.args.JsonSave({"data_keys": DATA_KEYS})}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config), **versions)
         with self._explained():
             _check_room(self.folder, needed=size, advice=self._advice())
             self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr})
@@ -106,45 +107,29 @@ class Checkpoints:
         steps = [int(path.name) for path in list_whole(self._mirror.remote if self._mirror else self.folder)]
         return max(steps, default=None)
 
-    def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> TrainState | None:
+    def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> Restored | None:
         """The newest checkpoint that can be read, placed as `abstract_state` says; None if there is no checkpoint.
 
-        Damaged ones are set aside as STEP.damaged, said, once one before them is read. Raises InputError, changing nothing, if none can
-        be read, if memory is short, or if one is whole but of another architecture.
+        What fails is tried again (`read_patiently`). Damaged ones are set aside as STEP.damaged, said, once one before them is read.
+        Raises InputError, changing nothing, if none can be read, if one cannot be for a reason that is no damage, if memory is short, or
+        if one is whole but of another architecture.
         """
         steps, damaged = self.steps(), []
         for step in reversed(steps):
-            if self._is_foreign(step, abstract_state):
-                raise InputError(
-                    f"Checkpoint {step} in {self.folder} is of another architecture than this configuration's;"
-                    f" choose another --workdir, or the configuration stored with it ({step}/config/metadata)."
-                )
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # about shardings of other topologies, which is what abstract_state is for
-                    items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-                    state = self._manager.restore(step, args=items)["state"]
-            except Exception as error:  # damage shows as whatever the storage library makes of it
-                if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                    raise InputError(f"Memory is short for checkpoint {step} in {self.folder}; free some and try again.") from error
-                say(f"Checkpoint {step} cannot be read ({first_line(error)}); trying the one before.")
+                found = read_patiently(
+                    partial(read_state, self._manager, step, abstract_state), what=f"checkpoint {step} in {self.folder}", say=say
+                )
+            except DamagedError as error:
+                say(f"Checkpoint {step} cannot be read ({error}); trying the one before.")
                 damaged.append(step)
                 continue
             if damaged:
                 say("\n".join(self._set_aside(damaged)))
-            return state
+            return found
         if steps:
             raise InputError(f"No checkpoint in {self.folder} can be read; they are left as they are. Choose another --workdir.")
         return None
-
-    def _is_foreign(self, step: int, abstract_state: TrainState) -> bool:
-        """Whether a checkpoint's arrays are others than the state's, as far as its index can be read."""
-        try:
-            tree = read_tree(self.folder / str(step) / "state")
-            names = [field.name for field in dataclasses.fields(abstract_state) if field.name != "rng"]
-            return any(_shapes(tree.get(name)) != _shapes(getattr(abstract_state, name)) for name in names)
-        except Exception:
-            return False
 
     def _set_aside(self, steps: list[int]) -> list[str]:
         def rename(step: int) -> str:
@@ -158,10 +143,6 @@ class Checkpoints:
             self._mirror.push()
         self._manager = self._open()
         return said
-
-
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
-    return sorted(tuple(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 @contextlib.contextmanager

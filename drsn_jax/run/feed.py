@@ -1,4 +1,4 @@
-"""What stands between the loop and the world: batches fetched while the device works, and signals to stop."""
+"""The edges of the loop: devices connected, batches fetched while they work, and signals to stop."""
 
 import os
 import signal
@@ -12,11 +12,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import Mesh
 
+from drsn_jax.system.processes import wait_for_all
 from drsn_jax.training.sharding import over_data, replicated
 
 _SAVING = b"\nCtrl-C: this step is ended and saved; a second Ctrl-C leaves at once.\n"
+
+
+def warm_up_collectives(mesh: Mesh) -> None:
+    """Connects the devices of several processes, all at the same moment.
+
+    They are connected by the first computation that needs it, and on CPU (gloo) a process that comes 30 s later than another, because
+    its compilation took longer, would end them all.
+    """
+    if jax.process_count() > 1:
+        wait_for_all()
+        sync_global_devices("warm up collectives")  # one device of each process, as Orbax uses them
+        ones = jax.make_array_from_process_local_data(over_data(mesh), np.ones(jax.local_device_count()))
+        jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones))
 
 
 class Feed:

@@ -1,4 +1,4 @@
-"""What the loop counts and says: metrics of each step until they are due, speed, health."""
+"""The log of the loop: metrics of each step until they are due, speed, health."""
 
 import math
 import time

@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 
 from drsn_jax.config.files import differing_keys, to_plain
+from drsn_jax.config.values import complete
 from drsn_jax.run.writer import say
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
@@ -28,6 +29,9 @@ FREE_KEYS = (
 )
 FREE_KEYS += ("train_dir", "eval_dir", "frames_dir", "tensorboard", "cache", "prefetch", "vgg19", "eval_noise_variances", "remat")
 FREE_KEYS += ("on_nonfinite", "max_nonfinite_steps", "on_bad_image")
+# A free key whose default is another than what was done before it existed: a workdir keeps its own until a command names the key.
+KEPT_KEYS = ("parameter_groups",)
+FREE_KEYS += KEPT_KEYS
 # What a change of those does to a run that goes on.
 CONSEQUENCES = {
     "num_train_steps": ": a schedule that falls to the last step falls to the new one",
@@ -35,8 +39,24 @@ CONSEQUENCES = {
     "remat": ": the same to rounding, no longer bit for bit",
     "on_nonfinite": ": the same to rounding, no longer bit for bit",
     "train_dir": ": the data are others, so this is no longer the same run bit for bit",
+    "parameter_groups": ": other parameters decay, and with optimizer=muon other ones are left to Adam",
     "frames_dir": ": the data are others, so this is no longer the same run bit for bit",
 }
+
+
+def keep_stored(config: Mapping[str, Any], workdir: AnyPath, *, given: Collection[str] = ()) -> dict[str, Any]:
+    """The configuration with what a workdir began with of `KEPT_KEYS`, said; as it is where it is new, or where the keys are `given`.
+
+    Raises InputError if the workdir's configuration is damaged.
+    """
+    check_bucket(workdir)
+    stored = read_stored(workdir / CONFIG_FILE)
+    if stored is None:
+        return dict(config)
+    kept = {key: complete(stored)[key] for key in KEPT_KEYS if key not in given and complete(stored)[key] != config[key]}
+    for key, value in kept.items():
+        say(f"{key} stays {value!r}, as {workdir} began; --config.{key}={config[key]} changes it.")
+    return {**config, **kept}
 
 
 @contextlib.contextmanager

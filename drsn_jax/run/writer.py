@@ -1,4 +1,4 @@
-"""Where a run's figures go: metrics.jsonl always, TensorBoard through clu where it can be imported, a line on the terminal."""
+"""The writer of a run's figures: metrics.jsonl always, TensorBoard through clu where it can be imported, a line on the terminal."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What keeps other pages in the same browser from using the server, and the page from loading anything from elsewhere."""
+"""Headers that keep other pages in the same browser from using the server, and the page from loading anything from elsewhere."""
 
 import base64
 import hashlib

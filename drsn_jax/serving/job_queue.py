@@ -1,4 +1,4 @@
-"""One job after the other on a thread of their own, given up where nobody waits for it any more."""
+"""One job after the other on a thread of their own; a job is cancelled when its client disconnects."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What one request may cost the machine that restores, and how many may be there at a time."""
+"""Limits of one request's cost, and of the number of requests at a time."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,15 +1,17 @@
-"""From the bytes of an upload to the bytes of its answer, by way of files with names of ours."""
+"""Restoration of an upload, from its bytes to those of the answer, by way of files with names of ours."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from drsn_jax.data.images.photo import Photo, quoted
+from drsn_jax.data.images.photo import PHONE_FORMATS, SUFFIXES, Photo, quoted
+from drsn_jax.data.images.reader import read_photo
 from drsn_jax.restoration.core.restorer import RestoreFn, make_restore_fn
-from drsn_jax.restoration.files.images import read_photo, write_photo
+from drsn_jax.restoration.files.images import write_photo
+from drsn_jax.restoration.files.targets import plan_encoding
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.model import Model
 
@@ -70,36 +72,31 @@ def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> Mak
 def restore_upload(upload: Path, *, restore_fn: RestoreFn, max_pixels: int) -> Answer:
     """Restore the image file `upload`, which has no suffix, into a file beside it.
 
-    It has the upload's format, depth, EXIF and colour profile; where browsers do not show that format, or it cannot hold the result, it is
-    PNG. Raises InputError as `read_photo` and `restore_fn` do, in words of a page: without options of the command line, and without where
-    the file lies.
+    It has the upload's format, depth and metadata. What not every browser shows becomes PNG; a phone's HEIC or AVIF without transparency
+    becomes JPEG. Raises InputError as `read_photo`, `plan_encoding` and `restore_fn` do; its message says neither where the file lies nor
+    what could be typed on a command line.
     """
-    same, png = upload.with_name("restored"), upload.with_name("restored.png")
+    answer = upload.with_name("restored")
     try:
         photo = read_photo(upload, max_pixels=max_pixels)
+        answer, media_type = _choose_answer(photo, upload)
+        encoding = plan_encoding(photo, answer)
         start = time.perf_counter()
         restored = restore_fn(photo.rgb)
         seconds = time.perf_counter() - start
-        answer = _write(photo, restored, same if photo.format in MEDIA_TYPES else png, otherwise=png)
+        write_photo(photo, restored, answer, encoding=encoding)
     except InputError as error:
-        raise InputError(_for_a_page(str(error), paths=(upload, same, png))) from error
+        message = error.plain
+        for path in (upload, answer):
+            message = message.replace(quoted(path), "The file")
+        raise InputError(message) from error
     height, width = restored.shape[:2]
-    return Answer(answer, "image/png" if answer == png else MEDIA_TYPES[photo.format], width, height, seconds)
+    return Answer(answer, media_type, width, height, seconds)
 
 
-def _write(photo: Photo, restored: Any, path: Path, *, otherwise: Path) -> Path:
-    try:
-        write_photo(photo, restored, path)
-    except InputError:
-        if path == otherwise:
-            raise
-        return _write(photo, restored, otherwise, otherwise=otherwise)
-    return path
-
-
-def _for_a_page(message: str, *, paths: Sequence[Path]) -> str:
-    """A message without the clause that names an option, such as `; choose PNG (--output-format=png).`"""
-    for path in paths:
-        message = message.replace(quoted(path), "The file")
-    clauses = [clause for clause in message.rstrip(".").split("; ") if "--" not in clause]
-    return "; ".join(clauses or ["The file cannot be restored"]) + "."
+def _choose_answer(photo: Photo, upload: Path) -> tuple[Path, str]:
+    """The file of the answer and its media type."""
+    if photo.format in MEDIA_TYPES:
+        return upload.with_name("restored"), MEDIA_TYPES[photo.format]
+    suffix = ".jpg" if photo.format in PHONE_FORMATS and photo.alpha is None else ".png"
+    return upload.with_name(f"restored{suffix}"), MEDIA_TYPES[SUFFIXES[suffix]]

@@ -1,1 +1,1 @@
-"""Processes, locks, files, progress, pictures and errors: what every room uses. Uses nothing of this package."""
+"""Processes, locks, files, progress, pictures and errors, for every room."""

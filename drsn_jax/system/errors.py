@@ -1,10 +1,12 @@
-"""Errors that are the user's to mend, told apart from our own failures.
+"""Errors that the user can mend, told apart from our own failures.
 
 Everything the command line reports in one line without a traceback derives from `InputError`; any other exception is a bug
-of ours and keeps its traceback. See `drsn_jax.cli` for the exit codes.
+of ours and keeps its traceback. See `drsn_jax.cli.main` for the exit codes.
 """
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 # Of a file: anything else of the kind is ours.
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -19,7 +21,15 @@ class _OneLine:
 
 
 class InputError(_OneLine, ValueError):
-    """A mistake in what the user gave: the message names what was given, what is allowed and what to do."""
+    """A mistake in what the user gave: the message names what was given, what is allowed and what to do.
+
+    `plain` says it to people who have no command line, as those of a web page, where the message speaks of its options.
+    """
+
+    def __init__(self, message: str = "", *, plain: str | None = None):
+        """Says `message`; `plain` is the same where nothing else is given."""
+        super().__init__(message)
+        self.plain = plain or message
 
 
 class BadImageError(InputError):
@@ -48,3 +58,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says, to stand within a sentence."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """' (did you mean NAME?)' for the known name that is most like the given one, or nothing."""
+    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]}?)" if matches else ""

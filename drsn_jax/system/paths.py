@@ -31,11 +31,11 @@ class BucketError(InputError, OSError):
 
     def __init__(self, path: AnyPath, error: BaseException):
         """Of what the bucket's library raised."""
-        super().__init__(errno.EIO, first_line(error))
-        self.errno, self.strerror, self._path = errno.EIO, first_line(error), path
+        super().__init__(f"{path}: {first_line(error)}; check the bucket's name, the credentials and the network")
+        self.errno, self.strerror = errno.EIO, first_line(error)
 
     def __str__(self) -> str:
-        return f"{self._path}: {self.strerror}; check the bucket's name, the credentials and the network"
+        return self.plain
 
 
 def scheme_of(text: str | os.PathLike[str]) -> str | None:

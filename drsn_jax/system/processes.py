@@ -1,29 +1,28 @@
-"""Several processes, on one or many machines, as one run: how they join, what process 0 decides for all, how they end together."""
+"""Several processes, on one or many machines, as one run: joining, decisions of process 0 for all, and ending together."""
 
 import contextlib
 import itertools
 import json
 import os
+import socket
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import jax
-from jax._src.distributed import global_state  # no public name gives the coordinator's store of keys; Orbax takes it from here too
+import numpy as np
 
 from drsn_jax.system.errors import InputError, explain, first_line
 from drsn_jax.system.interrupts import leave
-from drsn_jax.system.peers import Lifeline, accept_others, check_port, connect_to_first, listen_for_others
 
 T = TypeVar("T")
 JOIN_SECONDS = 300  # for all processes to be started
-HEARTBEAT_SECONDS = 100  # after which JAX aborts all for one that hangs, or ends where there is no lifeline
-NEWS_SECONDS = 5  # for news of a process's end, once an error of the network has shown it
-_FOR_EVER = 2**40  # milliseconds: what would wait in vain is ended by the lifeline
+HEARTBEAT_SECONDS = 25  # after which JAX aborts the others for one that is dead or hangs
+_FOR_EVER = 2**40  # milliseconds: JAX's heartbeat ends what would wait in vain
+_BLOCK = 1024  # bytes: a broadcast is compiled for each multiple of it
 _HOW = "start each process with the same --coordinator=HOST:PORT and --num-processes=N, and with a --process-id of its own from 0 to N-1"
 # What JAX says where it finds no cluster, and where devices were used before, as in a notebook.
 _ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
@@ -37,7 +36,8 @@ def joined(*, coordinator: str | None = None, num_processes: int | None = None, 
     By hand: all three, `coordinator` being HOST:PORT of a free port on the machine of process 0. Without any, JAX finds out by itself on
     TPU pods, under Slurm and Open MPI; anywhere else, and where one task was started, this process is alone and nothing is done.
     `num_processes=1` makes it so whatever the cluster says. An exception inside the block ends a process of several here, with what
-    `explain` says of it, and the others with it: nothing is raised. Raises InputError for other combinations, and where joining fails.
+    `explain` says of it: nothing is raised. JAX's heartbeat then ends the others, within `HEARTBEAT_SECONDS`, as it does where a process
+    is killed or hangs. Raises InputError for other combinations, and where joining fails.
     """
     _check(coordinator, num_processes, process_id)
     if num_processes != 1:
@@ -45,13 +45,11 @@ def joined(*, coordinator: str | None = None, num_processes: int | None = None, 
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
         yield
         return
-    lifeline = _open_lifeline()
     try:
         yield
         wait_for_all()
     except BaseException as error:
-        _end(error, lifeline)
-    lifeline.close()
+        _end(error)
     jax.distributed.shutdown()
 
 
@@ -62,30 +60,36 @@ def first_process(compute: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return compute()
-    key = f"drsn_jax/{next(_turns)}"
-    if jax.process_index():
-        value, problem = json.loads(_store().blocking_key_value_get(key, _FOR_EVER))
-        if problem is not None:
-            raise InputError(problem)
-        return value
-    try:
-        value = compute()
-    except InputError as error:
-        _store().key_value_set(key, json.dumps([None, str(error)]))
-        raise
-    _store().key_value_set(key, json.dumps([value, None]))
+    said: list[Any] = [None, None]  # the value, and why there is none
+    if jax.process_index() == 0:
+        try:
+            said[0] = compute()
+        except InputError as error:
+            said[1] = str(error)
+    value, problem = json.loads(_broadcast(json.dumps(said).encode()))
+    if problem is not None:
+        raise InputError(problem)
     return value
 
 
 def wait_for_all() -> None:
     """Returns when every process has called this."""
     if jax.process_count() > 1:
-        _store().wait_at_barrier(f"drsn_jax/{next(_turns)}", _FOR_EVER)
+        from orbax.checkpoint import multihost
+
+        multihost.get_barrier_sync_fn()(key=f"drsn_jax/{next(_turns)}", timeout_ms=_FOR_EVER)
 
 
-def _store() -> Any:
-    """The keys and barriers that the coordinator keeps for all processes."""
-    return global_state.client
+def _broadcast(content: bytes) -> bytes:
+    """What process 0 calls this with. The devices carry it; all wait first, since those on CPU (gloo) wait no longer than 30 s."""
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    wait_for_all()
+    length = int(broadcast_one_to_all(np.int32(len(content))))
+    block = np.zeros(-(-length // _BLOCK) * _BLOCK, np.uint8)
+    if jax.process_index() == 0:
+        block[:length] = np.frombuffer(content, np.uint8)
+    return np.asarray(broadcast_one_to_all(block))[:length].tobytes()
 
 
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -122,7 +126,7 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
     watch.start()  # JAX aborts when its time is over
     try:
         if process_id == 0:
-            check_port(int(coordinator.rpartition(":")[2]))  # of one that is taken JAX dies, or takes its other user down
+            _check_port(int(coordinator.rpartition(":")[2]))  # of one that is taken JAX dies, or takes its other user down
         jax.distributed.initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate", **options)
     except Exception as error:
         raise InputError(f"Process {process_id} could not join the others at {coordinator} ({first_line(error)}); {_HOW}.") from error
@@ -152,34 +156,21 @@ def _started_alone() -> bool:
     return next((count for count in counts if count), None) == "1"
 
 
-def _open_lifeline() -> Lifeline:
-    process, key = jax.process_index(), "drsn_jax/lifeline"
-    if process == 0:
-        server, port, password = listen_for_others()
-        _store().key_value_set(key, f"{port} {password}")
-        return Lifeline(accept_others(server, password=password, num_processes=jax.process_count()), process=0)
-    port, password = _store().blocking_key_value_get(key, _FOR_EVER).split()
-    host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
-    try:
-        return Lifeline(connect_to_first(host, int(port), password=password, process=process), process=process)
-    except OSError as error:
-        text = f"process {process} cannot reach process 0 at {host}:{port} ({error}): if one dies, that shows after {HEARTBEAT_SECONDS} s"
-        sys.stderr.write(f"drsn-jax: {text}\n")
-        return Lifeline({}, process=process)
+def _check_port(port: int) -> None:
+    """Raises OSError where a port of this machine is taken."""
+    two = socket.has_dualstack_ipv6()
+    socket.create_server(("", port), family=socket.AF_INET6 if two else socket.AF_INET, dualstack_ipv6=two).close()
 
 
-def _end(error: BaseException, lifeline: Lifeline) -> NoReturn:
-    """Says what went wrong, here and to the others, and ends: an ordinary exit would wait for them."""
+def _end(error: BaseException) -> NoReturn:
+    """Says what went wrong and ends this process: an ordinary exit would wait for the others."""
     explained = explain(error)
-    if explained is None:
-        time.sleep(NEWS_SECONDS)
+    if explained is None:  # on CPU (gloo) the end of another process is one of these
         traceback.print_exception(error)
-        message, code, here = f"{first_line(error)} (more in its own output)", 1, ""
-    else:
-        message, code = explained
-        here = f"drsn-jax: {message}\n"
-    lifeline.fail(message, code=code, here=here)
-    leave(code)
+        again = "if another process ended before it, its output says why; run the same commands again to go on from the newest checkpoint"
+        explained = f"process {jax.process_index()} stopped ({first_line(error)}): {again}", 1
+    sys.stderr.write(f"drsn-jax: {explained[0]}\n")
+    leave(explained[1])
 
 
 def _leave(message: str) -> NoReturn:

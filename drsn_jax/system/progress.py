@@ -1,4 +1,4 @@
-"""How far a long command is, for whoever watches it: one line on stderr."""
+"""Progress of a long command: one line on stderr."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Opening video files (PyAV): what is wrong with one is said in one line."""
+"""Opening video files (PyAV); a fault is reported in one line."""
 
 import os
 from collections.abc import Iterator

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from drsn_jax.ops.remat import after
+from drsn_jax.ops.backend import PLAIN, Forms
+from drsn_jax.ops.remat import sequence_after
 from drsn_jax.system.errors import InputError
 
 PyTree = Any
@@ -17,22 +18,25 @@ class MicroBatches(NamedTuple):
     """How a batch [b ...] is gone through: in `number` parts of b / number rows, row r in part r % number, so that devices keep their rows.
 
     Means of gradients, statistics and metrics over parts of one size are those of the whole batch wherever images do not meet: under batch
-    norm the statistics are those of each part. With a number of 1 everything is one call of the function itself. `unroll` unrolls the scan.
+    norm the statistics are those of each part. With a number of 1 everything is one call of the function itself.
     """
 
     number: int = 1
-    unroll: bool = False
+    forms: Forms = PLAIN
 
-    def mean(self, function: Callable[..., PyTree], *arrays: Array, key: PRNGKeyArray) -> PyTree:
-        """The mean over the parts of function(*part, key), a pytree of floats; each part draws from the key folded with its number."""
+    def mean(self, function: Callable[..., PyTree], *arrays: Array, key: PRNGKeyArray | None = None) -> PyTree:
+        """The mean over the parts of function(*part), a pytree of floats.
+
+        With a `key` it is that of function(*part, key), and each part draws from the key folded with its number.
+        """
         if self.number == 1:
-            return function(*arrays, key)
+            return function(*arrays, *_given(key))
 
         def add(totals: PyTree, part: tuple[jax.Array, ...]) -> tuple[PyTree, None]:
             return jax.tree.map(jnp.add, totals, self._call(function, part, key, before=totals)), None
 
         parts = self._split(arrays)
-        totals, _ = jax.lax.scan(add, self._zeros(function, parts, key), parts, unroll=self.unroll)
+        totals, _ = jax.lax.scan(add, self._zeros(function, parts, key), parts, unroll=self.forms.unroll_loops)
         return jax.tree.map(lambda total: total / self.number, totals)
 
     def map(self, function: Callable[..., jax.Array], *arrays: Array, key: PRNGKeyArray) -> jax.Array:
@@ -45,13 +49,15 @@ class MicroBatches(NamedTuple):
             return result, result
 
         parts = self._split(arrays)
-        _, results = jax.lax.scan(append, self._zeros(function, parts, key), parts, unroll=self.unroll)
+        _, results = jax.lax.scan(append, self._zeros(function, parts, key), parts, unroll=self.forms.unroll_loops)
         return jnp.moveaxis(results, 0, 1).reshape(-1, *results.shape[2:])
 
-    def _call(self, function: Callable[..., PyTree], part: tuple[jax.Array, ...], key: PRNGKeyArray, *, before: PyTree) -> PyTree:
+    def _call(self, function: Callable[..., PyTree], part: tuple[jax.Array, ...], key: PRNGKeyArray | None, *, before: PyTree) -> PyTree:
         # Unrolled, nothing but this keeps the compiler from beginning every part before it ends one, and from holding them all.
-        (*arrays, index), key = after((part, key), before) if self.unroll else (part, key)
-        return function(*arrays, jax.random.fold_in(key, index))
+        if self.forms.unroll_loops:
+            part, key = sequence_after((part, key), before, by_value=self.forms.sequence_by_value)
+        *arrays, index = part
+        return function(*arrays, *_given(None if key is None else jax.random.fold_in(key, index)))
 
     def _split(self, arrays: tuple[Array, ...]) -> tuple[jax.Array, ...]:
         if len(arrays[0]) % self.number:
@@ -59,9 +65,10 @@ class MicroBatches(NamedTuple):
         parts = (jnp.moveaxis(x.reshape(-1, self.number, *x.shape[1:]), 1, 0) for x in arrays)
         return (*parts, jnp.arange(self.number))
 
-    def _zeros(self, function: Callable[..., PyTree], parts: tuple[jax.Array, ...], key: PRNGKeyArray) -> PyTree:
+    def _zeros(self, function: Callable[..., PyTree], parts: tuple[jax.Array, ...], key: PRNGKeyArray | None) -> PyTree:
         first = [jax.ShapeDtypeStruct(part.shape[1:], part.dtype) for part in parts[:-1]]
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *first, key))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *first, *_given(key)))
 
 
-WHOLE = MicroBatches()
+def _given(key: PRNGKeyArray | None) -> tuple[PRNGKeyArray, ...]:
+    return () if key is None else (key,)

@@ -1,22 +1,23 @@
-"""One update of the critic, as a pure function that the training step loops over."""
+"""One update of the critic, and the loop over several: pure functions."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from drsn_jax.models.critic import Critic
-from drsn_jax.system.errors import InputError
 from drsn_jax.training import losses
-from drsn_jax.training.accumulation import WHOLE, MicroBatches
+from drsn_jax.training.accumulation import MicroBatches
 from drsn_jax.training.losses import Images, Scalar, Scores
+from drsn_jax.training.spec import Parts, PyTree, StepSpec
+from drsn_jax.training.state import TrainState
 
-PyTree = Any
 Metrics = dict[str, Scalar]
-Lipschitz = Literal["none", "clip", "gradient_penalty"]
+CriticData = Callable[[jax.Array], tuple[Images, Images]]
 
 
 class CriticState(NamedTuple):
@@ -26,8 +27,10 @@ class CriticState(NamedTuple):
     stats: PyTree
     opt_state: PyTree
 
-
-CriticUpdate = Callable[[CriticState, Images, Images, PRNGKeyArray], tuple[CriticState, Metrics]]
+    @classmethod
+    def of(cls, state: TrainState) -> "CriticState":
+        """The critic's part of a training state."""
+        return cls(state.critic_params, state.critic_stats, state.critic_opt_state)
 
 
 def score(critic: Critic, params: PyTree, stats: PyTree, images: Images, *, train: bool) -> tuple[Scores, PyTree]:
@@ -39,82 +42,106 @@ def score(critic: Critic, params: PyTree, stats: PyTree, images: Images, *, trai
     return scores, updated.get("batch_stats", {})
 
 
-def make_critic_update(
+def joint_loss(
+    params: PyTree,
+    stats: PyTree,
+    sharp: Images,
+    restored: Images,
+    weight: Float[Array, "b 1 1 1"] | None = None,
     *,
     critic: Critic,
-    tx: optax.GradientTransformation,
-    critic_update: Literal["joint", "alternating"] = "joint",
-    lipschitz: Lipschitz = "none",
-    penalty_weight: float = 10.0,
-    clip_value: float = 0.01,
-    micro_batches: MicroBatches = WHOLE,
-) -> CriticUpdate:
-    """Builds the function (critic_state, sharp, restored, key) -> (critic_state, metrics).
+    spec: StepSpec,
+) -> tuple[Scalar, tuple[PyTree, Metrics]]:
+    """The critic's loss on one batch of both kinds, with statistics and metrics; `weight` is for the gradient penalty alone."""
+    # Interleaved rather than concatenated, so that over several devices each keeps its own images.
+    both = jnp.stack([sharp, restored], axis=1).reshape(-1, *sharp.shape[1:])
+    scores, stats = score(critic, params, stats, both, train=True)
+    sharp_scores, restored_scores = scores.reshape(-1, 2).T
+    loss = losses.critic_loss(sharp_scores, restored_scores)
+    metrics = {"critic/sharp": sharp_scores.mean(), "critic/restored": restored_scores.mean()}
+    if weight is not None:
+        penalty = losses.gradient_penalty(lambda x: score(critic, params, stats, x, train=True)[0], sharp, restored, weight=weight)
+        loss += spec.penalty_weight * penalty
+        metrics["critic/gradient_penalty"] = penalty
+    return loss, (stats, metrics)
 
-    joint is one optimiser update on one batch of both; alternating is the Keras reference's two, sharp first, each with batch
-    statistics of its own. `lipschitz` clip bounds every parameter by clip_value after the update (WGAN), gradient_penalty adds
-    penalty_weight times it (WGAN-GP). Gradients are means over `micro_batches`. Raises InputError for a penalty with batch norm, or with
-    alternating updates.
+
+def single_loss(params: PyTree, stats: PyTree, images: Images, *, sign: float, critic: Critic) -> tuple[Scalar, tuple[PyTree, Scalar]]:
+    """`sign` times the mean score of images of one kind, with statistics and the mean score."""
+    scores, stats = score(critic, params, stats, images, train=True)
+    return sign * scores.mean(), (stats, scores.mean())
+
+
+def apply_gradient(state: CriticState, grads: PyTree, stats: PyTree, *, parts: Parts, spec: StepSpec) -> CriticState:
+    """One update of the optimiser, and of the bound on the parameters where `lipschitz` is clip."""
+    updates, opt_state = parts.critic_tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    if spec.lipschitz == "clip":
+        params = jax.tree.map(lambda p: jnp.clip(p, -spec.clip_value, spec.clip_value), params)
+    return CriticState(params, stats, opt_state)
+
+
+def joint_update(
+    state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray, *, parts: Parts, spec: StepSpec
+) -> tuple[CriticState, Metrics]:
+    """One optimiser update on one batch of both kinds. `key` draws where the gradient penalty looks."""
+    loss_fn = jax.value_and_grad(partial(joint_loss, critic=parts.critic, spec=spec), has_aux=True)
+
+    def gradient(*arrays: Array) -> tuple[PyTree, PyTree, Metrics]:
+        (loss, (stats, metrics)), grads = loss_fn(state.params, state.stats, *arrays)
+        return grads, stats, metrics | {"critic/loss": loss}
+
+    # Drawn for the whole batch, so that its images meet the same weights in however many micro-batches.
+    drawn = [losses.draw_weights(key, len(sharp))] if spec.lipschitz == "gradient_penalty" else []
+    grads, stats, metrics = MicroBatches(spec.accumulation_steps, spec.forms).mean(gradient, sharp, restored, *drawn)
+    metrics |= {"critic/grad_norm": optax.tree.norm(grads), "critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
+    return apply_gradient(state, grads, stats, parts=parts, spec=spec), metrics
+
+
+def alternating_update(
+    state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray, *, parts: Parts, spec: StepSpec
+) -> tuple[CriticState, Metrics]:
+    """Two optimiser updates, sharp images first, each with batch statistics of its own (Keras reference). Nothing is drawn of `key`."""
+    del key
+    micro_batches = MicroBatches(spec.accumulation_steps, spec.forms)
+
+    def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, Scalar, Scalar]:
+        loss_fn = jax.value_and_grad(partial(single_loss, sign=sign, critic=parts.critic), has_aux=True)
+
+        def gradient(images: Array) -> tuple[PyTree, PyTree, Scalar]:
+            (_, (stats, mean_score)), grads = loss_fn(state.params, state.stats, images)
+            return grads, stats, mean_score
+
+        grads, stats, mean_score = micro_batches.mean(gradient, images)
+        return apply_gradient(state, grads, stats, parts=parts, spec=spec), mean_score, optax.tree.norm(grads)
+
+    state, sharp_score, sharp_norm = half(state, sharp, -1.0)
+    state, restored_score, restored_norm = half(state, restored, 1.0)
+    metrics = {"critic/sharp": sharp_score, "critic/restored": restored_score, "critic/grad_norm": jnp.hypot(sharp_norm, restored_norm)}
+    return state, metrics | {"critic/loss": restored_score - sharp_score, "critic/distance": sharp_score - restored_score}
+
+
+UPDATES: dict[str, Callable[..., tuple[CriticState, Metrics]]] = {"joint": joint_update, "alternating": alternating_update}
+
+
+def loop_critic_updates(
+    critic_state: CriticState, data_fn: CriticData, *, parts: Parts, spec: StepSpec, key: PRNGKeyArray
+) -> tuple[CriticState, Metrics]:
+    """Runs `critic_steps` updates in one `lax.fori_loop`; returns the critic and the mean of each metric over the updates.
+
+    `data_fn` gives (sharp, restored) for update i, and update i draws from the key folded with i.
     """
-    if lipschitz == "gradient_penalty":
-        if critic.norm == "batch":
-            raise InputError(
-                "lipschitz=gradient_penalty needs scores that do not depend on the other images of a batch, which batch norm makes them do;"
-                " use --config.critic_norm=none, instance or layer."
-            )
-        if critic_update == "alternating":
-            raise InputError("lipschitz=gradient_penalty needs sharp and restored in one update; use --config.critic_update=joint.")
+    update_critic = partial(UPDATES[spec.critic_update], parts=parts, spec=spec)
 
-    def joint_loss(params, stats, sharp, restored, weight):
-        # Interleaved rather than concatenated, so that over several devices each keeps its own images.
-        both = jnp.stack([sharp, restored], axis=1).reshape(-1, *sharp.shape[1:])
-        scores, stats = score(critic, params, stats, both, train=True)
-        sharp_scores, restored_scores = scores.reshape(-1, 2).T
-        loss = losses.critic_loss(sharp_scores, restored_scores)
-        metrics = {"critic/sharp": sharp_scores.mean(), "critic/restored": restored_scores.mean()}
-        if lipschitz == "gradient_penalty":
-            penalty = losses.gradient_penalty(lambda x: score(critic, params, stats, x, train=True)[0], sharp, restored, weight=weight)
-            loss += penalty_weight * penalty
-            metrics["critic/gradient_penalty"] = penalty
-        return loss, (stats, metrics)
+    def update(i: jax.Array, critic_state: CriticState) -> tuple[CriticState, Metrics]:
+        return update_critic(critic_state, *data_fn(i), jax.random.fold_in(key, i))
 
-    def single_loss(params, stats, images, sign):
-        scores, stats = score(critic, params, stats, images, train=True)
-        return sign * scores.mean(), (stats, scores.mean())
+    def body(i: jax.Array, carry: tuple[CriticState, Metrics]) -> tuple[CriticState, Metrics]:
+        critic_state, totals = carry
+        critic_state, metrics = update(i, critic_state)
+        return critic_state, jax.tree.map(jnp.add, totals, metrics)
 
-    def apply(state: CriticState, grads: PyTree, stats: PyTree) -> CriticState:
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        if lipschitz == "clip":
-            params = jax.tree.map(lambda p: jnp.clip(p, -clip_value, clip_value), params)
-        return CriticState(params, stats, opt_state)
-
-    def joint(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
-        def gradient(sharp, restored, weight, key):
-            del key
-            loss_fn = jax.value_and_grad(joint_loss, has_aux=True)
-            (loss, (stats, metrics)), grads = loss_fn(state.params, state.stats, sharp, restored, weight)
-            return grads, stats, metrics | {"critic/loss": loss}
-
-        # Drawn for the whole batch, so that its images meet the same weights in however many micro-batches.
-        weight = losses.draw_weights(key, len(sharp))
-        grads, stats, metrics = micro_batches.mean(gradient, sharp, restored, weight, key=key)
-        metrics |= {"critic/grad_norm": optax.tree.norm(grads), "critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
-        return apply(state, grads, stats), metrics
-
-    def alternating(state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray) -> tuple[CriticState, Metrics]:
-        def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, Scalar, Scalar]:
-            def gradient(images, key):
-                del key
-                (_, (stats, mean_score)), grads = jax.value_and_grad(single_loss, has_aux=True)(state.params, state.stats, images, sign)
-                return grads, stats, mean_score
-
-            grads, stats, mean_score = micro_batches.mean(gradient, images, key=key)
-            return apply(state, grads, stats), mean_score, optax.tree.norm(grads)
-
-        state, sharp_score, sharp_norm = half(state, sharp, -1.0)
-        state, restored_score, restored_norm = half(state, restored, 1.0)
-        metrics = {"critic/sharp": sharp_score, "critic/restored": restored_score, "critic/grad_norm": jnp.hypot(sharp_norm, restored_norm)}
-        return state, metrics | {"critic/loss": restored_score - sharp_score, "critic/distance": sharp_score - restored_score}
-
-    return alternating if critic_update == "alternating" else joint
+    _, metrics = jax.eval_shape(update, jnp.int32(0), critic_state)
+    zeros: Any = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
+    critic_state, totals = jax.lax.fori_loop(0, spec.critic_steps, body, (critic_state, zeros), unroll=spec.forms.unroll_loops)
+    return critic_state, jax.tree.map(lambda total: total / spec.critic_steps, totals)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +11,12 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.shrinkage import THRESHOLDS
-from drsn_jax.system.errors import InputError
 from drsn_jax.training import losses
 from drsn_jax.training.losses import Features, Images, Scalar, Scores
+from drsn_jax.training.spec import PyTree, StepSpec
 from drsn_jax.training.state import TrainState
 
-PyTree = Any
 Metrics = dict[str, Scalar]
-FeaturesFn = Callable[[Images], Features]
-
-
-class LossWeights(NamedTuple):
-    """The weight of each term of the generator's loss; a term of weight 0 is not computed. The paper's: 1, 100, 0, 0."""
-
-    adversarial: float = 1.0
-    content: float = 100.0
-    pixel: float = 0.0
-    frequency: float = 0.0
-
-    def check(self) -> None:
-        """Raises InputError for a negative weight, or if nothing is left to learn from."""
-        for name, weight in self._asdict().items():
-            if weight < 0:
-                raise InputError(f"{name}_weight={weight} is negative; use 0 (not computed) or more (--config.{name}_weight=1).")
-        if not any(self):
-            raise InputError("All loss weights are 0: there is nothing to learn; set one, for example --config.pixel_weight=1.")
 
 
 class Forward(NamedTuple):
@@ -64,12 +45,12 @@ def generator_loss(
     restored: Images,
     sharp: Images,
     *,
-    weights: LossWeights,
+    spec: StepSpec,
     score_fn: Callable[[Images], Scores],
-    features_fn: FeaturesFn,
+    features_fn: Callable[[Images], Features],
 ) -> tuple[Scalar, Metrics]:
     """L = sum of weight x term over adversarial, content, pixel and frequency terms (SPEC section 2), and each term unweighted."""
-    terms = {}
+    terms, weights = {}, spec.weights
     if weights.adversarial:
         terms["adversarial"] = losses.adversarial_loss(score_fn(restored))
     if weights.content:
@@ -77,7 +58,7 @@ def generator_loss(
     if weights.pixel:
         terms["pixel"] = losses.pixel_loss(sharp, restored)
     if weights.frequency:
-        terms["frequency"] = losses.frequency_loss(sharp, restored)
+        terms["frequency"] = losses.frequency_loss(sharp, restored, multiply=spec.forms.multiply_fourier)
     total = sum(getattr(weights, name) * term for name, term in terms.items())
     return jnp.asarray(total), {f"generator/{name}": term for name, term in terms.items()}
 
@@ -86,15 +67,15 @@ def differentiate(
     forward_pass: Forward,
     sharp: Images,
     *,
-    weights: LossWeights,
+    spec: StepSpec,
     score_fn: Callable[[Images], Scores],
-    features_fn: FeaturesFn,
+    features_fn: Callable[[Images], Features],
 ) -> tuple[PyTree, PyTree, Metrics]:
     """Differentiates the loss at the restored images and pulls that back to the parameters: (gradients, statistics, metrics)."""
-    loss_fn = partial(generator_loss, sharp=sharp, weights=weights, score_fn=score_fn, features_fn=features_fn)
+    loss_fn = partial(generator_loss, sharp=sharp, spec=spec, score_fn=score_fn, features_fn=features_fn)
     (loss, metrics), image_gradient = jax.value_and_grad(loss_fn, has_aux=True)(forward_pass.restored)
     (grads,) = forward_pass.pullback(image_gradient)
-    return grads, forward_pass.stats, metrics | {"generator/loss": loss} | mean_threshold(forward_pass.thresholds)
+    return grads, forward_pass.stats, metrics | {"generator/loss": loss} | mean_thresholds(forward_pass.thresholds)
 
 
 def update_generator(
@@ -119,12 +100,16 @@ def restore_for_critic(
     return generator.apply(variables, blurred, train=True, rngs={"dropout": key}, mutable=["batch_stats"])[0]
 
 
-def mean_threshold(thresholds: PyTree) -> Metrics:
-    """The mean of all thresholds of all blocks, as a metric; empty without shrinkage."""
-    leaves = jax.tree.leaves(thresholds)
+def mean_thresholds(thresholds: PyTree) -> Metrics:
+    """The mean of all thresholds, and that of each block, as metrics; empty without shrinkage."""
+    blocks = {name: jax.tree.leaves(tree) for name, tree in thresholds.items()}
+    if not blocks:
+        return {}
     # Of sums, not of one long array: every device would be sent the thresholds of all images for that.
-    sums = [leaf.sum() for leaf in leaves]
-    return {"generator/threshold": jnp.stack(sums).sum() / sum(leaf.size for leaf in leaves)} if leaves else {}
+    sums = {name: jnp.stack([leaf.sum() for leaf in leaves]).sum() for name, leaves in blocks.items()}
+    sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in blocks.items()}
+    means = {f"generator/threshold/{name}": sums[name] / sizes[name] for name in blocks}
+    return means | {"generator/threshold": jnp.stack(list(sums.values())).sum() / sum(sizes.values())}
 
 
 def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:

@@ -54,10 +54,11 @@ def pixel_loss(sharp: Images, restored: Images) -> Scalar:
     return jnp.sqrt(jnp.square(sharp - restored) + CHARBONNIER_EPSILON**2).mean()
 
 
-def frequency_loss(sharp: Images, restored: Images) -> Scalar:
+def frequency_loss(sharp: Images, restored: Images, *, multiply: bool = False) -> Scalar:
     """L1 distance of the real and imaginary parts of the unnormalised rfft2 over height and width.
 
     The transform is not normalised, as is the habit of the field; so the value grows with the side of the crop.
+    `multiply` makes it of matrix products rather than of an FFT (`Forms.multiply_fourier`): equal to rounding.
     """
-    real, imaginary = rfft2(sharp.astype(jnp.float32) - restored.astype(jnp.float32))
+    real, imaginary = rfft2(sharp.astype(jnp.float32) - restored.astype(jnp.float32), multiply=multiply)
     return (jnp.abs(real) + jnp.abs(imaginary)).mean() / 2

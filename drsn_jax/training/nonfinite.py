@@ -1,6 +1,7 @@
-"""Steps that are skipped: whose figures, or what they made of the state, are infinite or not a number."""
+"""Steps that are skipped because their figures or their new state are infinite or not a number."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,12 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from drsn_jax.training.state import TrainState
-from drsn_jax.training.step import Batch, TrainStep
 
+Metrics = dict[str, jax.Array]
 SKIPPED = "skipped"  # the metric: 1 for a step that was skipped, 0 for one that was not
 
 
-def skip_nonfinite(train_step: TrainStep) -> TrainStep:
+def skip_nonfinite(train_step: Callable[..., tuple[TrainState, Metrics]]) -> Callable[..., tuple[TrainState, Metrics]]:
     """The same step, pure too, but for one thing: where a metric or the new state is not finite, networks and optimisers stay as they were.
 
     So do the running mean and batch statistics; only the number of the step and the optimisers' learning-rate schedules go on, so that
@@ -21,8 +22,8 @@ def skip_nonfinite(train_step: TrainStep) -> TrainStep:
     was skipped are what they were. Over several devices and processes all decide alike, by figures of the whole batch.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        after, metrics = train_step(state, batch)
+    def step(state: TrainState, batch: Any, frozen: Any = None) -> tuple[TrainState, Metrics]:
+        after, metrics = train_step(state, batch, frozen)
         floats = [x for x in jax.tree.leaves((metrics, after)) if jnp.issubdtype(x.dtype, jnp.floating)]
         finite = jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
 

@@ -38,7 +38,7 @@ def make_learning_rate(
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps])
 
 
-def per_update(learning_rate_fn: optax.Schedule, updates_per_step: int) -> optax.Schedule:
+def schedule_per_critic_update(learning_rate_fn: optax.Schedule, updates_per_step: int) -> optax.Schedule:
     """The same learning rate for an optimiser that counts several updates a step, as the critic's does."""
     return lambda count: learning_rate_fn(jnp.asarray(count) // updates_per_step)
 
@@ -65,13 +65,14 @@ def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: in
             yield stage, first, end
 
 
-def steps_for(images: int, stages: Sequence[Stage]) -> int:
-    """How many steps read so many images, each step a batch of its stage."""
+def steps_for(images: int, stages: Sequence[Stage], *, parts: int = 1) -> int:
+    """How many steps read so many images, each step so many batches (`parts`) of its stage."""
     steps = 0
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
-        needed = -(-images // stage.batch_size)
+        each = stage.batch_size * parts
+        needed = -(-images // each)
         if following is None or needed <= following.first_step - stage.first_step:
             return steps + needed
         span = following.first_step - stage.first_step
-        steps, images = steps + span, images - span * stage.batch_size
+        steps, images = steps + span, images - span * each
     return steps

@@ -3,14 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from drsn_jax.system.errors import InputError
-from drsn_jax.system.processes import wait_for_all
 
 
 def make_mesh() -> Mesh:
@@ -26,19 +23,6 @@ def make_mesh() -> Mesh:
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     # Explicit axes are JAX's default and would make shardings part of the types; here the compiler is to propagate them.
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
-
-
-def meet(mesh: Mesh) -> None:
-    """Connects the devices of several processes, all at the same moment.
-
-    They are connected by the first computation that needs it, and on CPU (gloo) a process that comes 30 s later than another, because
-    its compilation took longer, would end them all.
-    """
-    if jax.process_count() > 1:
-        wait_for_all()
-        sync_global_devices("meet")  # one device of each process, as Orbax uses them
-        ones = jax.make_array_from_process_local_data(over_data(mesh), np.ones(jax.local_device_count()))
-        jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,17 +1,13 @@
 """The training state: one flat pytree, made and checkpointed whole."""
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from drsn_jax.models.critic import Critic
-from drsn_jax.models.generator import Generator
-
-PyTree = Any
+from drsn_jax.training.spec import Parts, PyTree, StepSpec
 
 
 # Not checked at run time: transformations put shapes, shardings and stacked arrays in the places of a pytree's leaves.
@@ -41,30 +37,21 @@ class TrainState:
         return {"params": self.inference_params, "batch_stats": self.generator_stats}
 
 
-def init_state(
-    *,
-    rng: PRNGKeyArray,
-    generator: Generator,
-    critic: Critic,
-    generator_tx: optax.GradientTransformation,
-    critic_tx: optax.GradientTransformation,
-    image_size: int,
-    ema: bool = False,
-) -> TrainState:
+def init_state(rng: PRNGKeyArray, parts: Parts, spec: StepSpec, *, image_size: int) -> TrainState:
     """Makes the state at step 0 from one key, for images of image_size x image_size. Pure, so it can be jitted or eval_shaped."""
     generator_key, critic_key, stream = jax.random.split(rng, 3)
     image = jnp.zeros((1, image_size, image_size, 3))
-    generator_variables = generator.init(generator_key, image)
-    critic_variables = critic.init(critic_key, image)
+    generator_variables = parts.generator.init(generator_key, image)
+    critic_variables = parts.critic.init(critic_key, image)
     generator_params = generator_variables["params"]
     return TrainState(
         step=jnp.zeros([], jnp.int32),
         rng=stream,
         generator_params=generator_params,
         generator_stats=generator_variables.get("batch_stats", {}),
-        generator_opt_state=generator_tx.init(generator_params),
-        ema_params=jax.tree.map(jnp.copy, generator_params) if ema else {},
+        generator_opt_state=parts.generator_tx.init(generator_params),
+        ema_params=jax.tree.map(jnp.copy, generator_params) if spec.ema_decay else {},
         critic_params=critic_variables["params"],
         critic_stats=critic_variables.get("batch_stats", {}),
-        critic_opt_state=critic_tx.init(critic_variables["params"]),
+        critic_opt_state=parts.critic_tx.init(critic_variables["params"]),
     )

@@ -1,13 +1,14 @@
 """A compact model: parameters in float16 and the configuration, in pieces that travel and ship. Optimiser moments are dropped.
 
-A folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`, in which every array is
-named by its path, `ema_params/stem/conv/kernel`. Half precision costs a restored image at most one level in a few pixels; parameters that
-float16 cannot hold are refused rather than broken.
+It is a folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`. Every array is
+named by its path, `ema_params/stem/conv/kernel`. Half precision costs a restored image at most one level in a few pixels. Parameters that
+float16 cannot hold are refused.
 """
 
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ FORMAT, VERSION = "drsn-jax compact model", 1
 PIECE_BYTES = 15 * 2**20  # of arrays; a piece with its names stays under 16 MiB
 FIELDS = ("generator_params", "generator_stats", "ema_params", "critic_params", "critic_stats")  # of the training state
 INFERENCE_FIELDS = ("ema_params", "generator_stats")
+_PIECE = re.compile(r"weights-\d+\.npz")
 _EDGE = float(np.finfo(np.float16).max)
 
 
@@ -81,9 +83,14 @@ def read_compact(folder: AnyPath) -> Compact:
             raise InputError(f"{folder} was written by a newer drsn-jax; upgrade, or write it again with this one.")
         arrays: dict[str, np.ndarray] = {}
         for name, digest in description["pieces"].items():
+            if not _PIECE.fullmatch(name):
+                raise ValueError(f"{name[:60]!r} is no name of a piece")
             content = (folder / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError(f"{name} is compressed")  # and could be larger than memory
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays |= {key: stored[key].astype(np.float32) for key in stored.files}
         fields = unflatten_dict(arrays, sep="/") | {name: {} for name in description["empty"]}

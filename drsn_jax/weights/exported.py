@@ -1,4 +1,4 @@
-"""The file that `drsn-jax export` makes: a generator as a StableHLO program, its weights, and what it is; written and run back.
+"""The file of `drsn-jax export`: a generator as a StableHLO program with its weights and description; written and run.
 
 A zip archive, nothing compressed: `export.json`, `generator.jax_export` (jax.export's serialised form, a function of variables and
 images) and `weights/COLLECTION/LAYER/.../NAME.npy`. It can be run without drsn-jax too:

@@ -1,7 +1,7 @@
 """The arrays inside Keras' weight files, without Keras: nothing in a file is executed, no model is built from one.
 
-Three layouts: .keras (a zip of which only model.weights.h5 is opened: the configuration beside it could name code to run), the
-.weights.h5 of Keras 3, and the .h5 of Keras 2 (`model.save_weights` and `model.save`).
+There are three layouts: .keras, the .weights.h5 of Keras 3, and the .h5 of Keras 2 (`model.save_weights` and `model.save`). A .keras file
+is a zip; only its model.weights.h5 is opened, since the configuration beside it could name code to run.
 """
 
 import io

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +11,10 @@ import numpy as np
 
 from drsn_jax.config.build import make_generator
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops.backend import choosing_for
+from drsn_jax.ops.backend import forms_for
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath, check_bucket
+from drsn_jax.weights.onnx_files import SUFFIX, read_onnx
 from drsn_jax.weights.saved import read_saved
 
 
@@ -22,6 +25,14 @@ class Model(NamedTuple):
     stride: int
     config: dict[str, Any]
     info: dict[str, Any]  # path, step, parameters, sha256: for reports
+    size: tuple[int, int] | None = None  # height and width of the largest image that `predict_fn` takes, None for any
+
+    def fit_tile(self, tile: int | None) -> int | None:
+        """The `tile` in pixels, or a smaller one where `predict_fn` takes no such images."""
+        if self.size is None:
+            return tile
+        largest = min(self.size) // self.stride * self.stride
+        return largest if tile is None else min(tile, largest)
 
 
 class StoredGenerator(NamedTuple):
@@ -41,18 +52,11 @@ def load_model(path: AnyPath, *, device: Any = None) -> Model:
     """
     check_bucket(path)
     if path.is_file():
-        return _load_exported(path, device)
+        return _load_onnx(path, device) if path.suffix == SUFFIX else _load_exported(path, device)
     generator, variables, config, info = read_generator(path)
     variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
-    platform = device.platform if device else jax.default_backend()
-    # A function object of its own, so that jax takes nothing that it has traced in the forms for another platform.
-    apply_fn = jax.jit(lambda variables, image: generator.apply(variables, image))
-
-    def predict_fn(image: Any) -> Any:
-        with choosing_for(platform):
-            return apply_fn(variables, image)
-
-    return Model(predict_fn, generator.stride, config, info)
+    network = generator.clone(forms=forms_for(device.platform if device else jax.default_backend()))
+    return Model(partial(jax.jit(network.apply), variables), generator.stride, config, info)
 
 
 def read_generator(path: AnyPath) -> StoredGenerator:
@@ -84,6 +88,14 @@ def read_generator(path: AnyPath) -> StoredGenerator:
     return StoredGenerator(generator, variables, config, info)
 
 
+def _load_onnx(path: AnyPath, device: Any) -> Model:
+    predict_fn, size, description = read_onnx(
+        path if isinstance(path, Path) else path.read_bytes(), platform=device.platform if device else "cpu"
+    )
+    info = description["info"] | {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return Model(predict_fn, description["stride"], description["config"], info, size)
+
+
 def _load_exported(path: AnyPath, device: Any) -> Model:
     from drsn_jax.weights.exported import read_exported  # flatbuffers and jax.export, which only this needs
 
@@ -94,7 +106,7 @@ def _load_exported(path: AnyPath, device: Any) -> Model:
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:
-        raise InputError(f"{path} does not say of what configuration it is, or of one unknown to this drsn-jax; export the model again.")
+        raise InputError(f"{path} names no configuration that this drsn-jax knows; export the model again.")
     variables = jax.device_put(variables, device)
     info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
     return Model(lambda image: apply_fn(variables, image), stride, config, info)

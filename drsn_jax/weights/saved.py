@@ -1,4 +1,4 @@
-"""What was saved of a training, wherever it lies: a checkpoint of a run or a compact model."""
+"""Saved models wherever they lie: a checkpoint of a run or a compact model."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
+import ml_dtypes  # noqa: F401  makes numpy know bfloat16, which safetensors asks it for
 import numpy as np
+from safetensors import safe_open
 
 from drsn_jax.system.errors import InputError
-from drsn_jax.weights.safetensors_files import read_safetensors
 from drsn_jax.weights.torch_files import read_torch_pickle, read_torch_zip
 
 Tensors = dict[str, np.ndarray]
@@ -25,7 +27,8 @@ def read_tensors(path: Path, *, keep: Callable[[str], bool] = lambda name: True)
             elif head.startswith(b"\x80"):
                 tensors = read_torch_pickle(path, keep=keep)
             elif head[8:] == b"{":
-                tensors = read_safetensors(path, keep=keep)
+                with safe_open(path, framework="numpy") as stored:
+                    tensors = {name: stored.get_tensor(name) for name in stored.keys() if keep(name)}  # noqa: SIM118  it is no dict
             else:
                 raise InputError(f"{path} is no weight file: give one written by torch.save (.pth, .pt), or .safetensors.")
     except InputError:
@@ -35,4 +38,6 @@ def read_tensors(path: Path, *, keep: Callable[[str], bool] = lambda name: True)
     except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise InputError(f"{path} is damaged, or no file of weights ({reason}); fetch it again, or give another.") from error
-    return {name: np.asarray(tensor, np.float32) if tensor.dtype.kind == "f" else tensor for name, tensor in tensors.items()}
+    return {
+        name: np.asarray(tensor, np.float32) if jnp.issubdtype(tensor.dtype, jnp.floating) else tensor for name, tensor in tensors.items()
+    }

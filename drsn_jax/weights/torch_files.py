@@ -1,7 +1,7 @@
-"""Reading what torch.save wrote, without PyTorch and without running what the file says.
+"""Files of torch.save, read without PyTorch and without running code from the file.
 
-A checkpoint is a pickle that names its numbers, with the numbers beside it: as files of a zip archive (since PyTorch 1.6) or behind it.
-A pickle is a program that may call anything; here it can only describe tensors: whatever else it asks for is refused by name.
+A checkpoint is a pickle that names its numbers. The numbers are files of a zip archive (since PyTorch 1.6), or lie behind the pickle. A
+pickle is a program that may call anything; here it can only describe tensors, and every other call is refused by name.
 """
 
 import io
@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from drsn_jax.system.errors import InputError
-from drsn_jax.weights.safetensors_files import decode, itemsize
 
-KINDS = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bf16", "LongStorage": "<i8"}
-KINDS |= {"IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
+KINDS = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8", "IntStorage": "<i4"}
+KINDS |= {"ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
+KINDS |= {"BFloat16Storage": np.dtype(ml_dtypes.bfloat16).name}
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MOST_MEMOS = 1_000_000  # the unpickler allocates room up to the highest number; a checkpoint has some ten a tensor
 
@@ -156,7 +157,7 @@ def read_torch_zip(path: Path, *, keep: Callable[[str], bool]) -> dict[str, np.n
         with _refusing(path):
             named = _named_tensors(_unpickle(io.BytesIO(read(pickles[0])))[0], keep)
         kinds = {tensor.storage.key: tensor.storage.kind for tensor in named.values()}
-        numbers = {key: decode(read(f"{root}data/{key}"), kind) for key, kind in kinds.items()}
+        numbers = {key: np.frombuffer(read(f"{root}data/{key}"), kind) for key, kind in kinds.items()}
     return {name: _make_array(tensor, numbers[tensor.storage.key]) for name, tensor in named.items()}
 
 
@@ -171,11 +172,11 @@ def read_torch_pickle(path: Path, *, keep: Callable[[str], bool]) -> dict[str, n
         named, numbers = _named_tensors(tree, keep), {}
         wanted = {tensor.storage.key for tensor in named.values()}
         for key in _unpickle(file)[0]:
-            length = int.from_bytes(file.read(8), "little") * itemsize(kinds[key])
+            length = int.from_bytes(file.read(8), "little") * np.dtype(kinds[key]).itemsize
             if length > path.stat().st_size - file.tell():
                 raise ValueError("it ends within its numbers")
             if key in wanted:
-                numbers[key] = decode(file.read(length), kinds[key])
+                numbers[key] = np.frombuffer(file.read(length), kinds[key])
             else:
                 file.seek(length, os.SEEK_CUR)
     return {name: _make_array(tensor, numbers[tensor.storage.key]) for name, tensor in named.items()}

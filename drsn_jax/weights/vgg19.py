@@ -1,8 +1,9 @@
 """Weights that ship with the package: VGG19's first seven convolutions, for the content loss. See NOTICE."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,13 @@ def load_vgg19(
         choices = f"use --config.content_layer={last}, or --config.vgg19=FILE that holds it: {OFFICIAL}"
         raise InputError(f"{path.name} holds VGG19 up to {last}, not {layer}; {choices}.")
     return {name: jax.tree.map(jnp.asarray, held[name]) for name in wanted}
+
+
+def load_frozen(config: Mapping[str, Any]) -> dict[str, dict[str, jax.Array]]:
+    """The parameters that a configuration's training step takes as `frozen`: VGG19's, {} without a content loss."""
+    if not config["content_weight"]:
+        return {}
+    return load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"])
 
 
 def _read_codes(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -1,8 +1,8 @@
 """VGG19's convolutions from the files that Keras and torchvision publish, for `models.vgg19.VGG19`.
 
-Keras' weights are the authors' own (Simonyan & Zisserman 2015): their input is BGR, 0..255, less the means, which is our `content_input`
-imagenet. torchvision's are another training of the same network: their input is RGB, (x - mean) / std of [0, 1], some 57 times smaller,
-and so are their features: `content_weight` has to be found anew.
+Keras' weights are the authors' own (Simonyan & Zisserman 2015). Their input is BGR, 0..255, less the means: our `content_input` imagenet.
+torchvision's are another training of the same network. Their input is RGB, (x - mean) / std of [0, 1]. It is some 57 times smaller, and so
+are their features, so they need another `content_weight`.
 """
 
 import hashlib

@@ -17,11 +17,13 @@ from drsn_jax.benchmark.comparable import describe_differences, settle_config
 from drsn_jax.benchmark.our_rows import make_critic_part, make_generator_part, prepare
 from drsn_jax.benchmark.rows import ROWS
 from drsn_jax.benchmark.workload import count_row_macs
-from drsn_jax.config.build import make_generator, make_training
+from drsn_jax.config.build import frozen_shapes, make_generator, make_training
 from drsn_jax.config.files import load_config
+from drsn_jax.ops.backend import PLAIN
 from drsn_jax.ops.costs import count_macs
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.critic import CriticState
+from drsn_jax.weights.vgg19 import load_frozen
 
 TINY = {"widths": "4,6,8", "num_blocks": 1, "critic_widths": "4,4", "dense_features": 16, "dropout": 0.0, "critic_steps": 2}
 
@@ -39,7 +41,7 @@ def run_step(config):
     rng = np.random.default_rng(0)
     batch = {name: jnp.asarray(rng.uniform(-1, 1, (config["batch_size"], 32, 32, 3)), jnp.float32) for name in ("blurred", "sharp")}
     state = jax.jit(training.init)(jax.random.key(0))
-    return state, batch, jax.jit(training.train_step)(state, batch)[0]
+    return state, batch, jax.jit(training.train_step)(state, batch, load_frozen(config))[0]
 
 
 def assert_close(first, second):
@@ -99,10 +101,10 @@ def test_the_multiply_adds_of_each_row():
 def test_the_nominal_step_is_near_what_its_plain_form_computes():
     """That form also computes gradients of borders, and none of the images: hence not the same."""
     config = configure(widths="16,32,64", critic_widths="16,32,64", crop_size=128, dense_features=64)
-    training = make_training(config, num_train_steps=10)
+    training = make_training(config, num_train_steps=10, forms=PLAIN)
     state = jax.eval_shape(training.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, 128, 128, 3), jnp.float32)
-    counted = count_macs(training.train_step, state, {"blurred": image, "sharp": image})
+    counted = count_macs(training.train_step, state, {"blurred": image, "sharp": image}, frozen_shapes(config))
     assert count_row_macs("training-step", config=config, size=(128, 128)) == pytest.approx(counted, rel=0.05)
 
 
@@ -164,7 +166,7 @@ def bench(folder, *arguments):
     # What is compiled without optimisation is not what is to be timed, and takes seconds a call; with a little, it compiles in a third of
     # the time.
     environment = tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS="--xla_backend_optimization_level=1")
-    return tiny.command(*arguments, cwd=folder, env=environment)
+    return tiny.fresh_command(*arguments, cwd=folder, env=environment)
 
 
 def test_a_whole_run_against_keras_with_a_trace(tmp_path):

@@ -1,6 +1,7 @@
 """The command line: verbs, exit codes, and that a mistake is one line while a bug of ours keeps its traceback."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,20 @@ def raising(error):
 
 
 def test_verbs_and_their_help(capsys):
-    assert list(VERBS) == ["prepare", "train", "evaluate", "compare", "convert", "export", "restore", "serve", "bench", "info"]
+    assert list(VERBS) == [
+        "prepare",
+        "train",
+        "evaluate",
+        "plot",
+        "compare",
+        "convert",
+        "export",
+        "push",
+        "restore",
+        "serve",
+        "bench",
+        "info",
+    ]
     assert run("--help") == 0
     text = capsys.readouterr().out
     for name, entry in VERBS.items():
@@ -107,7 +121,7 @@ def test_an_address_where_a_path_on_this_machine_is_needed_is_one_line(arguments
     assert not list(tmp_path.iterdir()), "a folder of that name"
 
 
-@pytest.mark.parametrize("address", ["http://example.com/x", "hf://owner/name"])
+@pytest.mark.parametrize("address", ["http://example.com/x", "az://container/x"])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -177,6 +191,16 @@ def test_help_of_each_verb(name, options, capsys):
     assert all(option in text for option in options), text
 
 
+@pytest.mark.parametrize("name", VERBS)
+def test_help_is_in_groups_with_examples(name, capsys):
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Examples:\n" in text
+    assert all(f"  {example}\n" in text for example in VERBS[name].examples)
+    assert len(VERBS[name].examples) >= 2
+    assert "\x1b" not in text, "no colour where there is no terminal"
+
+
 def test_version(capsys):
     assert run("--version") == 0
     assert capsys.readouterr().out == f"drsn-jax {__version__}\n"
@@ -187,7 +211,7 @@ def test_version(capsys):
     [
         (["restore", "-dash.jpg"], ["-dash.jpg is taken for an option", "`drsn-jax restore -- -dash.jpg`"]),
         (["evaluate", "-a b.tar.gz"], ["`drsn-jax evaluate -- -a b.tar.gz`"]),
-        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
+        (["trian"], ["'trian'", ", ".join(map(repr, VERBS))]),
         (["train"], ["--config, --workdir", "drsn-jax train --help"]),
         (["train", "--config=demo"], ["--workdir"]),
         (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?", "drsn-jax info --help"]),
@@ -267,7 +291,7 @@ def test_a_pipe_that_is_closed_is_no_failure():
 def test_module_and_console_script_are_the_same(arguments, tmp_path):
     if not SCRIPT.exists():
         pytest.skip(f"the package is not installed beside this Python: there is no {SCRIPT}")
-    module = tiny.command(*arguments, cwd=tmp_path)
+    module = tiny.fresh_command(*arguments, cwd=tmp_path)
     script = subprocess.run([SCRIPT, *arguments], cwd=tmp_path, env=tiny.environment(), capture_output=True, text=True, check=False)
     assert (module.returncode, module.stdout, module.stderr) == (script.returncode, script.stdout, script.stderr)
     assert module.returncode == (2 if arguments in (["restore"], ["info", "--config.nope=1"]) else 0)
@@ -286,6 +310,30 @@ def test_info_counts_parameters_as_spec_does(capsys):
     assert f"jax {jax.__version__}" in text
     assert "cpu:0" in text
     assert "best, default, demo, keras_reference, paper" in text
+
+
+def test_info_environment_for_bug_reports(capsys, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS_OF_A_TEST", "1")
+    assert run("info", "--environment") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"drsn-jax: {__version__}"
+    assert f"  jax {jax.__version__}" in lines
+    assert "  XLA_FLAGS_OF_A_TEST=1" in lines
+    assert any(line.startswith("devices: cpu:0") for line in lines)
+    assert any(line.startswith("  drsn-jax-native ") for line in lines)
+    assert run("info", "--environment", "--json") == 0
+    environment = json.loads(capsys.readouterr().out)
+    assert environment["packages"]["jax"] == jax.__version__
+    assert run("info", "--memory", "--environment") == 2
+
+
+def test_info_as_json(capsys):
+    assert run("info", "--config=keras_reference", "--config.critic_steps=3", "--json") == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["config"]["critic_steps"], err) == (3, "")
+    assert document["parameters"] == {"generator": [12_577_539, 12_592_643], "critic": [3_096_450, 3_098_370]}
+    assert run("info", "--json", "--costs") == 2
 
 
 def test_info_with_changes(capsys):

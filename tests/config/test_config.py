@@ -1,9 +1,7 @@
 """Configurations: found from anywhere, overridden key by key, and every mistake told in one line with what would be right."""
 
+import dataclasses
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,10 @@ from drsn_jax.config.build import make_critic, make_generator, make_stages, make
 from drsn_jax.config.files import config_names, load_config
 from drsn_jax.config.values import BLURRING, CHOICES, FRACTIONS, NOT_NEGATIVE, POSITIVE
 from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, DEMO_TRAINING
+from drsn_jax.models.generator import Generator
 from drsn_jax.planning.description import count_parameters
 from drsn_jax.system.errors import InputError
+from drsn_jax.training.spec import StepSpec
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["base", "best", "default", "demo", "keras_reference", "paper", "small"]
@@ -66,29 +66,6 @@ def test_each_makes_networks_and_a_step(name):
         config |= {"batch_size": 2}
     assert make_training(config, num_train_steps=config["num_train_steps"]).generator == make_generator(config)
     assert stages[0].crop_size % make_generator(config).stride == 0
-
-
-def test_the_wheel_holds_the_configurations(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    if done.returncode and "hatchling" in done.stderr:
-        pytest.skip("no build backend: hatchling is not installed")
-    assert done.returncode == 0, done.stderr
-    [wheel] = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        archive.extractall(tmp_path / "unpacked")
-    assert {f"drsn_jax/configs/{name}.py" for name in SHIPPED} <= set(names)
-    inside = {
-        str(path.relative_to(ROOT)) for path in (ROOT / "drsn_jax" / "weights" / "shipped").rglob("*") if path.suffix in (".npz", ".json")
-    }
-    assert {f"drsn_jax/weights/shipped/{model}/compact.json" for model in ("small", "base")} < inside <= set(names)
-    assert "drsn_jax/serving/page.html" in names
-    assert not any(name.startswith(("configs/", "tests/")) or "__pycache__" in name for name in names)
-    code = "import drsn_jax.config as c; print(c.__file__, *c.config_names(), c.load_config('demo')['data'])"
-    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path / "unpacked", capture_output=True, text=True, check=False,
-                          env={"PYTHONPATH": str(tmp_path / "unpacked"), "PATH": ""})  # fmt: skip
-    assert done.stdout.split() == [str(tmp_path / "unpacked" / "drsn_jax" / "config" / "__init__.py"), *SHIPPED, "demo"], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -174,6 +151,8 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 def test_number_of_steps_that_would_be_ignored():
     assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
     assert "adam_form does nothing with optimizer=muon" in refused("small", "adam_form=keras")
+    assert "parameter_groups does nothing with optimizer=adam and weight_decay=0" in refused("demo", "parameter_groups=by_shape")
+    assert load_config("small", ["--config.parameter_groups=by_shape"])["parameter_groups"] == "by_shape", "Muon without decay"
     assert "middle_blocks does nothing with trunk=quarter" in refused("paper", "middle_blocks=2")
     assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
     assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
@@ -245,14 +224,18 @@ def test_no_such_configuration(tmp_path):
 
 def test_every_key_is_used():
     """A key that no source reads, other than as something to be checked or compared, is an option that does nothing."""
-    skipped = {"config.py", "config_values.py"}
-    sources = {path: path.read_text() for path in (ROOT / "drsn_jax").rglob("*.py") if path.name not in skipped}
-    workdir = ROOT / "drsn_jax" / "training" / "workdir.py"
-    sources[workdir] = re.sub(r"FREE_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
+    package = ROOT / "drsn_jax"
+    skipped = {package / "config" / "files.py", package / "config" / "values.py"}
+    sources = {path: path.read_text() for path in package.rglob("*.py") if path not in skipped}
+    workdir = package / "run" / "workdir.py"
+    sources[workdir] = re.sub(r"(FREE|KEPT)_KEYS \+?= \([^)]*\)", "", sources[workdir])  # compared only
+    assert "frames_dir" not in re.sub(r"CONSEQUENCES = \{[^}]*\}", "", sources[workdir]), "they are found"
     text = "\n".join(sources.values())
     read = set(re.findall(r'"([a-z0-9_]+)"', text))
     read |= {f"{name}_weight" for name in ("adversarial", "content", "pixel", "frequency")}  # read by LossWeights._fields
     assert 'config[f"{name}_weight"] for name in LossWeights._fields' in text
+    # Passed on by field.
+    read |= {field.name for owner in (Generator, StepSpec) for field in dataclasses.fields(owner)}
     assert sorted(set(load_config("default")) - read) == []
 
 

@@ -124,7 +124,7 @@ def test_the_pair_after_takes_the_place_and_the_rest_of_the_stream_is_the_same(c
         np.testing.assert_array_equal(batch["blurred"][kept], other["blurred"][kept])
     window = np.rint((damaged[0]["sharp"][..., :2] + 1) * 127.5)
     np.testing.assert_array_equal(window, np.rint((clean[0]["sharp"][..., :2] + 1) * 127.5), "cut where the other would have been")
-    assert sorted(line.split(" ")[0] for line in told) == [str(pairs[7].blurred), str(pairs[19].sharp)], "each once"
+    assert sorted(line.split("'")[1] for line in told) == [str(pairs[7].blurred), str(pairs[19].sharp)], "each once"
     assert capfd.readouterr().err == "", "not a word from TensorFlow"
     for start in (1, 6):
         equal(batches(pairs, start=start, cache=cache), damaged[start:])
@@ -159,7 +159,7 @@ def test_a_disk_that_fails_while_reading_is_told_by_the_files_name(tmp_path):
     pairs = write_pairs(tmp_path, 5)
     pairs[2].sharp.unlink()
     pairs[2].sharp.symlink_to(failing)
-    with pytest.raises(InputError, match=r"002\.png is"):
+    with pytest.raises(InputError, match=r"002\.png' is"):
         batches(pairs, bad_images=BadImages(5, what="pairs", skip=False))
 
 
@@ -204,7 +204,7 @@ def test_a_run_through_tf_data_goes_on_and_says_so_once(gopro, capfd):
     data = open_run(data="pairs", train_dir=gopro)
     assert [batch["sharp"].shape for batch in itertools.islice(data.stream_fn(0, 3), 3)] == [(8, 32, 32, 3)] * 3
     [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("drsn-jax")]
-    assert line.startswith(f"drsn-jax: {path} is damaged or cut short")
+    assert line.startswith(f"drsn-jax: '{path}' is damaged or cut short")
     assert line.endswith("It is passed over: 1 of 5 training pairs so far, 1 at most.")
     with pytest.raises(InputError, match=str(path)):
         list(open_run(data="pairs", train_dir=gopro, on_bad_image="stop").stream_fn(0, 3))
@@ -217,7 +217,7 @@ def test_resident_pairs_are_the_others(contents, gopro, capsys):
     path.write_bytes(path.read_bytes()[:1000] if contents is None else contents)
     data = open_run(data="resident", train_dir=gopro)
     assert data.num_images == 4
-    assert capsys.readouterr().err.count(f"drsn-jax: {path} is ") == 1
+    assert capsys.readouterr().err.count(f"drsn-jax: '{path}' is ") == 1
     with pytest.raises(InputError, match=str(path)):
         open_run(data="resident", train_dir=gopro, on_bad_image="stop")
 
@@ -231,7 +231,7 @@ def test_photographs_do_not_change_sides_where_one_is_left_out(tmp_path, photogr
     assert data.num_images == 2
     for image, other in zip(held, data.validation_fn(), strict=True):
         np.testing.assert_array_equal(image, other[2])
-    assert "1.png is not an image" in capsys.readouterr().err
+    assert "1.png' is not an image" in capsys.readouterr().err
     (photos / "3.png").write_bytes(b"text")
     assert len(list(open_run(data="photos", train_dir=photos, hold_out_every=3, eval_images=0).validation_fn())) == 1
     (photos / "0.png").write_bytes(b"text")

@@ -88,4 +88,4 @@ def test_files_are_named_from_the_folder_on(tmp_path):
     """The name is stored with a data set, and must not tell where on this machine it was."""
     tree = open_tree(downloads.write_folder(tmp_path / "mine", {"a/1.png": b"", "b/1.png": b"x"}))
     assert str(tree.files["a/1.png"]) == "mine/a/1.png"
-    assert "mine/a/1.png is empty (0 bytes)" in _refused(read_rgb, tree.files["a/1.png"])
+    assert "'mine/a/1.png' is empty (0 bytes)" in _refused(read_rgb, tree.files["a/1.png"])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from drsn_jax.evaluation.metrics import koehler
 from drsn_jax.ops.metrics import PSNR_CAP_DB
 from drsn_jax.system.errors import InputError
 
-HEIGHT, WIDTH = 192, 208  # both even: the definition counts an odd side's middle otherwise
+HEIGHT, WIDTH = 192, 208
 DATA = Path(__file__).parents[3] / "shared" / "data" / "koehler"
 
 
@@ -129,6 +130,21 @@ def test_every_circular_shift_is_found(photograph, down, right):
     moved = np.roll(truth, (-down, -right), (0, 1))
     spectra = (koehler._to_spectrum(image) for image in (truth, moved))
     assert koehler.find_shift(*spectra, width=WIDTH).tolist() == [down, right]
+
+
+@pytest.mark.parametrize("size", [(7, 9), (9, 8), (8, 7), (1, 5)])
+def test_every_shift_of_odd_sides_is_what_trying_them_all_finds(size):
+    """All circular shifts in [-n/2, n/2), tried one by one in whole numbers; an odd side's farthest is (n - 1) / 2 either way."""
+    height, width = size
+    candidates = [(down, right) for down in range(-(height // 2), -(-height // 2)) for right in range(-(width // 2), -(-width // 2))]
+    assert len(candidates) == height * width
+    truth = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for wanted in candidates:
+        restored = np.roll(truth, (-wanted[0], -wanted[1]), (0, 1))
+        x, z = (image.astype(int).sum(2) for image in (truth, restored))
+        best = max(candidates, key=lambda by: (x * np.roll(z, by, (0, 1))).sum())
+        spectra = (koehler.to_spectrum(jnp.asarray(image)) for image in (truth, restored))
+        assert tuple(koehler.find_shift(*spectra, width=width).tolist()) == best == wanted
 
 
 def test_frames_are_read_as_they_are_needed(trajectory, images):

@@ -73,7 +73,10 @@ def test_impossible_variances_are_refused(photograph, variance):
 def test_descriptions_tell_protocols_and_noise_apart():
     words = {describe_protocol(protocol, noise_variance=noise) for protocol in PROTOCOLS for noise in (0.0, 0.0005, 0.001)}
     assert len(words) == 9
-    assert "0.0005" in describe_protocol("half", noise_variance=0.0005)
+    noisy = describe_protocol("half", noise_variance=0.0005)
+    assert "0.0005" in noisy
+    assert "drawn by numpy.random.default_rng(place of the file in the sorted order, from 0).normal" in noisy
+    assert noisy.endswith("rounded to 8 bits")
 
 
 @pytest.mark.skipif(not SCENES.is_dir(), reason="the validation pairs are not beside this checkout")

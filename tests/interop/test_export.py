@@ -22,7 +22,6 @@ from drsn_jax.config.build import make_generator
 from drsn_jax.config.files import load_config, to_plain
 from drsn_jax.interop import export
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops import backend
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights import exported
 from drsn_jax.weights.model import load_model
@@ -96,7 +95,6 @@ def test_each_platform_gets_its_own_form_of_the_convolutions():
     assert convolutions(program_text(pack(*network, ("cuda",)))) == others
     assert convolutions(program_text(pack(*network, ("tpu", "cuda")))) == others
     assert convolutions(program_text(pack(*network))) == cpu | others
-    assert backend.on_cpu(), "what is chosen here is as before"
 
 
 def test_the_file_says_what_it_is(packed):
@@ -126,7 +124,7 @@ def test_the_recipe_of_the_docstring_needs_no_drsn_jax(packed):
                 tree[leaf] = np.load(io.BytesIO(archive.read(name)))
         program = jax.export.deserialize(bytearray(archive.read("generator.jax_export")))
     restored = jax.jit(program.call)(variables, images(1, 16, 20))
-    np.testing.assert_array_equal(restored, export.load_exported_fn(packed)(images(1, 16, 20)))
+    np.testing.assert_allclose(restored, export.load_exported_fn(packed)(images(1, 16, 20)), atol=1e-6)
 
 
 # The command
@@ -163,7 +161,7 @@ def test_mistakes_on_the_command_line(model, tmp_path):
     output = tmp_path / "model.stablehlo"
     refuses(r"--platforms=cpu,gpu: name one or more of cpu, cuda", f"--model={model}", f"--output={output}", "--platforms=cpu,gpu")
     refuses(r"each once", f"--model={model}", f"--output={output}", "--platforms=cpu,cpu")
-    refuses(r"--size applies to tflite alone", f"--model={model}", f"--output={output}", "--size=64x64")
+    refuses(r"--size applies to tflite and onnx alone", f"--model={model}", f"--output={output}", "--size=64x64")
     refuses(r"does not apply to tflite", f"--model={model}", f"--output={output}", "--format=tflite", "--platforms=cpu")
     refuses(r"--size=64 is no size", f"--model={model}", f"--output={output}", "--format=tflite", "--size=64")
     refuses(r"There is no", f"--model={tmp_path / 'none'}", f"--output={output}")
@@ -241,7 +239,7 @@ BAD = {
     "other weights": (lambda p: rewritten(p, bias_npy=lambda c: c[:-4] + b"", kernel_npy=lambda c: c), r"damaged"),
     "a pickle in it": (lambda p: rewritten(p, bias_npy=np_object()), r"damaged one \(.*pickle"),
     "native code": (lambda p: rewritten(p, generator_jax_export=calling_python), r"refused: it calls lapack_spotrf_ffi of jaxlib"),
-    "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"does not say of what configuration"),
+    "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"names no configuration"),
     "cut": (lambda p: p[: len(p) // 2], r"no export of drsn-jax"),
     "empty": (lambda p: b"", r"no export of drsn-jax"),
     "text": (lambda p: b"a text, and nothing else", r"no export of drsn-jax"),

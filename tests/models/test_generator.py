@@ -1,5 +1,6 @@
 """The generator and its layers: sizes, ranges, counts of parameters, and convolutions against numpy, scipy and PyTorch's definition."""
 
+import dataclasses
 import itertools
 from functools import partial
 
@@ -13,7 +14,7 @@ from scipy import signal
 
 from drsn_jax.models.generator import Generator, pixel_shuffle, pixel_unshuffle
 from drsn_jax.models.layers import ReflectConv, make_norm
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import CPU, Forms
 from drsn_jax.ops.convolution import upsample_nearest
 
 TINY = {"widths": (4, 6, 8), "num_blocks": 1, "norm": "none", "dropout": 0.0}
@@ -320,25 +321,24 @@ def test_nearest_upsampling_then_a_convolution():
 
 @pytest.mark.parametrize("size", [3, 7])
 @pytest.mark.parametrize("crop", [True, False])
-def test_reflect_conv_equals_scipy(size, crop, monkeypatch):
-    monkeypatch.setattr(backend, "crop_after_convolution", lambda: crop)
+def test_reflect_conv_equals_scipy(size, crop):
     x, params = np.random.default_rng(1).normal(size=(9, 12, 4)).astype(np.float32), conv_params(size=size)
-    out = ReflectConv(6, size).apply({"params": {"conv": params}}, jnp.array(x[None]))[0]
+    out = ReflectConv(6, size, forms=Forms(crop_convolutions=crop)).apply({"params": {"conv": params}}, jnp.array(x[None]))[0]
     assert out.shape == (9, 12, 6)
     np.testing.assert_allclose(out, correlate(x, params), rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 16), (2, 9, 33, 4), (1, 4, 4, 3)])
-def test_same_and_crop_equals_valid(shape, monkeypatch):
+def test_same_and_crop_equals_valid(shape):
     x, params = (
         jnp.array(np.random.default_rng(1).normal(size=shape).astype(np.float32)),
         {"params": {"conv": conv_params(channels=shape[-1], size=7)}},
     )
     forms, gradients = [], []
     for crop in (True, False):
-        monkeypatch.setattr(backend, "crop_after_convolution", lambda crop=crop: crop)
-        forms.append(np.asarray(ReflectConv(6, 7).apply(params, x)))
-        gradients.append(np.asarray(jax.grad(lambda x: jnp.square(ReflectConv(6, 7).apply(params, x)).sum())(x)))
+        conv = ReflectConv(6, 7, forms=dataclasses.replace(CPU, native=False, crop_convolutions=crop))
+        forms.append(np.asarray(conv.apply(params, x)))
+        gradients.append(np.asarray(jax.grad(lambda x, conv=conv: jnp.square(conv.apply(params, x)).sum())(x)))
     for a, b in (forms, gradients):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6 * np.abs(a).max())
 

@@ -106,6 +106,15 @@ def test_bfloat16_is_close(params):
     assert np.abs(np.asarray(a) - np.asarray(b, np.float32)).mean() < 0.02 * np.asarray(a).max()
 
 
+@pytest.mark.parametrize("content_input", ["raw", "imagenet"])
+def test_the_first_convolution_is_in_float32_whatever_the_dtype(content_input, params):
+    """Pixels up to 151 lose what tells neighbours apart in bfloat16's eight bits; so the features differ by their own rounding alone."""
+    image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
+    exact, seen = (VGG19("conv1_1", content_input, dtype).apply({"params": params}, image) for dtype in (jnp.float32, jnp.bfloat16))
+    assert seen.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(seen, np.float32), exact, rtol=2**-8, atol=1e-5 * exact.max())
+
+
 # Messages
 
 

@@ -1,6 +1,8 @@
 """The convolution that computes its kernel gradient by matrix products: values, first and second derivatives are those of lax."""
 
+import dataclasses
 from contextlib import contextmanager
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +13,15 @@ from hypothesis import strategies as st
 from jax import lax
 from networks import quick_compiles  # noqa: F401
 
-from drsn_jax.ops import backend, convolution
-from drsn_jax.ops.convolution import convolve, convolve_upsampled, upsample_nearest
+from drsn_jax.ops import convolution
+from drsn_jax.ops.backend import CPU, PLAIN
+from drsn_jax.ops.convolution import upsample_nearest
 
 NUMBERS = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
-@pytest.fixture(autouse=True)
-def _multiplying(monkeypatch):
-    monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: True)
-    monkeypatch.setattr(backend, "fold_upsampling", lambda: True)
+XLA = dataclasses.replace(CPU, native=False)  # its forms where oneDNN is not installed
+convolve, convolve_upsampled = (partial(function, forms=XLA) for function in (convolution.convolve, convolution.convolve_upsampled))
 
 
 def draw(*shape, seed=0):
@@ -121,9 +122,8 @@ def test_only_what_it_is_for_takes_the_other_way(shape, options, takes, monkeypa
 
 
 def test_elsewhere_nothing_changes(monkeypatch):
-    monkeypatch.setattr(backend, "multiply_for_kernel_gradient", lambda: False)
     monkeypatch.setattr(convolution, "_convolve", pytest.fail)
-    assert convolve(draw(1, 4, 4, 16), draw(3, 3, 16, 16), (1, 1), "SAME", **NUMBERS).shape == (1, 4, 4, 16)
+    assert convolution.convolve(draw(1, 4, 4, 16), draw(3, 3, 16, 16), (1, 1), "SAME", forms=PLAIN, **NUMBERS).shape == (1, 4, 4, 16)
 
 
 def upsampled_by_lax(x, kernel, strides, padding, **options):
@@ -162,11 +162,12 @@ def test_folded_upsampling_does_half_the_work():
     assert operations[0] < 0.52 * operations[1]
 
 
-def test_elsewhere_the_doubled_map_is_convolved(monkeypatch):
-    monkeypatch.setattr(backend, "fold_upsampling", lambda: False)
+def test_elsewhere_the_doubled_map_is_convolved():
     x, kernel = draw(1, 4, 5, 16), draw(3, 3, 16, 12, seed=1)
     expected = convolve(upsample_nearest(x), kernel, (1, 1), "SAME", **NUMBERS)
-    np.testing.assert_array_equal(convolve_upsampled(x, kernel, (1, 1), "SAME", **NUMBERS), expected)
+    unfolded = dataclasses.replace(XLA, fold_upsampling=False)
+    result = convolution.convolve_upsampled(x, kernel, (1, 1), "SAME", forms=unfolded, **NUMBERS)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("limits", LIMITS)

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
+from drsn_jax.restoration import restore
 from drsn_jax.restoration.core.restorer import make_restore_fn
-from drsn_jax.restoration.files import images, restore
+from drsn_jax.restoration.files import images
 from drsn_jax.restoration.jobs import plan_jobs
 from drsn_jax.restoration.restore import restore_files
 from drsn_jax.system.errors import InputError
@@ -127,6 +128,45 @@ def test_output_format_and_single_file_names(tmp_path):
     assert run([odd], tmp_path / "out").restored == [tmp_path / "out" / "unusual.bin"]
 
 
+def test_a_file_without_suffix_is_named_by_its_content(tmp_path):
+    Image.new("RGB", (8, 6), (9, 90, 200)).save(tmp_path / "photo", "TIFF")
+    assert run([tmp_path / "photo"]).restored == [tmp_path / "photo.restored.tif"]
+    assert same(tmp_path / "photo", tmp_path / "photo.restored.tif")
+    assert run([tmp_path / "photo"], tmp_path / "out").restored == [tmp_path / "out" / "photo"]
+    with Image.open(tmp_path / "out" / "photo") as image:
+        assert image.format == "TIFF"
+    assert run([tmp_path / "photo"], tmp_path / "other", output_format="png").restored == [tmp_path / "other" / "photo.png"]
+    (tmp_path / "text").write_text("no image")
+    [(_, message)] = run([tmp_path / "text"]).failed
+    assert "is not an image of a format that can be read" in message
+
+
+def test_an_output_whose_suffix_names_no_format_is_refused_with_the_nearest(tmp_path):
+    path = save(tmp_path / "a.png")
+    for name, hint in (("b.jpgg", r"did you mean \.jpg\?"), ("b.tfif", r"did you mean \.tiff?\?"), ("b.xyzzy", "use one of .jpg")):
+        with pytest.raises(InputError, match=hint):
+            run([path], tmp_path / name)
+        assert not (tmp_path / name).exists()
+    (tmp_path / "v1.2").mkdir()
+    assert run([path], tmp_path / "v1.2").restored == [tmp_path / "v1.2" / "a.png"]
+    save(tmp_path / "in" / "c.png")
+    assert run([tmp_path / "in"], tmp_path / "v1.3").restored == [tmp_path / "v1.3" / "c.png"], "of many, a folder it must be"
+
+
+def test_a_link_that_points_at_itself_is_one_line_and_the_others_are_done(tmp_path, capsys):
+    save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    report = run([tmp_path / "in", tmp_path / "in" / "loop.png"], tmp_path / "out")
+    assert [path.name for path in report.restored] == ["a.png"]
+    assert [path.name for path, _ in report.failed] == ["gone.png", "loop.png"]
+    assert all("is a link that leads nowhere" in message for _, message in report.failed)
+    (tmp_path / "out" / "loop").symlink_to("loop")
+    assert run([tmp_path / "in" / "a.png"], tmp_path / "out" / "loop" / "b.png").failed
+    assert run([tmp_path / "in"], tmp_path / "out" / "loop").failed
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_same_input_twice_is_done_once(tmp_path):
     path = save(tmp_path / "in" / "a.png")
     report = run([path, path, tmp_path / "in"], tmp_path / "out")
@@ -143,7 +183,7 @@ def test_mistakes_in_the_whole_are_named_before_any_work(tmp_path):
         ({"inputs": [first, third], "output_format": "png"}, [str(first), str(third), "rename"]),
         ({"inputs": [tmp_path / "empty"]}, ["holds no images and no videos (1 other files)", ".jpg", ".mp4"]),
         ({"inputs": []}, ["No input"]),
-        ({"inputs": [first], "output_format": "heic"}, ["'heic' is not known", "png"]),
+        ({"inputs": [first], "output_format": "jxl"}, ["'jxl' is not known", "png"]),
         ({"inputs": [first], "output": tmp_path / "b.jpg", "output_format": "png"}, ["contradict"]),
         ({"inputs": [first, third], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
         ({"inputs": [tmp_path / "x"], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),

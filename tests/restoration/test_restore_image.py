@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from levels import assert_same_levels
 from networks import draw_variables, images, quick_compiles  # noqa: F401
 from PIL import Image
 from scipy import ndimage
@@ -66,7 +67,7 @@ def test_floats_and_bytes(path, restored, image):
     levels = np.rint(image * 255).astype(np.uint8)
     result = drsn_jax.restore_image(levels, model=str(path))
     assert result.dtype == np.uint8
-    np.testing.assert_array_equal(result, np.rint(restored(levels.astype(np.float32) / np.float32(255)) * 255))
+    assert_same_levels(result, np.rint(restored(levels.astype(np.float32) / np.float32(255)) * 255))
 
 
 def test_grey_and_alpha(path, restored, image):
@@ -103,6 +104,8 @@ def test_the_given_array_is_left_as_it_is(path, image):
         (np.zeros((8, 8, 3), np.uint16), ["uint16", "uint8, or floats in [0, 1]"]),
         (np.zeros((8, 8, 3), bool), ["bool"]),
         (np.full((8, 8), 255.0), ["from 255 to 255", "[0, 1]"]),
+        (np.full((8, 8), 1.00101), ["from 1.00101 to 1.00101"]),
+        (np.full((8, 8), -0.0011, jnp.bfloat16), ["from -0.00109863281"]),
         (np.linspace(-0.5, 1, 64).reshape(8, 8), ["from -0.5 to 1"]),
         (np.full((8, 8, 3), np.nan, np.float32), ["nan"]),
         (Image.new("P", (8, 8)), ["of type Image", "numpy.asarray"]),
@@ -114,6 +117,32 @@ def test_what_cannot_be_restored_is_named(given, words):
         drsn_jax.restore_image(given, model="/nowhere")  # refused before a model is looked for
     assert all(word in str(error.value) for word in words), error.value
     assert "\n" not in str(error.value)
+
+
+def test_what_resampling_leaves_beyond_the_range_is_clipped(path, restored, image):
+    over = image * np.float32(1.002) - np.float32(0.001)
+    assert over.max() > 1 - 1e-3
+    assert over.min() < 0
+    np.testing.assert_allclose(drsn_jax.restore_image(over, model=path), restored(np.clip(over, 0, 1)), atol=1e-6)
+    coarse = jnp.asarray(image, jnp.bfloat16)
+    for given in (coarse, np.asarray(coarse)):
+        np.testing.assert_allclose(drsn_jax.restore_image(given, model=path), restored(np.asarray(coarse, np.float32)), atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"strength": "0.5"}, "Strength '0.5' is not between 0"),
+        ({"strength": None}, "Strength None is not between 0"),
+        ({"strength": float("nan")}, "Strength nan is not between 0"),
+        ({"model": None}, "model=None names no model; give one of small, base"),
+        ({"model": 3}, "model=3 names no model"),
+    ],
+)
+def test_choices_that_make_no_sense_are_named(path, image, choice, words):
+    with pytest.raises(InputError, match=words):
+        drsn_jax.restore_image(image, **({"model": path} | choice))
 
 
 def test_models_and_devices_that_are_not_there_are_named(path, image, tmp_path):
@@ -194,12 +223,12 @@ def test_a_shipped_model_restores(model, photograph, tmp_path):
     result = np.asarray(Image.open(tmp_path / "photo.restored.png"))
     assert result.shape == (64, 80, 3)
     assert 0 < np.abs(result.astype(int) - photograph[100:164, 180:260]).mean() < 20
-    np.testing.assert_array_equal(drsn_jax.restore_image(photograph[100:164, 180:260], model=model), result)
+    assert_same_levels(drsn_jax.restore_image(photograph[100:164, 180:260], model=model), result)
 
 
 def test_the_first_shipped_model_is_the_default(photograph):
     image = photograph[100:132, 180:220]
-    np.testing.assert_array_equal(drsn_jax.restore_image(image), drsn_jax.restore_image(image, model=SHIPPED[0]))
+    assert_same_levels(drsn_jax.restore_image(image), drsn_jax.restore_image(image, model=SHIPPED[0]))
 
 
 @pytest.mark.parametrize("model", SHIPPED)

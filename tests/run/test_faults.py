@@ -29,9 +29,9 @@ from drsn_jax.run import loop as train
 from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.run.data import Data
 from drsn_jax.system.errors import InputError
-from drsn_jax.training.functional import Training
 from drsn_jax.training.nonfinite import SKIPPED, skip_nonfinite
 from drsn_jax.training.sharding import over_data
+from drsn_jax.training.spec import Parts
 from drsn_jax.training.state import TrainState
 
 BATCH = 8
@@ -43,7 +43,7 @@ def make_state(rng=None, *, size=1):
     return TrainState(step=jnp.int32(0), rng=jax.random.key(0), generator_params=params, **{name: {} for name in names})
 
 
-def add(state, batch):
+def add(state, batch, frozen=None):
     """Adds the number of the batch."""
     value = batch["sharp"].mean()
     params = state.generator_params | {"sum": state.generator_params["sum"] + value}
@@ -62,12 +62,10 @@ class World:
 
     def __init__(self, monkeypatch):
         self.bad_steps, self.validation, self.on_batch = (), None, lambda step: None
-        monkeypatch.setattr(train, "make_training", self._make_training)
+        monkeypatch.setattr(train, "make_parts", lambda config, **_: Parts(Identity(), Critic(), None, None, None))
+        monkeypatch.setattr(train, "make_train_step", lambda parts, spec: skip_nonfinite(add) if spec.on_nonfinite == "skip" else add)
+        monkeypatch.setattr(train, "init_state", lambda rng, **_: make_state(rng))
         monkeypatch.setattr(train, "open_data", self._open_data)
-
-    def _make_training(self, config, *, num_train_steps):
-        step = skip_nonfinite(add) if config["on_nonfinite"] == "skip" else add
-        return Training(Identity(), Critic(), make_state, step, evaluate_step=add, restore=lambda state, images: images)
 
     def _open_data(self, config, *, mesh):
         put = jax.jit(lambda value: jnp.full([BATCH, 1, 1, 3], value), out_shardings=over_data(mesh))
@@ -93,8 +91,8 @@ def run(workdir, **changes):
 def stored_sum(workdir, step):
     with Checkpoints(workdir, config={}) as checkpoints:
         assert checkpoints.steps()[-1] == step
-        state = checkpoints.restore(jax.eval_shape(make_state), say=print)
-    return float(state.generator_params["sum"])
+        found = checkpoints.restore(jax.eval_shape(make_state), say=print)
+    return float(found.state.generator_params["sum"])
 
 
 def assert_strict_json(workdir):
@@ -207,9 +205,9 @@ def assert_still_whole(folder, steps):
     """The checkpoints before are there, are read, and can be gone on from."""
     assert tiny.steps_on_disk(folder) == steps
     with Checkpoints(folder, config={}) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(lambda: large_state(0)), say=print)
-        assert state is not None
-        assert int(state.step) == steps[-1]
+        found = checkpoints.restore(jax.eval_shape(lambda: large_state(0)), say=print)
+        assert found is not None
+        assert int(found.state.step) == steps[-1]
         checkpoints.save(9, large_state(9))
     assert tiny.steps_on_disk(folder) == [*steps, 9]
 

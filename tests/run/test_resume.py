@@ -214,8 +214,7 @@ def test_the_same_checkpoint_may_be_damaged_twice(tmp_path):
     for _ in range(2):
         truncate(tmp_path, 6)
         with Checkpoints(tmp_path, config={}) as checkpoints:
-            state = checkpoints.restore(jax.eval_shape(small_state), say=said.append)
-            assert state is not None
+            assert checkpoints.restore(jax.eval_shape(small_state), say=said.append) is not None
             checkpoints.save(6, small_state())
     assert [line.endswith("trying the one before.") for line in said] == [True, False] * 2
     assert {"6", "6.damaged", "6.damaged1"} <= {path.name for path in (tmp_path / "checkpoints").iterdir()}
@@ -359,9 +358,13 @@ def test_epochs_become_steps():
     config |= {"widths": (4, 4, 4), "dtype": "float32", "trunk": "unet", "num_blocks": 1, "block_order": "pre", "shrinkage": True}
     config |= {"convs_per_block": 2, "norm": "none", "threshold_norm": "none", "dropout": 0.0, "upsampling": "nearest"}
     config |= {"strided_padding": "keras", "output": "average", "kernel_init": "normal", "zero_head": False}
+    config |= {"critic_batches": "same", "critic_steps": 2, "adversarial_weight": 1.0}
     assert count_steps(config, 10) == 7
     assert count_steps(config | {"num_epochs": 2}, 10) == 5
     assert count_steps(config | {"num_epochs": 3}, 10) == 8, "rounded up: every image is seen so often"
+    fresh = config | {"num_epochs": 3, "critic_batches": "fresh"}
+    assert count_steps(fresh, 10) == 3, "a step reads three batches of 4: for each critic update one, and the generator's"
+    assert count_steps(fresh | {"adversarial_weight": 0.0}, 10) == 8, "without a critic nothing else is read"
 
 
 def test_short_memory_is_no_damage(tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_twenty_kills_at_random_moments(data, tmp_path):
         tiny.kill_at_random(workdir, rng, lines=lines, seconds=seconds, **changes)
         print(f"kill {number + 1}: newest save {tiny.steps_on_disk(workdir)[-1:]}")  # noqa: T201
     newest = tiny.steps_on_disk(workdir)[-1]
-    ended = [tiny.command(*tiny.train_arguments(folder, **changes), timeout=3600) for folder in (workdir, tmp_path / "whole")]
+    ended = [tiny.fresh_command(*tiny.train_arguments(folder, **changes), timeout=3600) for folder in (workdir, tmp_path / "whole")]
     assert [done.returncode for done in ended] == [0, 0], ended
     assert f"Resumed from step {newest}." in ended[0].stdout
     tiny.assert_same_state(tiny.read_state(workdir, 200), tiny.read_state(tmp_path / "whole", 200))
@@ -72,7 +72,7 @@ def test_memory_does_not_grow_over_two_thousand_steps(kind, data, tmp_path):
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_process_that_hangs_is_noticed_by_the_heartbeat(stopped, data, started, tmp_path, monkeypatch):  # noqa: F811
-    """After 20 s here, 100 s in use. It is JAX that ends the other one, by a message of its own."""
+    """After 20 s here, 25 s in use. It is JAX that ends the other one, by a message of its own."""
     monkeypatch.setattr(test_processes, "SGD", test_processes.SGD.replace("HEARTBEAT_SECONDS = drsn", "HEARTBEAT_SECONDS = 20; drsn"))
     run = started(tmp_path / "run", pause=[5 * (process == stopped) for process in range(2)], **data["resident"], num_train_steps=12)
     run.wait_until_paused(stopped)

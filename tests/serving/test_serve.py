@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from browser import CHROMIUM, Browser
+from browser import AXE, CHROMIUM, Browser
 from networks import draw_variables, images
 from PIL import Image
 
@@ -269,3 +269,51 @@ def test_in_a_browser_a_photograph_is_dropped_compared_and_downloaded(photograph
         assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(21, 21, 20)"
         said = [event["params"] for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
         assert [event["entry"]["text"].split("status of ")[1][:3] for event in said] == ["422"], said
+
+
+FOCUS = "(document.activeElement.id || document.activeElement.tagName)"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium, which is not installed: apt-get install chromium")
+def test_it_is_used_by_keyboard_alone(photograph, tmp_path):
+    Image.fromarray(photograph[:60, :80]).save(tmp_path / "a.png")
+    with page(tmp_path / "private") as address, Browser(tmp_path / "profile", width=390, height=800) as browser:
+        browser.open(address)
+        browser.press("Tab")
+        assert browser.run(FOCUS) == "file"
+        outline = "getComputedStyle(document.querySelector('label[for=file]')).outlineStyle"
+        assert browser.run(outline) == "solid", "where the keyboard is can be seen"
+        browser.choose_file("#file", tmp_path / "a.png")
+        browser.wait("document.getElementById('download').href")
+        assert browser.run(FOCUS) == "cut", "the line is the first thing of the result"
+        order = []
+        for _ in range(4):
+            browser.press("Tab")
+            order.append(browser.run(FOCUS))
+        assert order == ["strength", "ensemble", "download", "again"]
+        assert element(browser, "status", "textContent").startswith("Done: restored in"), "said by a screen reader"
+        element(browser, "cut", "focus()")
+        browser.press("ArrowLeft")
+        assert element(browser, "cut", "getAttribute('aria-valuetext')") == "50 % before, 51 % after"
+        heights = browser.run("[...document.querySelectorAll('.actions .button')].map((button) => button.getBoundingClientRect().height)")
+        assert min(heights) >= 40, "large enough for a thumb"
+
+
+@pytest.mark.skipif(not (CHROMIUM and AXE), reason="Chromium or npm's axe-core is not installed: npm install axe-core")
+@pytest.mark.parametrize(("dark", "width"), [(False, 1000), (True, 390)])
+def test_axe_finds_no_barrier(dark, width, photograph, tmp_path):
+    Image.fromarray(photograph[:60, :80]).save(tmp_path / "a.png")
+    (tmp_path / "notes.jpg").write_text("no photograph")
+    with page(tmp_path / "private") as address, Browser(tmp_path / "profile", width=width, height=800) as browser:
+        browser.resize(width, 800, dark=dark)
+        browser.open(address)
+        browser.wait("document.getElementById('limits').textContent.includes('up to 32 MB')")
+        assert browser.find_barriers() == []
+        browser.choose_file("#file", tmp_path / "a.png")
+        browser.wait("document.getElementById('download').href")
+        assert browser.find_barriers() == []
+        browser.choose_file("#file", tmp_path / "notes.jpg")
+        browser.wait("!document.getElementById('error').hidden")
+        assert browser.find_barriers() == []
+        browser.run("document.documentElement.removeAttribute('lang')")
+        assert [found.split(":")[0] for found in browser.find_barriers()] == ["html-has-lang"], "axe looks at all"

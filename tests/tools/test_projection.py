@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import quick_compiles  # noqa: F401
 from projection import report
+from projection.__main__ import main
 from projection.machines import MACHINES, V5E, Machine, Ring
 from projection.model import Load, Work, batch_for, compute_seconds, efficiency, exchange_seconds, step_seconds
 from projection.program import AllReduce, read_movement
 from projection.work import measure_work
 
-from drsn_jax.cli.main import main
-from drsn_jax.config.build import make_stages, make_training
+from drsn_jax.config.build import frozen_shapes, make_stages, make_training
 from drsn_jax.config.files import load_config
+from drsn_jax.ops.backend import PLAIN
 from drsn_jax.ops.costs import count_macs
 from drsn_jax.planning.memory import Line
 
@@ -115,7 +116,8 @@ def test_bytes_and_operations_of_a_step(config, work, state):
     assert work.memory.fixed > 7 * parameters, "Adam reads four arrays of that size and writes three"
     assert work.memory.per_pixel > 2 * 3 * 4, "blurred and sharp are read"
     image = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
-    macs = count_macs(make_training(config, num_train_steps=6).train_step, state, {"blurred": image, "sharp": image})
+    step = make_training(config, num_train_steps=6, forms=PLAIN).train_step
+    macs = count_macs(step, state, {"blurred": image, "sharp": image}, frozen_shapes(config))
     assert work.flops_per_pixel * 4 * 32 * 32 == pytest.approx(2 * macs, rel=1e-6)
 
 
@@ -198,24 +200,20 @@ def test_rows_are_the_recipe_where_it_divides_and_its_batch_on_every_device():
 
 
 def test_steps_of_recipes():
-    assert report.count_steps(load_config("best")) == 300_000
-    assert report.count_steps(load_config("paper")) == 300 * 2103
+    assert report.count_steps(load_config("best"), report.PAIRS) == 300_000
+    assert report.count_steps(load_config("paper"), report.PAIRS) == 300 * 2103
 
 
 def test_from_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(report, "measure_work", lambda config, crop_size: MADE)
-    assert main(["info", "--project", "--config=paper", "--config.dtype=bfloat16"]) == 0
+    assert main(["--config=paper", "--config.dtype=bfloat16"]) == 0
     text = capsys.readouterr().out
     assert "630,900 steps" in text
     assert "Nothing was run." in text
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     assert [row[:2] for row in rows[1:]] == [[m.name, str(m.devices)] for m in MACHINES]
     assert rows[1][3] == "100 %"
-    assert main(["info", "--project", "--model=runs/none"]) == 2
-    assert "leave --model away" in capsys.readouterr().err
-    assert main(["info", "--project", "--fit=here", "--config=demo"]) == 2
-    assert "ask for one of both" in capsys.readouterr().err
-    assert main(["info", "--project", "--config=keras_reference"]) == 2, "what would not train is not projected"
+    assert main(["--config=keras_reference"]) == 2, "what would not train is not projected"
     assert "batch of 1" in capsys.readouterr().err
 
 

@@ -11,10 +11,11 @@ from test_train_step import SIZE, Setting, bits, close, largest_difference, make
 from drsn_jax.config.build import make_training
 from drsn_jax.config.files import load_config
 from drsn_jax.models.generator import Generator
+from drsn_jax.ops.backend import CPU, PLAIN
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.accumulation import MicroBatches
-from drsn_jax.training.generator import LossWeights
 from drsn_jax.training.sharding import check_batch_size, make_mesh, over_data, replicated, shard_batch
+from drsn_jax.training.spec import LossWeights
 
 KEY = jax.random.key(0)
 
@@ -23,7 +24,7 @@ KEY = jax.random.key(0)
 
 @pytest.mark.parametrize("unroll", [False, True])
 def test_rows_are_dealt_out_and_put_back_in_order(unroll):
-    parts = MicroBatches(3, unroll)
+    parts = MicroBatches(3, CPU if unroll else PLAIN)
     rows = jnp.arange(12.0)
     assert np.array_equal(parts.map(lambda x, key: x * 2, rows[:, None], key=KEY), 2 * rows[:, None])
     largest = parts.map(lambda x, key: jnp.broadcast_to(x.max(), x.shape), rows, key=KEY)
@@ -34,7 +35,7 @@ def test_rows_are_dealt_out_and_put_back_in_order(unroll):
 
 @pytest.mark.parametrize("unroll", [False, True])
 def test_each_part_draws_from_a_key_of_its_own(unroll):
-    drawn = MicroBatches(2, unroll).map(lambda x, key: x + jax.random.uniform(key), jnp.zeros(4), key=KEY)
+    drawn = MicroBatches(2, CPU if unroll else PLAIN).map(lambda x, key: x + jax.random.uniform(key), jnp.zeros(4), key=KEY)
     expected = [float(jax.random.uniform(jax.random.fold_in(KEY, j))) for j in range(2)]
     np.testing.assert_allclose(drawn, expected * 2)
     assert float(MicroBatches().mean(lambda x, key: jax.random.uniform(key), drawn, key=KEY)) == float(jax.random.uniform(KEY))

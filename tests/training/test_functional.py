@@ -1,4 +1,4 @@
-"""The functions for a loop of one's own: the README's example as it stands, and what it says of them."""
+"""The functions for a loop of one's own: the example of docs/how-to/train-from-python.md as it stands, and what it says of them."""
 
 import re
 from functools import partial
@@ -9,27 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from networks import images, quick_compiles  # noqa: F401
+from networks import draw_variables, images, quick_compiles  # noqa: F401
 
 from drsn_jax.config.build import make_training as make_training_of_config
 from drsn_jax.config.files import load_config
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.inference import restore_batch
-from drsn_jax.ops import backend
+from drsn_jax.ops.backend import CPU, PLAIN, forms_for
 from drsn_jax.ops.metrics import METRICS, score_pair
 from drsn_jax.restoration.core.tiling import restore_array, restore_uint8
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.functional import make_training
-from drsn_jax.training.generator import LossWeights
+from drsn_jax.training.spec import LossWeights, Parts, StepSpec
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLE = re.findall(r"^```python\n(.*?)^```", README.partition("\n## From Python\n")[2], re.DOTALL | re.MULTILINE)[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "train-from-python.md").read_text()
+EXAMPLE = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0]
 
 
 @pytest.fixture(scope="module")
 def example(quick_compiles):  # noqa: F811
-    """The names that the README's example leaves behind."""
+    """The names that the example leaves behind."""
     names = {}
     exec(EXAMPLE, names)
     return names
@@ -39,7 +39,7 @@ def to_uint8(image):
     return np.rint((np.asarray(image, np.float64) + 1) * 127.5).astype(np.uint8)
 
 
-def test_the_readmes_example_trains_evaluates_and_restores(example):
+def test_the_example_trains_evaluates_and_restores(example):
     assert len(EXAMPLE.splitlines()) <= 30
     blurred, sharp = (np.asarray(example["batch"][name]) for name in ("blurred", "sharp"))
     assert int(example["state"].step) == 60
@@ -127,17 +127,11 @@ def test_images_without_pixels_are_refused():
         restore_batch(jnp.zeros((2, 0, 8, 3)), predict_fn=lambda x: x, stride=4)
 
 
-def make_tiny(**options):
-    tx = optax.sgd(0.01)
-    return make_training(
-        generator=Generator(widths=(4, 4, 4), num_blocks=1, remat=True),
-        critic=Critic(head="patch", widths=(4, 4), norm="none"),
-        generator_tx=tx,
-        critic_tx=tx,
-        learning_rate_fn=lambda step: 0.01,
-        image_size=16,
-        **options,
-    )
+def make_tiny(*, forms=CPU, **options):
+    generator = Generator(widths=(4, 4, 4), num_blocks=1, remat=True, forms=forms)
+    critic = Critic(head="patch", widths=(4, 4), norm="none", forms=forms)
+    parts = Parts(generator, critic, optax.sgd(0.01), optax.sgd(0.01), lambda step: 0.01)
+    return make_training(parts, StepSpec(forms=forms, **options), image_size=16)
 
 
 def test_a_content_loss_without_features_is_refused():
@@ -150,12 +144,11 @@ def test_a_content_loss_without_features_is_refused():
 def test_the_step_can_be_mapped_and_scanned_in_the_forms_for_accelerators():
     """Rolled loops, micro-batches, rematerialisation, batch norm and barriers; traced, not run."""
     options = {"critic_batches": "fresh", "accumulation_steps": 2, "critic_steps": 2, "ema_decay": 0.9, "lipschitz": "gradient_penalty"}
-    with backend.choosing_for("cuda"):
-        training = make_tiny(weights=LossWeights(content=0.0, frequency=1.0), **options)
-        batches = {name: jnp.zeros((3, 12, 16, 16, 3)) for name in ("blurred", "sharp")}
-        keys = jax.random.split(jax.random.key(0), 2)
-        states = jax.eval_shape(jax.vmap(training.init), keys)
-        after, log = jax.eval_shape(jax.vmap(lambda state: jax.lax.scan(training.train_step, state, batches)), states)
+    training = make_tiny(weights=LossWeights(content=0.0, frequency=1.0), forms=forms_for("cuda"), **options)
+    batches = {name: jnp.zeros((3, 12, 16, 16, 3)) for name in ("blurred", "sharp")}
+    keys = jax.random.split(jax.random.key(0), 2)
+    states = jax.eval_shape(jax.vmap(training.init), keys)
+    after, log = jax.eval_shape(jax.vmap(lambda state: jax.lax.scan(training.train_step, state, batches)), states)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), states)
     assert {leaf.shape for leaf in jax.tree.leaves(log)} == {(2, 3)}
 
@@ -167,3 +160,22 @@ def test_a_configuration_makes_the_same_functions():
     scores = jax.eval_shape(training.evaluate_step, state, batch)
     assert {name: score.shape for name, score in scores.items()} == dict.fromkeys(METRICS, (2,))
     assert jax.eval_shape(training.restore, state, batch["blurred"]).shape == (2, 50, 70, 3)
+
+
+def test_forward_mode_and_second_derivatives_work_through_the_plain_forms_on_cpu():
+    """The documented switch: `forms=PLAIN`. Against differences, and against the gradient of a gradient."""
+    generator = Generator(widths=(12, 12, 12), num_blocks=1, norm="none", dropout=0.0, remat=True, forms=PLAIN)
+    variables, x, direction = draw_variables(generator, images(1, 16, 16)), images(1, 16, 16, seed=1), images(1, 16, 16, seed=2)
+
+    def loss(scale, x):
+        return jnp.square(generator.apply(variables, 0.3 * x + scale * direction, train=True)).mean()
+
+    value, slope = jax.jvp(partial(loss, x=x), (jnp.float32(0),), (jnp.float32(1),))
+    _, linear = jax.linearize(partial(loss, x=x), jnp.float32(0))
+    assert float(slope) == pytest.approx(float(jax.grad(loss)(jnp.float32(0), x)), rel=1e-4)
+    assert float(linear(jnp.float32(2))) == pytest.approx(2 * float(slope), rel=1e-5)
+    curvature = float(jax.hessian(loss)(jnp.float32(0), x))
+    assert curvature == pytest.approx(float(jax.grad(jax.grad(loss))(jnp.float32(0), x)), rel=1e-3, abs=1e-5)
+    assert np.isfinite(float(value))
+    with pytest.raises(TypeError, match="jvp"):
+        jax.jvp(lambda v: jnp.square(generator.clone(forms=CPU).apply(v, x)).mean(), (variables,), (variables,))

@@ -4,6 +4,7 @@ The Keras side is an implementation of its own (keras.layers, keras.applications
 Each comparison is also made with one thing wrong, to show that it would be seen.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -28,8 +29,9 @@ from drsn_jax.interop.keras import encode_keras, from_model, list_layers, make_m
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.vgg19 import VGG19
-from drsn_jax.training.generator import LossWeights
+from drsn_jax.ops.backend import CPU
 from drsn_jax.training.optimizer import make_optimizer
+from drsn_jax.training.spec import Parts, StepSpec
 from drsn_jax.training.state import init_state
 from drsn_jax.training.step import make_train_step
 from drsn_jax.weights.keras_files import read_layers
@@ -204,20 +206,12 @@ def step_ours(start, optimizer, **changes):
     rate = optax.constant_schedule(RATES[optimizer])
     tx = optax.sgd(rate) if optimizer == "sgd" else make_optimizer(learning_rate_fn=rate, adam_form=form)
     vgg19, vgg19_params = VGG19("conv3_3", content_input), load_vgg19("conv3_3")
-    train_step = make_train_step(
-        generator=generator,
-        critic=critic,
-        features_fn=lambda x: vgg19.apply({"params": vgg19_params}, x),
-        generator_tx=tx,
-        critic_tx=tx,
-        learning_rate_fn=rate,
-        weights=LossWeights(),
-        unroll=False,  # compiles sooner
-        **recipe,
-    )
-    state = init_state(rng=jax.random.key(0), generator=generator, critic=critic, generator_tx=tx, critic_tx=tx, image_size=CROP)
+    parts = Parts(generator, critic, tx, tx, rate, lambda params, x: vgg19.apply({"params": params}, x))
+    spec = StepSpec(forms=dataclasses.replace(CPU, unroll_loops=False), **recipe)  # a rolled loop compiles sooner
+    train_step = make_train_step(parts, spec)
+    state = init_state(jax.random.key(0), parts, spec, image_size=CROP)
     trees = {f"{name}_{part}": tree[key] for name, tree in zip(("generator", "critic"), variables, strict=True) for part, key in PARTS}
-    state, metrics = jax.jit(train_step)(state.replace(**trees), batch)
+    state, metrics = jax.jit(train_step)(state.replace(**trees), batch, vgg19_params)
     after = [{key: getattr(state, f"{name}_{part}") for part, key in PARTS} for name in ("generator", "critic")]
     return changes_by_leaf(variables, after), {name: float(value) for name, value in metrics.items()}
 

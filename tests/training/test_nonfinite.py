@@ -40,7 +40,7 @@ def moments(opt_state):
 # What is kept, by a step that is told what to make
 
 
-def told_step(state, batch):
+def told_step(state, batch, frozen=None):
     """Adds to everything, and gives a metric, what the batch says."""
 
     def add(x):

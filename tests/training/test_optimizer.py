@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from drsn_jax.training.optimizer import make_optimizer
+from drsn_jax.training.optimizer import make_optimizer, muon_dimensions, restart_moments
 
 
 def tree(seed, scale=1.0):
@@ -89,17 +89,20 @@ def test_forms_agree_at_ordinary_gradients(form):
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-4)
 
 
-@pytest.mark.parametrize("form", ["optax", "keras"])
-def test_weight_decay_is_decoupled(form):
+@pytest.mark.parametrize("options", [{"adam_form": "optax"}, {"adam_form": "keras"}, {"optimizer": "muon"}])
+@pytest.mark.parametrize("groups", ["by_role", "by_shape"])
+def test_weight_decay_is_decoupled_and_by_role_spares_biases_and_scales(groups, options):
     """Without gradients only decay is left: w (1 - rate * decay), whatever the moments; with them both add up."""
-    params = tree(0)
+    params = kernels(0)
     zero = jax.tree.map(np.zeros_like, params)
-    plain, decayed = (make_optimizer(learning_rate_fn=lambda _: 0.1, adam_form=form, weight_decay=d) for d in (0.0, 0.05))
+    options = options | {"learning_rate_fn": lambda _: 0.1, "parameter_groups": groups}
+    plain, decayed = (make_optimizer(weight_decay=decay, **options) for decay in (0.0, 0.05))
     still = run(decayed, [zero, zero], params)[-1]
-    a, b = (run(tx, [tree(1)], params)[-1] for tx in (plain, decayed))
+    a, b = (run(tx, [kernels(1)], params)[-1] for tx in (plain, decayed))
     for name in params:
-        np.testing.assert_allclose(still[name], params[name] * (1 - 0.1 * 0.05) ** 2, rtol=1e-6)
-        np.testing.assert_allclose(b[name], a[name] - 0.1 * 0.05 * params[name], rtol=1e-4, atol=1e-6)
+        decay = 0.0 if groups == "by_role" and name in ("bias", "scale") else 0.05
+        np.testing.assert_allclose(still[name], params[name] * (1 - 0.1 * decay) ** 2, rtol=1e-6)
+        np.testing.assert_allclose(b[name], a[name] - 0.1 * decay * params[name], rtol=1e-4, atol=1e-6)
 
 
 def test_clip_norm_scales_the_whole_gradient():
@@ -164,12 +167,63 @@ def test_muon_leaves_biases_and_scales_to_adam():
         assert np.abs(muon[name] - params[name]).max() > 1e-3
 
 
-def test_muon_decays_and_clips_too():
-    params, zero = kernels(0), jax.tree.map(np.zeros_like, kernels(0))
-    decayed = run(make_optimizer(learning_rate_fn=lambda _: 0.1, optimizer="muon", weight_decay=0.05), [zero], params)[-1]
+@pytest.mark.parametrize(("groups", "to_adam"), [("by_role", {"stem", "head"}), ("by_shape", set())])
+def test_muon_leaves_stem_and_head_to_adam_by_role(groups, to_adam):
+    """Adam's steps are of the gradient's signs at first, where Muon's are of its singular vectors."""
+    names = ("stem", "block1", "down1", "head")
+    params, gradients = ({name: {"conv": kernels(seed + i)} for i, name in enumerate(names)} for seed in (0, 10))
+    options = {"learning_rate_fn": lambda _: 0.01, "beta1": 0.8, "beta2": 0.9, "epsilon": 0.1, "parameter_groups": groups}
+    muon = run(make_optimizer(optimizer="muon", **options), [gradients], params)[-1]
+    adam = run(optax.adamw(0.01, b1=0.8, b2=0.9, eps=0.1, weight_decay=0.0, nesterov=True), [gradients], params)[-1]
+    for module in names:
+        for name in ("kernel", "dense"):
+            far = np.abs(muon[module]["conv"][name] - adam[module]["conv"][name]).max()
+            assert far < 1e-6 if module in to_adam else far > 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_by_shape_is_the_optimiser_of_before(optimizer):
+    """Bit for bit, and its state has the same tree: a run that was stored with it goes on."""
+    options = {"learning_rate_fn": lambda count: 0.1 / (1 + count), "weight_decay": 0.05, "clip_norm": 1.0, "epsilon": 1e-6}
+    now = make_optimizer(optimizer=optimizer, parameter_groups="by_shape", **options)
+    if optimizer == "muon":
+        decays = {"weight_decay": 0.05, "adam_weight_decay": 0.05}
+        shapes = {"consistent_rms": 0.2, "muon_weight_dimension_numbers": muon_dimensions}
+        rules = [optax.contrib.muon(options["learning_rate_fn"], eps=1e-6, **decays, **shapes)]
+    else:
+        rate = optax.scale_by_learning_rate(options["learning_rate_fn"])
+        rules = [optax.scale_by_adam(eps=1e-6), optax.add_decayed_weights(0.05), rate]
+    before = optax.chain(optax.clip_by_global_norm(1.0), *rules)
+    params, gradients = kernels(0), [kernels(1), kernels(2)]
+    assert jax.tree.structure(now.init(params)) == jax.tree.structure(before.init(params))
+    for a, b in zip(run(now, gradients, params), run(before, gradients, params), strict=True):
+        assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+
+
+def test_the_moments_of_adam_fit_either_group():
+    params = kernels(0)
+    trees = [
+        make_optimizer(learning_rate_fn=lambda _: 0.1, weight_decay=0.05, parameter_groups=g).init(params) for g in ("by_role", "by_shape")
+    ]
+    assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_moments_that_start_anew_leave_the_learning_rate_where_it_was(optimizer):
+    tx = make_optimizer(learning_rate_fn=lambda count: jnp.where(count < 7, 0.0, 0.1), optimizer=optimizer)
+    params, gradient = kernels(0), kernels(1)
+    fresh = tx.init(params)
+    state = restart_moments(fresh, updates=7)
+    assert jax.tree.structure(state) == jax.tree.structure(fresh)
+    still, moved = (tx.update(gradient, each, params)[0] for each in (fresh, state))
+    expected, _ = make_optimizer(learning_rate_fn=lambda _: 0.1, optimizer=optimizer).update(gradient, fresh, params)
     for name in params:
-        np.testing.assert_allclose(decayed[name], params[name] * (1 - 0.1 * 0.05), rtol=1e-6)
-    outlier = jax.tree.map(lambda g: 100 * g, kernels(1))
+        assert not np.any(still[name])
+        np.testing.assert_allclose(moved[name], expected[name], rtol=1e-6)
+
+
+def test_muon_clips_too():
+    params, outlier = kernels(0), jax.tree.map(lambda g: 100 * g, kernels(1))
     plain, clipped = (
         run(make_optimizer(learning_rate_fn=lambda _: 0.01, optimizer="muon", clip_norm=c), [outlier, kernels(2)], params)[-1]["kernel"]
         for c in (0.0, 1.0)

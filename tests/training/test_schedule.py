@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drsn_jax.system.errors import InputError
-from drsn_jax.training.schedule import Stage, is_due, make_learning_rate, per_update, stage_spans, steps_for
+from drsn_jax.training.schedule import Stage, is_due, make_learning_rate, schedule_per_critic_update, stage_spans, steps_for
 
 
 def rates(steps, **options):
@@ -61,11 +61,11 @@ def test_rates_work_inside_jit_and_are_float32():
         assert rate == pytest.approx(0.5)
 
 
-def test_per_update_counts_several_updates_a_step():
-    every_fifth = per_update(lambda step: step, 5)
+def test_schedule_per_critic_update_counts_several_updates_a_step():
+    every_fifth = schedule_per_critic_update(lambda step: step, 5)
     assert [int(every_fifth(count)) for count in (0, 4, 5, 9, 10, 24)] == [0, 0, 1, 1, 2, 4]
     cosine = make_learning_rate(learning_rate=1.0, num_train_steps=10, schedule="cosine")
-    assert per_update(cosine, 10)(jnp.int32(57)) == pytest.approx(float(cosine(5)))
+    assert schedule_per_critic_update(cosine, 10)(jnp.int32(57)) == pytest.approx(float(cosine(5)))
 
 
 def test_cadence():
@@ -123,3 +123,11 @@ def test_steps_for_so_many_images_walk_the_stages(images, expected):
     assert steps == expected
     read = sum((end - first) * stage.batch_size for stage, first, end in stage_spans(stages, start_step=0, num_train_steps=steps))
     assert images <= read < images + 32
+
+
+@given(st.integers(1, 3000), st.integers(1, 7))
+def test_steps_that_read_several_batches_are_fewer(images, parts):
+    steps = steps_for(images, STAGES, parts=parts)
+    spans = stage_spans(STAGES, start_step=0, num_train_steps=steps)
+    read = [stage.batch_size * parts for stage, first, end in spans for _ in range(first, end)]
+    assert sum(read[:-1]) < images <= sum(read)

@@ -9,28 +9,33 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.sharding import AxisType
 from networks import draw_state, quick_compiles  # noqa: F401
 
 from drsn_jax.config.build import make_training
 from drsn_jax.config.files import load_config
+from drsn_jax.models import shrinkage
 from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.models.shrinkage import THRESHOLDS
+from drsn_jax.ops.backend import forms_here
 from drsn_jax.system.errors import InputError
-from drsn_jax.training.critic import CriticState, make_critic_update
-from drsn_jax.training.generator import LossWeights, update_ema
+from drsn_jax.training.critic import UPDATES, CriticState
+from drsn_jax.training.generator import update_ema
 from drsn_jax.training.sharding import check_batch_size, make_mesh, over_data, replicated, shard_batch
+from drsn_jax.training.spec import LossWeights, Parts, StepSpec
 from drsn_jax.training.state import init_state
 from drsn_jax.training.step import make_train_step
+from drsn_jax.weights.vgg19 import load_frozen
 
 SIZE = 16
 WEIGHTS = LossWeights(adversarial=0.5, content=2.0, pixel=1.0, frequency=0.3)
 
 
-def features_fn(images):
-    """Stands for VGG19: local, not linear, of another size."""
-    return jnp.square(images[:, ::2, ::2] - 0.1 * images[:, 1::2, 1::2])
+def features_fn(frozen, images):
+    """Stands for VGG19: local, not linear, of another size. A step that is given nothing frozen sees 0.1."""
+    return jnp.square(images[:, ::2, ::2] - (0.1 if frozen is None else frozen) * images[:, 1::2, 1::2])
 
 
 def make_batch(number, seed=0):
@@ -48,23 +53,17 @@ def tracing_sgd(rate=0.002):
 class Setting:
     """Tiny networks, a state and the step made of them, not jitted."""
 
-    def __init__(self, *, norm="none", critic_norm="none", dropout=0.0, output="linear", tx=None, ema=False, **options):
-        self.generator = Generator(widths=(4, 4, 4), num_blocks=1, norm=norm, dropout=dropout)
-        self.critic = Critic(head="patch", widths=(4, 6), norm=critic_norm, critic_output=output)
+    def __init__(self, *, norm="none", critic_norm="none", dropout=0.0, output="linear", tx=None, ema=False, unroll=True, **options):
+        dtype, generator_output = options.pop("dtype", jnp.float32), options.pop("generator_output", "clip_residual")
+        self.generator = Generator(widths=(4, 4, 4), num_blocks=1, norm=norm, dropout=dropout, output=generator_output, dtype=dtype)
+        self.critic = Critic(head="patch", widths=(4, 6), norm=critic_norm, critic_output=output, dtype=dtype)
         self.tx = tx or tracing_sgd()
-        options = {"weights": WEIGHTS, "critic_steps": 2, "unroll": True} | options
-        self.step_fn = make_train_step(
-            generator=self.generator,
-            critic=self.critic,
-            features_fn=features_fn,
-            generator_tx=self.tx,
-            critic_tx=self.tx,
-            learning_rate_fn=lambda step: 0.05 * (1 + step),
-            ema_decay=0.9 if ema else 0.0,
-            **options,
-        )
-        init = partial(init_state, generator=self.generator, critic=self.critic, generator_tx=self.tx, critic_tx=self.tx)
-        self.init = jax.jit(partial(init, image_size=SIZE, ema=ema))
+        self.parts = Parts(self.generator, self.critic, self.tx, self.tx, lambda step: 0.05 * (1 + step), features_fn)
+        forms = dataclasses.replace(forms_here(), unroll_loops=unroll)
+        self.spec = StepSpec(**{"weights": WEIGHTS, "critic_steps": 2, "ema_decay": 0.9 if ema else 0.0, "forms": forms} | options)
+        self.step_fn = make_train_step(self.parts, self.spec)
+        self.init = jax.jit(partial(init_state, parts=self.parts, spec=self.spec, image_size=SIZE))
+        self.update_critic = partial(UPDATES[self.spec.critic_update], parts=self.parts, spec=self.spec)
         self.state = self.make_state()
 
     def make_state(self, seed=0):
@@ -117,8 +116,8 @@ def test_five_looped_updates_equal_five_by_hand(critic_update, lipschitz, critic
 
     dropout_key, critic_key, _ = setting.keys(state)
     restored, _ = jax.jit(setting.restore)(state.generator_params, state.generator_stats, batch["blurred"], dropout_key)
-    update = jax.jit(make_critic_update(critic=setting.critic, tx=tx, **options))
-    critic, seen = CriticState(state.critic_params, state.critic_stats, state.critic_opt_state), []
+    update = jax.jit(setting.update_critic)
+    critic, seen = CriticState.of(state), []
     for i in range(5):
         critic, figures = update(critic, batch["sharp"], restored, jax.random.fold_in(critic_key, i))
         seen.append(figures)
@@ -134,9 +133,9 @@ def test_five_looped_updates_equal_five_by_hand(critic_update, lipschitz, critic
 
 def test_a_joint_update_is_one_gradient_step_on_the_papers_loss():
     """The critic's side alone, written from SPEC section 2: mean D(G(I_B)) - mean D(I_S) + 10 x penalty."""
-    critic = Critic(head="patch", widths=(4, 6), norm="none", critic_output="linear")
-    params = jax.jit(critic.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))["params"]
-    batch, key, tx = make_batch(2), jax.random.key(3), optax.sgd(0.1)
+    setting = Setting(lipschitz="gradient_penalty", tx=optax.sgd(0.1))
+    critic, params = setting.critic, setting.state.critic_params
+    batch, key = make_batch(2), jax.random.key(3)
 
     def loss(params):
         def score(x):
@@ -149,20 +148,16 @@ def test_a_joint_update_is_one_gradient_step_on_the_papers_loss():
         return score(batch["blurred"]).mean() - score(batch["sharp"]).mean() + 10 * penalty
 
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.jit(jax.grad(loss))(params))
-    update = make_critic_update(critic=critic, tx=tx, lipschitz="gradient_penalty")
-    state, metrics = jax.jit(update)(CriticState(params, {}, tx.init(params)), batch["sharp"], batch["blurred"], key)
+    state, metrics = jax.jit(setting.update_critic)(CriticState.of(setting.state), batch["sharp"], batch["blurred"], key)
     close(state.params, expected)
     assert metrics["critic/loss"] == pytest.approx(float(loss(params)), rel=1e-5)
     assert metrics["critic/distance"] == pytest.approx(float(metrics["critic/sharp"] - metrics["critic/restored"]), rel=1e-5)
 
 
 def test_alternating_is_sharp_first_then_restored_each_with_its_own_statistics():
-    critic = Critic(head="patch", widths=(4, 6), norm="batch")
-    variables = jax.jit(critic.init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
-    batch, tx = make_batch(2), optax.sgd(0.5)
-    update = jax.jit(make_critic_update(critic=critic, tx=tx, critic_update="alternating"))
-    start = CriticState(variables["params"], variables["batch_stats"], tx.init(variables["params"]))
-    state, _ = update(start, batch["sharp"], batch["blurred"], jax.random.key(0))
+    setting = Setting(critic_norm="batch", output="sigmoid", tx=optax.sgd(0.5), critic_update="alternating")
+    critic, start, batch = setting.critic, CriticState.of(setting.state), make_batch(2)
+    state, _ = jax.jit(setting.update_critic)(start, batch["sharp"], batch["blurred"], jax.random.key(0))
 
     @partial(jax.jit, static_argnums=3)
     def one(params, stats, images, sign):
@@ -223,7 +218,7 @@ def test_the_generators_gradient_is_plain_grad_of_the_total_loss(whole):
         scores = whole.critic.apply({"params": whole.after.critic_params}, restored)  # the critic after its updates
         difference = jnp.fft.rfft2(restored - batch["sharp"], axes=(1, 2))
         frequency = jnp.mean(jnp.abs(difference.real) + jnp.abs(difference.imag)) / 2
-        content = jnp.mean((features_fn(restored) - features_fn(batch["sharp"])) ** 2)
+        content = jnp.mean((features_fn(None, restored) - features_fn(None, batch["sharp"])) ** 2)
         pixel = jnp.mean(jnp.sqrt((restored - batch["sharp"]) ** 2 + 1e-6))
         terms = {"adversarial": -scores.mean(), "content": content, "pixel": pixel, "frequency": frequency}
         return 0.5 * terms["adversarial"] + 2 * content + pixel + 0.3 * frequency, terms
@@ -241,7 +236,7 @@ def test_metrics_are_complete_finite_float32_scalars(whole):
     generator = {"loss", "adversarial", "content", "pixel", "frequency", "grad_norm", "threshold"}
     critic = {"loss", "distance", "sharp", "restored", "grad_norm", "gradient_penalty"}
     expected = {f"generator/{name}" for name in generator} | {f"critic/{name}" for name in critic} | {"learning_rate"}
-    assert set(whole.metrics) == expected
+    assert {name for name in whole.metrics if not name.startswith("generator/threshold/")} == expected
     for name, value in whole.metrics.items():
         assert value.shape == (), name
         assert value.dtype == jnp.float32, name
@@ -255,6 +250,10 @@ def test_the_threshold_metric_is_the_mean_of_what_the_blocks_sowed(whole):
     thresholds = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(sown[THRESHOLDS])])
     assert thresholds.size == 2 * 4
     assert whole.metrics["generator/threshold"] == pytest.approx(thresholds.mean(), rel=1e-4)
+    by_block = {name: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).mean() for name, tree in sown[THRESHOLDS].items()}
+    assert len(by_block) >= 1
+    for name, mean in by_block.items():
+        assert whole.metrics[f"generator/threshold/{name}"] == pytest.approx(mean, rel=1e-4)
     close(whole.after.generator_stats, sown["batch_stats"])
     assert largest_difference(whole.after.generator_stats, state.generator_stats) > 1e-5
 
@@ -343,13 +342,20 @@ def test_one_trace_no_transfer_and_the_state_is_donated(whole):
 # Switches
 
 
+def test_frozen_parameters_are_an_argument_of_the_step_not_a_constant_of_its_program():
+    setting, batch = Setting(), make_batch(2)
+    step = jax.jit(setting.step_fn)
+    contents = [float(step(setting.state, batch, jnp.float32(frozen))[1]["generator/content"]) for frozen in (0.1, 0.7)]
+    assert contents[0] == pytest.approx(float(step(setting.state, batch)[1]["generator/content"]), rel=1e-5)
+    assert contents[1] != pytest.approx(contents[0], rel=1e-2)
+
+
 def test_fresh_batches_give_each_update_its_own_part_and_the_generator_the_last():
     setting = Setting(critic_batches="fresh", critic_steps=2)
     state, batch = setting.state, make_batch(6)
     after, metrics = jax.jit(setting.step_fn)(state, batch)
     restore = jax.jit(lambda x: setting.generator.apply({"params": state.generator_params}, x))
-    update = jax.jit(make_critic_update(critic=setting.critic, tx=setting.tx))
-    critic = CriticState(state.critic_params, state.critic_stats, state.critic_opt_state)
+    update, critic = jax.jit(setting.update_critic), CriticState.of(state)
     for i in range(2):
         critic, _ = update(critic, batch["sharp"][i::3], restore(batch["blurred"][i::3]), jax.random.key(0))
     close(after.critic_params, critic.params)
@@ -382,7 +388,8 @@ def test_an_adversarial_weight_of_0_leaves_the_critic_bitwise_alone():
     after, metrics = jax.jit(setting.step_fn)(setting.state, make_batch(2))
     for name in ("critic_params", "critic_stats", "critic_opt_state"):
         assert all_equal(getattr(after, name), getattr(setting.state, name))
-    assert set(metrics) == {"generator/loss", "generator/pixel", "generator/grad_norm", "generator/threshold", "learning_rate"}
+    names = {name for name in metrics if not name.startswith("generator/threshold/")}
+    assert names == {"generator/loss", "generator/pixel", "generator/grad_norm", "generator/threshold", "learning_rate"}
     assert largest_difference(after.generator_params, setting.state.generator_params) > 1e-5
 
 
@@ -430,27 +437,52 @@ def test_each_switch_changes_what_it_is_about(switched, index):
 # Devices
 
 
+@pytest.fixture
+def smooth_float64(monkeypatch):
+    """Computes in float64 and without kinks, so that another order of summation changes no result by more than a rounding."""
+    monkeypatch.setattr(jnp, "float32", jnp.float64)
+    monkeypatch.setattr(nn, "relu", nn.softplus)
+    monkeypatch.setattr(nn, "leaky_relu", lambda x, slope: slope * x + (1 - slope) * nn.softplus(x))
+    monkeypatch.setattr(shrinkage, "soft_threshold", lambda x, threshold: x - threshold * jnp.tanh(x / threshold))
+    with jax.enable_x64(True):
+        yield
+
+
+def in_float64(tree):
+    return jax.tree.map(lambda x: x.astype(np.float64) if jnp.issubdtype(x.dtype, np.floating) else x, tree)
+
+
+@pytest.mark.usefixtures("smooth_float64")
 @pytest.mark.parametrize("critic_batches", ["same", "fresh"])
 def test_eight_devices_equal_one(critic_batches):
-    """Each step from one state for both. Some may differ, where a rounding lies at the kink of a ReLU, which depends on the processor."""
-    setting = Setting(norm="batch", dropout=0.5, lipschitz="gradient_penalty", ema=True, critic_batches=critic_batches, critic_steps=1)
-    batch = {name: np.asarray(x) for name, x in make_batch(8 if critic_batches == "same" else 16).items()}
+    """Over six steps, each mesh on its own way."""
+    setting = Setting(
+        norm="batch",
+        dropout=0.5,
+        lipschitz="gradient_penalty",
+        ema=True,
+        dtype=jnp.float64,
+        generator_output="average",
+        critic_batches=critic_batches,
+        critic_steps=1,
+    )
+    batch = {name: np.asarray(x, np.float64) for name, x in make_batch(8 if critic_batches == "same" else 16).items()}
     one = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     assert make_mesh().size == 8
-    step = jax.jit(setting.step_fn, donate_argnums=0)  # as training.train does it
-    start, equal = setting.make_state(), []
-    for _ in range(6):
-        results = []
-        for mesh in (one, make_mesh()):
-            state, sharded = jax.device_put(jax.tree.map(jnp.copy, start), replicated(mesh)), shard_batch(batch, mesh)
-            assert {x.sharding for x in sharded.values()} == {over_data(mesh)}
-            with jax.transfer_guard("disallow"):
-                results.append(step(state, sharded))
-            assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(results[-1][0]))
-        a, b = (jax.tree.leaves(jax.device_get((bits(state), metrics))) for state, metrics in results)
-        equal.append(all(np.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(a, b, strict=True)))
-        start = jax.device_put(results[0][0], jax.devices()[0])
-    assert sum(equal) >= 4, equal
+    step = jax.jit(setting.step_fn, donate_argnums=0)  # as run.loop does it
+    places = []
+    for mesh in (one, make_mesh()):
+        state, sharded = jax.device_put(in_float64(setting.make_state()), replicated(mesh)), shard_batch(batch, mesh)
+        assert {x.sharding for x in sharded.values()} == {over_data(mesh)}
+        places.append((state, sharded))
+    for number in range(6):
+        with jax.transfer_guard("disallow"):
+            results = [step(*place) for place in places]
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(results[1][0]))
+        a, b = (jax.device_get((bits(state), metrics)) for state, metrics in results)
+        assert {x.dtype for x in jax.tree.leaves((a[0].generator_params, a[1]))} == {np.dtype(np.float64)}
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10, err_msg=f"step {number}"), a, b)
+        places = [(state, batch) for (state, _), (_, batch) in zip(results, places, strict=True)]
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does():
@@ -480,7 +512,7 @@ def test_shipped_configurations_take_a_step(name):
     state = jax.jit(training.init)(jax.random.key(0))
     sharp = np.random.default_rng(0).uniform(-1, 1, (config["batch_size"], 32, 32, 3)).astype(np.float32)
     batch = {"blurred": jnp.asarray((sharp + np.roll(sharp, 1, 1)) / 2), "sharp": jnp.asarray(sharp)}
-    after, metrics = jax.jit(training.train_step)(state, batch)
+    after, metrics = jax.jit(training.train_step)(state, batch, load_frozen(config))
     assert all(np.isfinite(value) for value in metrics.values())
     terms = {f"generator/{term}" for term in LossWeights._fields if config[f"{term}_weight"]}
     assert terms <= set(metrics)

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 from drsn_jax.config.build import count_parts, make_parts, make_stages
 from drsn_jax.planning.memory import Say
-from drsn_jax.training.schedule import Stage, stage_spans, steps_for
+from drsn_jax.run.loop import count_steps
+from drsn_jax.training.schedule import Stage, stage_spans
 from projection.machines import MACHINES, Machine
 from projection.model import COMPUTE_SHARE, FUSED_SHARE, MEMORY_SHARE, Load, Range, Work, batch_for, efficiency, step_seconds
 from projection.work import measure_work
 
 PAIRS = 2103  # GoPro's, which `num_epochs` counts by
-# Of tf.data on one vCPU, 1280x720 PNG pairs, crops of 256: half of what two gave (README, Speed and memory).
+# Of tf.data on one vCPU, 1280x720 PNG pairs, crops of 256: half of what two gave (docs/reference/speed.md).
 PAIRS_PER_VCPU = {"decoded": 30.0, "cached": 265.0}
 WANTED = 0.9
 
@@ -38,7 +39,7 @@ def describe_projection(config: Mapping[str, Any], *, name: str, say: Say) -> st
 
     Raises InputError for a configuration that would not train.
     """
-    stages, steps = make_stages(config), count_steps(config)
+    stages, steps = make_stages(config), count_steps(config, PAIRS)
     make_parts(config, num_train_steps=steps)
     crop = max(stage.crop_size for stage in stages)
     say("compiling the training step for eight devices, with two batch sizes")
@@ -69,11 +70,6 @@ def _describe_work(work: Work, crop: int) -> str:
         f"An image of {crop}x{crop} takes {_round(flops)} GFLOP and moves {_round(each)} GB of memory, a step {_round(fixed)} GB more;"
         f" {sums} sums over the devices, of {_round(megabytes)} MB."
     )
-
-
-def count_steps(config: Mapping[str, Any]) -> int:
-    """The steps of the recipe, passes counted over GoPro's pairs."""
-    return steps_for(config["num_epochs"] * PAIRS, make_stages(config)) if config["num_epochs"] else config["num_train_steps"]
 
 
 def make_rows(

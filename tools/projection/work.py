@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from drsn_jax.config.build import count_parts, make_training
-from drsn_jax.ops import backend
+from drsn_jax.config.build import count_parts, frozen_shapes, make_training
+from drsn_jax.ops.backend import PLAIN
 from drsn_jax.ops.costs import count_macs
 from drsn_jax.planning.memory import Line, smallest_batch
 from drsn_jax.system.errors import InputError
-from drsn_jax.training.functional import Training
 from drsn_jax.training.sharding import over_data, replicated, with_sharding
 from projection.model import Work
 from projection.program import Movement, read_movement
@@ -24,7 +23,7 @@ DEVICES = 8
 def measure_work(config: Mapping[str, Any], *, crop_size: int) -> Work:
     """What a step of a configuration asks for at one crop size. Compiles two programs for eight CPU devices and runs nothing.
 
-    The programs are in the form that accelerators get (`backend.plain_forms`) and in float32, since CPUs convert everything else to it
+    The programs are in the form that accelerators get (`backend.PLAIN`) and in float32, since CPUs convert everything else to it
     and back; with `dtype` bfloat16 half of the bytes that grow with the batch are counted. Raises InputError where JAX shows fewer
     CPU devices.
     """
@@ -43,25 +42,21 @@ class _Step:
 
     def __init__(self, config: Mapping[str, Any], *, batch_size: int, crop_size: int):
         config = {**config, "batch_size": batch_size, "crop_size": crop_size, "stages": (), "dtype": "float32"}
-        self._training = make_training(config, num_train_steps=max(config["num_train_steps"], config["warmup_steps"]))
-        self._rows, self._crop_size = batch_size * count_parts(config), crop_size
+        self._training = make_training(config, num_train_steps=max(config["num_train_steps"], config["warmup_steps"]), forms=PLAIN)
+        image = jax.ShapeDtypeStruct((batch_size * count_parts(config), crop_size, crop_size, 3), jnp.float32)
+        state = jax.eval_shape(self._training.init, jax.random.key(0))
+        self._arguments = state, {"blurred": image, "sharp": image}, frozen_shapes(config)
 
     def count_flops(self) -> int:
         """Two for each multiply-add of the step, gradients of gradients included."""
-        return 2 * count_macs(self._training.train_step, *_arguments(self._training, self._rows, self._crop_size))
+        return 2 * count_macs(self._training.train_step, *self._arguments)
 
     def compile(self) -> Movement:
         mesh = _cpu_mesh()
-        state, batch = _arguments(self._training, self._rows, self._crop_size)
-        placed = with_sharding(state, replicated(mesh)), with_sharding(batch, over_data(mesh))
-        with backend.plain_forms():
-            step = jax.jit(lambda *arguments: self._training.train_step(*arguments), donate_argnums=0, out_shardings=replicated(mesh))
-            return read_movement(step.lower(*placed).compile().as_text() or "")
-
-
-def _arguments(training: Training, rows: int, crop_size: int) -> tuple[Any, dict[str, jax.ShapeDtypeStruct]]:
-    image = jax.ShapeDtypeStruct((rows, crop_size, crop_size, 3), jnp.float32)
-    return jax.eval_shape(training.init, jax.random.key(0)), {"blurred": image, "sharp": image}
+        state, batch, frozen = self._arguments
+        placed = with_sharding(state, replicated(mesh)), with_sharding(batch, over_data(mesh)), with_sharding(frozen, replicated(mesh))
+        step = jax.jit(self._training.train_step, donate_argnums=0, out_shardings=replicated(mesh))
+        return read_movement(step.lower(*placed).compile().as_text() or "")
 
 
 def _cpu_mesh() -> Mesh:

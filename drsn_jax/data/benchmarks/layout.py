@@ -1,10 +1,10 @@
-"""Recognising images by their path in a download, whatever folder was put around it."""
+"""Recognising images by their path in a download, below any outer folder."""
 
 import re
 from collections.abc import Iterator
 
 from drsn_jax.data.benchmarks.tree import Tree
-from drsn_jax.data.pairs.folders import IMAGE_SUFFIXES
+from drsn_jax.data.images.listing import IMAGE_SUFFIXES
 
 SUFFIX = "(?i:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")"
 

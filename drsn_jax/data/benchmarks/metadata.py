@@ -1,4 +1,4 @@
-"""What a prepared data set says about itself: whose it is, what paper to cite, where it is to be had."""
+"""Metadata of the prepared data sets: authors, the paper to cite, the place to download from."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""What a download holds against what its data set is known to hold, before anything is written."""
+"""Survey of a download against the known contents of its data set, before anything is written."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from drsn_jax.data.images.listing import is_hidden, walk_visible
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path
 
@@ -70,7 +71,7 @@ class Tree:
 
 
 def open_tree(path: str | os.PathLike[str], *, archives: Sequence[str] = ()) -> Tree:
-    """The files below a folder, or of a .zip file. Hidden ones and macOS's `__MACOSX` are passed over.
+    """The files below a folder, or of a .zip file. Hidden ones, and folders that systems add, are passed over (`is_hidden`).
 
     .zip files directly in a folder whose names fit one of the `archives` patterns stand for their contents; where the same file
     is there extracted too, that one counts. A single top folder around everything is looked through, unless its name means
@@ -99,11 +100,9 @@ def first_three(names: Sequence[str]) -> str:
 
 def _files_of_folder(folder: Path) -> dict[str, TreeFile]:
     files = {}
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not _hidden(name)]
-        for name in names:
-            path = Path(parent, name)
-            if not _hidden(name) and path.is_file():
+    for here, _, names in walk_visible(folder):
+        for path in (here / name for name in names):
+            if path.is_file():
                 relative = path.relative_to(folder).as_posix()
                 files[relative] = TreeFile(str(path), path.stat().st_size, f"{folder.resolve().name}/{relative}")
     return files
@@ -126,13 +125,9 @@ def _files_of_archive(path: Path) -> dict[str, TreeFile]:
     files = {}
     for info in archive.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/")).as_posix()
-        if not info.is_dir() and not any(_hidden(part) for part in name.split("/")):
+        if not info.is_dir() and not any(is_hidden(part) for part in name.split("/")):
             files[name] = TreeFile(info.filename, info.file_size, f"{path.name}:{name}", archive)
     return files
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _look_through(files: dict[str, TreeFile]) -> dict[str, TreeFile]:

@@ -48,4 +48,4 @@ class BadImages:
                 f"{count} cannot be read, and on_bad_image=skip passes over {self._most:,} at most; are all files there? The last: {error}"
             ) from error
         if new:
-            self._tell_fn(f"{error}. It is passed over: {count} so far, {self._most:,} at most.")
+            self._tell_fn(f"{str(error).rstrip('.')}. It is passed over: {count} so far, {self._most:,} at most.")

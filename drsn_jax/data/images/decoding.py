@@ -1,73 +1,121 @@
-"""From an opened image file to a `Photo`: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
+"""Decoding of an opened image file to a `Photo`: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
 
-from pathlib import Path
+import sys
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Integer, UInt16
 from PIL import Image, ImageFile
 
 from drsn_jax.data.images import png16
-from drsn_jax.data.images.exif import read_exif, upright
-from drsn_jax.data.images.photo import Photo, quoted
-from drsn_jax.system.errors import InputError
+from drsn_jax.data.images.exif import TURNED
+from drsn_jax.data.images.photo import Stream
+from drsn_jax.system.errors import BadImageError
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
 _SAVE_AS = "save it as PNG or JPEG with 8 bits a channel, or as PNG with 16"
+_BITS, _PLANES, _PHOTOMETRIC, _SUBFILE = 258, 284, 262, 254  # TIFF's tags
+_SWAPPED = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  # byte orders of 16-bit samples
 
 
-def decode_photo(image: ImageFile.ImageFile, path: Path) -> Photo:
-    """Decode `image`, just opened from `path`, wholly; Pillow's own errors pass through.
+def decode(image: ImageFile.ImageFile, stream: Stream, *, name: str) -> tuple[Integer[np.ndarray, "h w channels"], str]:
+    """All samples of `image`, just opened from `stream`, as they are stored, not turned; and their mode: L, LA, RGB, RGBA or CMYK.
 
-    Raises InputError for what would be restored wrongly or only in part: several frames, floats, depths Pillow cuts to 8 bits.
-    A camera's JPEG with previews or gain maps behind the photograph (MPO) is its first frame.
+    uint16 where the file has 16 bits, else uint8. Pillow's own errors pass through. Raises BadImageError, naming the file
+    `name`, for what would be read wrongly or only in part: several frames, floats, depths that Pillow cuts to 8 bits. A camera's JPEG
+    with previews or gain maps behind the photograph (MPO) is its first frame, and so is a TIFF with its thumbnail.
     """
-    _refuse(image, path)
-    bit_depth, chunks = png16.read_header(path) if image.format == "PNG" else (8, ())
-    compression = image.info.get("compression") if image.format == "TIFF" else None
-    image.load()
-    # After loading: Pillow turns TIFF files upright on its own, and PNG may carry EXIF behind the pixels.
-    exif, orientation = read_exif(image)
-    if bit_depth == 16:
-        samples = png16.decode(path)
-        mode = ("L", "LA", "RGB", "RGBA")[samples.shape[-1] - 1]
-    else:
-        samples, mode = _to_samples(image)
-    samples = upright(samples, orientation)
-    return Photo(
-        rgb=_to_rgb(samples, mode),
-        path=path,
-        format="JPEG" if image.format == "MPO" else str(image.format),
-        mode=mode,
-        bit_depth=16 if samples.dtype == np.uint16 else 8,
-        alpha=samples[..., -1] if mode.endswith("A") else None,
-        cmyk=samples if mode == "CMYK" else None,
-        exif=exif,
-        icc_profile=image.info.get("icc_profile") or None,
-        dpi=_dpi(image),
-        lossless=image.format not in ("JPEG", "MPO") and not (image.format == "WEBP" and not _is_lossless_webp(path)),
-        compression=compression,
-        colour_chunks=chunks,
-    )
-
-
-def _refuse(image: ImageFile.ImageFile, path: Path) -> None:
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        frames = getattr(image, "n_frames", 1)
-        raise InputError(f"{quoted(path)} holds {frames} frames or pages; only single images are restored, save each as its own file.")
-    if image.mode not in _MODES:
-        kind = {"F": "floating-point pixels", "I": "32-bit or signed integer pixels"}.get(image.mode, f"pixels of mode {image.mode}")
-        raise InputError(f"{quoted(path)} holds {kind}, which are not supported; {_SAVE_AS}.")
-    bits = 8
+    _refuse(image, name)
+    if image.format == "PNG" and png16.read_chunks(stream)[0] == 16:
+        samples = png16.decode(stream, name=name)
+        return samples, ("L", "LA", "RGB", "RGBA")[samples.shape[-1] - 1]
+    stream.seek(0)
     if image.format == "TIFF":
-        bits = max(getattr(image, "tag_v2", {}).get(258, (1,)))  # BitsPerSample
-    elif image.format == "PPM" and isinstance(image.tile[0].args, tuple) and image.tile[0].codec_name.startswith("ppm"):
-        bits = int(image.tile[0].args[-1]).bit_length()  # the largest value
-    if bits > 8 and not (bits == 16 and image.mode.startswith("I;16")):
-        raise InputError(f"{quoted(path)} is a {image.format} file of {bits} bits a channel, which are not supported; {_SAVE_AS}.")
+        return _decode_tiff(image, stream)
+    image.load()
+    return _to_samples(image)
+
+
+def stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """(width, height) of the pixels as they are stored: Pillow says how a TIFF is to be turned by swapping its sides."""
+    (width, height), tags = image.size, getattr(image, "tag_v2", {})
+    return (height, width) if image.format == "TIFF" and tags.get(0x112) in TURNED else (width, height)
+
+
+def _refuse(image: ImageFile.ImageFile, name: str) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if image.format not in ("MPO", "HEIF") and frames > 1 and not (image.format == "TIFF" and _has_thumbnails_alone(image, frames)):
+        raise BadImageError(f"{name} holds {frames} frames or pages; only single images are read, save each as its own file.")
+    bits = _count_bits(image)
+    if not (image.mode in _MODES or (image.mode == "I" and image.format == "PPM")):
+        kind = {"F": "floating-point pixels", "I": "32-bit or signed integer pixels"}.get(image.mode, f"pixels of mode {image.mode}")
+        raise BadImageError(f"{name} holds {kind}, which are not supported; {_SAVE_AS}.")
+    deep = image.mode.startswith("I") or (image.format == "TIFF" and _swap(image) is not None)
+    if bits > 8 and not (bits == 16 and deep):
+        raise BadImageError(f"{name} is a {image.format} file of {bits} bits a channel, which are not supported; {_SAVE_AS}.")
+
+
+def _count_bits(image: ImageFile.ImageFile) -> int:
+    if image.format == "TIFF":
+        return max(getattr(image, "tag_v2", {}).get(_BITS, (1,)))
+    if image.format == "PPM" and image.mode == "I":
+        return 16  # Pillow scales any depth over 8 to it
+    if image.format == "PPM" and isinstance(image.tile[0].args, tuple) and image.tile[0].codec_name.startswith("ppm"):
+        return int(image.tile[0].args[-1]).bit_length()  # the largest value
+    return 8
+
+
+def _has_thumbnails_alone(image: ImageFile.ImageFile, frames: int) -> bool:
+    """Whether all pages after the first are smaller copies of it: said to be (NewSubfileType), or at most half as wide and as high."""
+    width, height = stored_size(image)
+    small = True
+    for frame in range(1, frames):
+        image.seek(frame)
+        tags: Any = getattr(image, "tag_v2", {})
+        small &= bool(tags.get(_SUBFILE, 0) & 1) or (2 * tags.get(256, width) <= width and 2 * tags.get(257, height) <= height)
+    image.seek(0)
+    return small
+
+
+def _decode_tiff(image: ImageFile.ImageFile, stream: Stream) -> tuple[Integer[np.ndarray, "h w channels"], str]:
+    tags: Any = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    white_is_zero, swapped = tags.get(_PHOTOMETRIC) == 0, _swap(image)
+    loaded = _load_as_stored(image)
+    if loaded.mode.startswith("I;16"):
+        samples, mode = _to_samples(loaded)
+        return (65535 - samples if white_is_zero else samples), mode  # Pillow inverts 8 bits and fewer alone
+    if swapped is None:
+        return _to_samples(loaded)
+    stream.seek(0)
+    with Image.open(stream, formats=["TIFF"]) as again:
+        again.tile = [tile._replace(args=(args, *(tile.args or ())[1:])) for tile, args in zip(again.tile, swapped, strict=True)]
+        low = _load_as_stored(again)
+    samples: UInt16[np.ndarray, "h w c"] = np.asarray(loaded).astype(np.uint16) * np.uint16(256) + np.asarray(low)
+    return samples, loaded.mode
+
+
+def _swap(image: ImageFile.ImageFile) -> list[str] | None:
+    """Raw modes that give the low bytes of a TIFF's 16-bit colours, of which Pillow gives the high ones; None for any other TIFF.
+
+    Nor for planes apart, which it would take for 8-bit ones, and for premultiplied alpha.
+    """
+    if image.mode not in ("RGB", "RGBA") or getattr(image, "tag_v2", {}).get(_PLANES, 1) != 1:
+        return None
+    rawmodes = [str(tile.args[0]) for tile in image.tile if isinstance(tile.args, tuple)]
+    if not rawmodes or not all(mode[:-1] in ("RGB;16", "RGBX;16", "RGBA;16") for mode in rawmodes):
+        return None
+    return [mode[:-1] + _SWAPPED[mode[-1]] for mode in rawmodes]
+
+
+def _load_as_stored(image: ImageFile.ImageFile) -> Image.Image:
+    """The decoded TIFF without the turn that Pillow gives it: for that it writes the EXIF tags anew, and fails where it cannot."""
+    image.load_end = lambda: None
+    image.load()
+    return image.copy()  # whose size is that of its pixels
 
 
 def _to_samples(image: Image.Image) -> tuple[Integer[np.ndarray, "h w channels"], str]:
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         return np.asarray(image).astype(np.uint16)[..., None], "L"
     if image.mode == "CMYK":
         return np.asarray(image), "CMYK"
@@ -77,27 +125,3 @@ def _to_samples(image: Image.Image) -> tuple[Integer[np.ndarray, "h w channels"]
         return (np.asarray(image.convert("RGBA"))[..., [0, 3]], "LA") if transparent else (np.asarray(image.convert("L"))[..., None], "L")
     mode = "RGBA" if transparent else "RGB"
     return np.asarray(image.convert(mode)), mode
-
-
-def _to_rgb(samples: np.ndarray, mode: str) -> Float[np.ndarray, "h w 3"]:
-    scaled = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
-    if mode == "CMYK":
-        return (1 - scaled[..., :3]) * (1 - scaled[..., 3:])
-    return np.repeat(scaled[..., :1], 3, axis=-1) if mode.startswith("L") else np.ascontiguousarray(scaled[..., :3])
-
-
-def _dpi(image: Image.Image) -> tuple[float, float] | None:
-    dpi = image.info.get("dpi")
-    return (float(dpi[0]), float(dpi[1])) if dpi and all(0 < value < 1e6 for value in dpi) else None
-
-
-def _is_lossless_webp(path: Path) -> bool:
-    """Whether the pixels lie in a VP8L chunk (RFC 9649, section 2); Pillow does not say."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            if header[:4] in (b"VP8L", b"VP8 "):
-                return header[:4] == b"VP8L"
-            length = int.from_bytes(header[4:], "little")
-            file.seek(length + length % 2, 1)
-    return False

@@ -1,5 +1,6 @@
-"""Orientation: turning the pixels upright, and saying so in the EXIF block without touching the rest of it."""
+"""The EXIF block: its orientation, and the block as it may stand beside upright pixels, byte for byte but for that."""
 
+import re
 import struct
 
 import numpy as np
@@ -8,12 +9,15 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 PREFIX = b"Exif\x00\x00"
+TURNED = (5, 6, 7, 8)  # the orientations that swap height and width
 _DESCRIPTIVE = (Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG: Pillow reads an orientation of any of them
+_IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))([0-9])')
 
 
 def upright(samples: Shaped[np.ndarray, "h w *channels"], orientation: int) -> Shaped[np.ndarray, "H W *channels"]:
     """Pixels as they are meant to be seen, given the EXIF orientation 1-8 (EXIF 2.3, 4.6.4 A); others change nothing."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in TURNED:
         samples = samples.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         samples = samples[:, ::-1]
@@ -22,43 +26,107 @@ def upright(samples: Shaped[np.ndarray, "h w *channels"], orientation: int) -> S
     return np.ascontiguousarray(samples)
 
 
-def read_exif(image: Image.Image) -> tuple[bytes, int]:
-    """EXIF block of a loaded image with its prefix and the orientation set to 1, and the orientation still to be applied.
+def find_orientation(block: bytes, xmp: bytes) -> int:
+    """The orientation that an EXIF block says, else XMP, else 1. A damaged block says what can still be read of it."""
+    data, order, entries = _read(block)
+    found = [value for entry in entries if (value := _value(data, order, entry)) is not None]
+    if found:
+        return found[-1]
+    in_xmp = _IN_XMP.search(xmp)
+    return int(in_xmp[2]) if in_xmp else 1
 
-    A damaged block is dropped: it must not cost the picture. Everything else stays byte for byte (maker notes hold offsets), but
-    the preview of an image that is turned is unlinked, since it would be shown lying on its side.
+
+def make_upright(block: bytes) -> bytes | None:
+    """The block with its prefix, orientation 1 and no thumbnail; None where it is too damaged to be read.
+
+    Everything else stays at its place: maker notes hold offsets. Entries that were cut off are no longer counted, and a directory that
+    ends after its entries gets the four bytes that should follow.
     """
-    try:
-        tags = image.getexif()
-        orientation = tags.get(Base.Orientation, 1)
-        block = image.info.get("exif") or (_from_tiff(tags) if image.format == "TIFF" else tags.tobytes() if len(tags) else b"")
-        return _set_upright(block, drop_preview=orientation != 1), orientation
-    except Exception:  # Pillow's parser raises whatever the damage happens to trip
-        return b"", 1
+    data, order, entries = _read(block)
+    if not order:
+        return None
+    (first,) = struct.unpack_from(f"{order}I", data, 4)
+    struct.pack_into(f"{order}H", data, first, len(entries))
+    for entry in entries:
+        if _value(data, order, entry) is not None:
+            struct.pack_into(f"{order}HHIHH", data, entry, Base.Orientation, 3, 1, 1, 0)  # one SHORT, value 1
+    following = first + 2 + 12 * len(entries)
+    if following + 4 > len(data):
+        data = data[:following] + bytes(4)
+    thumbnail = _find_thumbnail(data, order, following)
+    struct.pack_into(f"{order}I", data, following, 0)  # no next directory: the thumbnail is that of the blurred picture
+    return PREFIX + bytes(data[:thumbnail])
 
 
-def _from_tiff(tags: Image.Exif) -> bytes:
-    """A TIFF's EXIF tags lie among those of its layout (strip offsets, bit depths), which the new file must not inherit."""
-    exif = Image.Exif()
+def xmp_upright(xmp: bytes) -> bytes:
+    """The XMP packet with its orientation, where it has one, set to 1."""
+    return _IN_XMP.sub(rb"\g<1>1", xmp)
+
+
+def block_of_tiff(tags: Image.Exif) -> tuple[bytes, bool]:
+    """A block of a TIFF's descriptive tags, and whether it holds all of them: some are read that cannot be written.
+
+    They lie among those of the TIFF's layout (strip offsets, bit depths), which another file must not inherit.
+    """
+    exif, complete = Image.Exif(), True
     for tag in _DESCRIPTIVE:
         if tag in tags:
-            exif[tag] = tags[tag]
+            complete &= _add(exif, tag, tags[tag])
     for ifd in (IFD.Exif, IFD.GPSInfo):
-        if content := tags.get_ifd(ifd):
-            exif[ifd] = content
-    return exif.tobytes() if len(exif) else b""
+        kept = {}
+        for tag, value in tags.get_ifd(ifd).items():
+            writable = _add(Image.Exif(), ifd, {tag: value})
+            kept |= {tag: value} if writable else {}
+            complete &= writable
+        if kept:
+            exif[ifd] = kept
+    return (exif.tobytes() if len(exif) else b""), complete
 
 
-def _set_upright(block: bytes, *, drop_preview: bool) -> bytes:
-    data = bytearray(block.removeprefix(PREFIX))
-    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
-    if order is None:
-        return b""
-    (ifd,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, ifd)
-    for entry in range(ifd + 2, ifd + 2 + 12 * count, 12):
-        if struct.unpack_from(f"{order}H", data, entry) == (Base.Orientation,):
-            struct.pack_into(f"{order}HHIHH", data, entry, Base.Orientation, 3, 1, 1, 0)  # one SHORT, value 1
-    if drop_preview:
-        struct.pack_into(f"{order}I", data, ifd + 2 + 12 * count, 0)  # no next directory: the preview lies there
-    return PREFIX + bytes(data)
+def _add(exif: Image.Exif, tag: int, value: object) -> bool:
+    """Whether the tag can be written; it is added if so."""
+    alone = Image.Exif()
+    alone[tag] = value
+    try:
+        alone.tobytes()
+    except Exception:  # Pillow raises whatever the value happens to trip: struct.error, TypeError, ValueError, ...
+        return False
+    exif[tag] = value
+    return True
+
+
+def _read(block: bytes) -> tuple[bytearray, str, list[int]]:
+    """The block without any prefix, its byte order ("" where it has no first directory), and where the entries of that one begin."""
+    while block.startswith(PREFIX):
+        block = block.removeprefix(PREFIX)
+    data = bytearray(block)
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]), "")
+    if not order or len(data) < 8:
+        return data, "", []
+    (first,) = struct.unpack_from(f"{order}I", data, 4)
+    if first < 8 or first + 2 > len(data):
+        return data, "", []
+    (count,) = struct.unpack_from(f"{order}H", data, first)
+    return data, order, [entry for entry in range(first + 2, first + 2 + 12 * count, 12) if entry + 12 <= len(data)]
+
+
+def _value(data: bytearray, order: str, entry: int) -> int | None:
+    """The orientation in this entry; None where it is another's, or no single number."""
+    tag, kind, count = struct.unpack_from(f"{order}HHI", data, entry)
+    if tag != Base.Orientation or kind not in _INTEGERS or count != 1:
+        return None
+    return struct.unpack_from(f"{order}{_INTEGERS[kind]}", data, entry + 8)[0]
+
+
+def _find_thumbnail(data: bytearray, order: str, following: int) -> int | None:
+    """Where the thumbnail of the next directory begins, if nothing but padding comes after it; else None."""
+    (second,) = struct.unpack_from(f"{order}I", data, following)
+    if second < following + 4 or second + 2 > len(data):
+        return None
+    (count,) = struct.unpack_from(f"{order}H", data, second)
+    if (end := second + 2 + 12 * count) > len(data):
+        return None
+    entries = (struct.unpack_from(f"{order}HHII", data, entry) for entry in range(second + 2, end, 12))
+    values = {tag: value for tag, _, _, value in entries}
+    start, length = values.get(0x201, 0), values.get(0x202, 0)  # JPEGInterchangeFormat and its length
+    return start if end <= start and length and 0 <= len(data) - start - length < 4 else None

@@ -1,54 +1,88 @@
-"""What is known of a photograph file: its pixels and all that is needed to write the restored one in the same form."""
+"""A photograph file in memory: its pixels and all that is needed to write the restored one in the same form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from drsn_jax.system.errors import InputError
-
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF",
     ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".ppm": "PPM", ".pgm": "PPM", ".pnm": "PPM",
+    ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF",
 }  # fmt: skip
-# What our writer stores losslessly in structure; a mode that is missing is widened to RGB or RGBA.
-MODES = {
-    "JPEG": {"L", "RGB", "CMYK"},
-    "PNG": {"L", "LA", "RGB", "RGBA"},
-    "TIFF": {"L", "LA", "RGB", "RGBA", "CMYK"},
-    "WEBP": {"RGB", "RGBA"},
-    "BMP": {"L", "RGB"},
-    "GIF": {"L", "RGB", "RGBA"},
-    "PPM": {"L", "RGB"},
-}
+Stream = Any  # of bytes, that can be searched; typing.IO is none for those who check types at run time
+PHONE_FORMATS = ("AVIF", "HEIF")  # read as phones write them; written only where they are asked for
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says beside its pixels, ready to be written with the upright picture: orientation 1, no thumbnail.
+
+    `notes` say, a line each, what is damaged and so not kept. The chunks are PNG's, as they were.
+    """
+
+    exif: bytes = b""  # with its Exif\0\0 prefix
+    xmp: bytes = b""
+    icc_profile: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    comment: bytes = b""
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()  # gAMA, cHRM, sRGB, cICP
+    text_chunks: tuple[tuple[bytes, bytes], ...] = ()  # tEXt, zTXt, iTXt
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Photo:
     """One decoded image file, turned upright.
 
-    `rgb` is float32 in [0, 1], in the file's own colour space (a profile is carried along, not applied): what the network sees.
-    `alpha` (integers of `bit_depth` bits) and `cmyk` are kept because they cannot be had back from `rgb`.
+    `samples` are uint8 or uint16, as deep as the file's own, of the channels that `mode` names (L, LA, RGB, RGBA or CMYK); palettes and
+    1-bit images are widened.
     """
 
-    rgb: Float[np.ndarray, "h w 3"]
+    samples: Integer[np.ndarray, "h w channels"]
+    mode: str
     path: Path
-    format: str  # Pillow's name: JPEG, PNG, TIFF, WEBP, BMP, GIF or PPM
-    mode: str  # L, LA, RGB, RGBA or CMYK; palettes and 1-bit images are widened
-    bit_depth: int = 8  # 8 or 16
-    alpha: Integer[np.ndarray, "h w"] | None = None
-    cmyk: UInt8[np.ndarray, "h w 4"] | None = None
-    exif: bytes = b""  # with its Exif\0\0 prefix; orientation already 1
-    icc_profile: bytes | None = None
-    dpi: tuple[float, float] | None = None
+    format: str  # Pillow's name: JPEG, PNG, TIFF, WEBP, BMP, GIF, PPM, AVIF or HEIF
+    metadata: Metadata = field(default_factory=Metadata)
     lossless: bool = True
     compression: str | None = None  # TIFF only
-    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()  # PNG only: gAMA, cHRM, sRGB, cICP as they were
+
+    @cached_property
+    def rgb(self) -> Float[np.ndarray, "h w 3"]:
+        """What the network sees: float32 in [0, 1], in the file's own colour space (a profile is carried along, not applied)."""
+        return to_rgb(self.samples, self.mode)
+
+    @property
+    def bit_depth(self) -> int:
+        """8 or 16."""
+        return 8 * self.samples.dtype.itemsize
+
+    @property
+    def alpha(self) -> Integer[np.ndarray, "h w"] | None:
+        """Integers of `bit_depth` bits; None for an opaque mode."""
+        return self.samples[..., -1] if self.mode.endswith("A") else None
 
 
-def quoted(path: Path | str) -> str:
-    """The path for a one-line message: line breaks and undecodable bytes are shown escaped."""
+def to_rgb(samples: Integer[np.ndarray, "h w channels"], mode: str) -> Float[np.ndarray, "h w 3"]:
+    """Samples as float32 RGB in [0, 1]; alpha is left away, inks are taken for perfect ones: (1 - cmy)(1 - k)."""
+    scaled = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
+    if mode == "CMYK":
+        return (1 - scaled[..., :3]) * (1 - scaled[..., 3:])
+    return np.repeat(scaled[..., :1], 3, axis=-1) if mode.startswith("L") else np.ascontiguousarray(scaled[..., :3])
+
+
+def to_rgb8(samples: Integer[np.ndarray, "h w channels"], mode: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Samples as uint8 RGB: those of `to_rgb`, rounded."""
+    if samples.dtype != np.uint8 or mode == "CMYK":
+        return np.rint(to_rgb(samples, mode) * 255).astype(np.uint8)
+    return np.repeat(samples[..., :1], 3, axis=-1) if mode.startswith("L") else np.ascontiguousarray(samples[..., :3])
+
+
+def quoted(path: object) -> str:
+    """The path, or whatever else names a file, for a one-line message: line breaks and undecodable bytes are shown escaped."""
     return repr(str(path))
 
 
@@ -56,31 +90,3 @@ def reason(error: BaseException) -> str:
     """The cause of an error on one line; for one of the operating system, its words without number and path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
-
-
-def target_format(photo: Photo, path: Path) -> str:
-    """Pillow's format for writing `photo` to `path`: by the suffix, or the photo's own when the suffix is that of its file.
-
-    Raises InputError for a suffix that names no format we write.
-    """
-    suffix = path.suffix.lower()
-    if suffix == photo.path.suffix.lower():
-        return photo.format  # a PNG named .jpg stays what it is
-    if suffix not in SUFFIXES:
-        raise InputError(f"{quoted(path)}: suffix {quoted(suffix)} names no format that can be written; use one of {', '.join(SUFFIXES)}.")
-    return SUFFIXES[suffix]
-
-
-def target_mode(photo: Photo, path: Path) -> str:
-    """The mode (L, LA, RGB, RGBA, CMYK) in which `path` can hold the photo.
-
-    Raises InputError if transparency would be lost: it is never dropped in silence unless all of it is opaque.
-    """
-    allowed = MODES[target_format(photo, path)]
-    if photo.mode in allowed:
-        return photo.mode
-    opaque = photo.alpha is None or bool((photo.alpha == 2**photo.bit_depth - 1).all())
-    mode = "RGB" if opaque else "RGBA"
-    if mode not in allowed:
-        raise InputError(f"{quoted(photo.path)} has transparency, which {quoted(path.name)} cannot hold; choose PNG (--output-format=png).")
-    return mode

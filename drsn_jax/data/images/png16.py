@@ -3,54 +3,60 @@
 import io
 import struct
 import zlib
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt16
 from PIL import Image
 
-from drsn_jax.system.errors import InputError
+from drsn_jax.data.images.photo import Stream
+from drsn_jax.system.errors import BadImageError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type
 # Pillow's own reading keeps the high bytes; unpacking the same data as if it were little-endian yields the low ones. A grey and
 # alpha pixel is four bytes, just as an 8-bit RGBA one, so that one takes all of them at once.
 _RAWMODES = {"I;16B": ("I;16B",), "RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L"), "LA;16B": ("RGBA",)}
-_COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
+COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")  # how the numbers become light
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_KEPT_CHUNKS = (*COLOUR_CHUNKS, *TEXT_CHUNKS, b"eXIf")
 
 
-def read_header(path: Path) -> tuple[int, tuple[tuple[bytes, bytes], ...]]:
-    """Bits per sample, and the chunks before the pixels that say how the numbers become light (gAMA, cHRM, sRGB, cICP).
+def read_chunks(stream: Stream) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Bits per sample, and the chunks (name, data) of colour, text and EXIF, before and behind the pixels, in their order.
 
-    The file must already have been identified as PNG. Raises struct.error if it ends early.
+    The stream must already have been identified as PNG; where it ends early, the chunks so far are returned.
     """
-    chunks = []
-    with path.open("rb") as file:
-        header = file.read(33)
-        (bit_depth,) = struct.unpack_from("B", header, 24)
-        while True:
-            length, name = struct.unpack(">I4s", file.read(8))
-            if name == b"IDAT":
-                return bit_depth, tuple(chunks)
-            if name in _COLOUR_CHUNKS:
-                chunks.append((name, file.read(length)))
-                file.seek(4, io.SEEK_CUR)
-            else:
-                file.seek(length + 4, io.SEEK_CUR)
+    stream.seek(0)
+    header, chunks = stream.read(33), []
+    bit_depth = header[24] if len(header) == 33 else 8
+    while len(start := stream.read(8)) == 8:
+        length, name = struct.unpack(">I4s", start)
+        if name == b"IEND":
+            break
+        if name in _KEPT_CHUNKS and len(data := stream.read(length)) == length:
+            chunks.append((name, data))
+            stream.seek(4, io.SEEK_CUR)  # the checksum
+        elif name not in _KEPT_CHUNKS:
+            stream.seek(length + 4, io.SEEK_CUR)
+    return bit_depth, chunks
 
 
-def decode(path: Path) -> UInt16[np.ndarray, "h w channels"]:
+def decode(stream: Stream, *, name: str = "The file") -> UInt16[np.ndarray, "h w channels"]:
     """All 16 bits of a PNG file: one channel (grey), two (with alpha), three or four; a transparent colour becomes alpha.
 
-    Raises InputError if this Pillow decodes in another way than the one relied on; Pillow's own errors for damaged files.
+    Raises BadImageError, naming the file `name`, if this Pillow decodes in another way than the one relied on; Pillow's own errors for
+    damaged files.
     """
-    with Image.open(path, formats=["PNG"]) as image:
+    stream.seek(0)
+    with Image.open(stream, formats=["PNG"]) as image:
         packed, transparent = image.tile[0].args, image.info.get("transparency")
     if packed not in _RAWMODES:
-        raise InputError(f"{str(path)!r} has 16 bits a channel, which this version of Pillow cannot be made to yield; save it with 8 bits.")
+        raise BadImageError(f"{name} has 16 bits a channel, which this version of Pillow cannot be made to yield; save it with 8 bits.")
     parts = []
     for rawmode in _RAWMODES[packed]:
-        with Image.open(path, formats=["PNG"]) as image:
+        stream.seek(0)
+        with Image.open(stream, formats=["PNG"]) as image:
             image.tile = [image.tile[0]._replace(args=rawmode)]
             image.load()
             parts.append(np.asarray(image).astype(np.uint16))
@@ -72,9 +78,12 @@ def encode(
     exif: bytes = b"",
     icc_profile: bytes | None = None,
     dpi: tuple[float, float] | None = None,
-    colour_chunks: tuple[tuple[bytes, bytes], ...] = (),
+    chunks: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """A PNG file of 16 bits a sample; `exif` without its prefix. Every row is filtered by the one above (filter type 2, Up)."""
+    """A PNG file of 16 bits a sample. Every row is filtered by the one above (filter type 2, Up).
+
+    `exif` has no prefix; `chunks` (name, data) are of colour and text.
+    """
     height, width, channels = samples.shape
     rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
     filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
@@ -82,7 +91,7 @@ def encode(
     filtered[:1, 1:] = rows[:1]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     parts = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0))]
-    parts += [_chunk(name, data) for name, data in colour_chunks]
+    parts += [_chunk(name, data) for name, data in chunks]
     if icc_profile:
         parts.append(_chunk(b"iCCP", b"ICC Profile\x00\x00" + zlib.compress(icc_profile)))
     if dpi:

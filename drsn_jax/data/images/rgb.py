@@ -1,66 +1,47 @@
-"""Image files as uint8 RGB frames, and the three ways to crop_size x crop_size (SPEC.md section 1, "converted to 256x256").
+"""Image files as uint8 RGB, and the three ways to crop_size x crop_size (SPEC.md section 1, "converted to 256x256").
 
 Pillow and numpy only: whatever `read_rgb` reads can be trained on, evaluated and measured, whichever decoder does the work.
 """
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from drsn_jax.system.errors import BadImageError, InputError
+from drsn_jax.data.images.metadata import read_orientation
+from drsn_jax.data.images.opening import ImageSource, opening
+from drsn_jax.data.images.photo import quoted, to_rgb8
+from drsn_jax.data.images.reader import decode_upright, upright_size
+from drsn_jax.system.errors import BadImageError
 
 FRAMES = ("resize", "half_crop", "crop")
-_TURNED = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
+# What in a PNG may say an orientation, or turn colours into transparency.
+_NOT_PLAIN = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type", b"tRNS")
 
 
-@runtime_checkable
-class ImageFile(Protocol):
-    """What an image is read from: a `Path`, a file of an archive, an image of a prepared data set. `str` of it names it to people.
-
-    One that knows its (height, width) has it as `size`, and is then not opened to be measured.
-    """
-
-    def open(self, mode: Any = "rb", /) -> IO[Any]:
-        """A binary stream of the encoded image."""
-        ...
-
-    def read_bytes(self) -> bytes:
-        """The encoded image."""
-        ...
-
-
-def read_rgb(path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
+def read_rgb(path: str | ImageSource) -> UInt8[np.ndarray, "h w 3"]:
     """Decode all of one image file.
 
-    Returns uint8 [h w 3], RGB, 0..255, upright (EXIF orientation applied). Grey, palette and CMYK are converted, alpha is
-    dropped, 16-bit grey is scaled by 1/257. Raises `BadImageError` naming the file when it is missing, empty, damaged, cut short,
-    not an image, or holds floating-point values.
+    Returns uint8 [h w 3], RGB, 0..255, upright (EXIF orientation applied): what `read_photo` gives, rounded. Grey, palette and CMYK are
+    converted, alpha is dropped, 16 bits are scaled by 1/257. Raises `BadImageError` as `read_photo` does.
     """
-    with _opening(path) as image:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F":
-            raise BadImageError(f"{path} holds floating-point values, whose range is anyone's guess; save it with 8 or 16 bits a channel")
-        if upright.mode == "I" or upright.mode.startswith("I;16"):
-            return _from_16_bits(np.asarray(upright), path)
-        return np.array(upright.convert("RGB"))
+    with opening(path) as (image, stream):
+        return to_rgb8(*decode_upright(image, stream, name=quoted(path)))
 
 
-def image_size(path: str | ImageFile) -> tuple[int, int]:
+def image_size(path: str | ImageSource) -> tuple[int, int]:
     """(height, width) of the upright image, from the file's header alone; raises `BadImageError` as `read_rgb` does."""
     if (known := getattr(path, "size", None)) is not None:
         return known
-    with _opening(path) as image:
-        return (image.width, image.height) if _orientation(image) in _TURNED else (image.height, image.width)
+    with opening(path) as (image, stream):
+        return upright_size(image, stream)
 
 
-def contents_of(file: ImageFile) -> bytes:
+def contents_of(file: ImageSource) -> bytes:
     """The encoded image, or nothing where a path cannot be read: `read_rgb` will say why."""
     if isinstance(file, Path) and not file.is_file():
         return b""
@@ -71,29 +52,28 @@ def contents_of(file: ImageFile) -> bytes:
 
 
 def check_whole(contents: bytes, *, name: str) -> None:
-    """Raises `InputError` naming `name` where an encoded image is damaged or cut short.
+    """Raises `BadImageError` naming `name` where an encoded image is damaged, cut short, or of a kind that `read_rgb` does not take.
 
     A PNG carries checksums, which are enough (2 ms a megapixel); anything else is decoded.
     """
-    try:
-        with Image.open(io.BytesIO(contents)) as image:
-            image.verify() if image.format == "PNG" else image.load()
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise InputError(f"{name} {_trouble(None, error, empty=not contents)}") from error
+    with opening(_Encoded(name, contents)) as (image, stream):
+        if image.format == "PNG":
+            image.verify()
+        else:
+            decode_upright(image, stream, name=quoted(name))
 
 
 def plain_format(contents: bytes) -> str | None:
     """'PNG' or 'JPEG' where any decoder gives the pixels of `read_rgb`: upright RGB of 8 bits without transparency; else None."""
     try:
-        with Image.open(io.BytesIO(contents)) as image:
-            plain = image.mode == "RGB" and "transparency" not in image.info and _orientation(image) == 1
-            # PNG of 16 bits a channel also opens as RGB; its depth is byte 24. A late eXIf chunk is not in the header read so far.
-            if plain and image.format == "PNG":
-                return "PNG" if contents[24] == 8 and b"eXIf" not in contents else None
-            return "JPEG" if plain and image.format == "JPEG" else None
-    except Exception:  # damaged: `read_rgb` will say how
+        with opening(_Encoded("", contents)) as (image, stream):
+            # PNG of 16 bits a channel also opens as RGB; its depth is byte 24.
+            if image.mode != "RGB" or getattr(image, "n_frames", 1) > 1 or image.format not in ("PNG", "JPEG"):
+                return None
+            if image.format == "PNG":
+                return "PNG" if contents[24] == 8 and not any(name in contents for name in _NOT_PLAIN) else None
+            return "JPEG" if read_orientation(image, stream) == 1 else None
+    except BadImageError:  # `read_rgb` will say how
         return None
 
 
@@ -121,49 +101,20 @@ def smallest_size(*, frame: str, crop_size: int) -> int:
     return {"resize": 1, "half_crop": 2 * crop_size, "crop": crop_size}[frame]
 
 
-@contextmanager
-def _opening(file: str | ImageFile) -> Iterator[Image.Image]:
-    """Open an image; whatever a decoder raises on damaged data, here or in the caller's block, becomes a `BadImageError`."""
-    file = Path(file) if isinstance(file, str) else file
-    path = file if isinstance(file, Path) else None
-    try:
-        with file.open("rb") as stream, Image.open(stream) as image:
-            yield image
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        empty = not path.exists() or path.stat().st_size == 0 if path else not file.read_bytes()
-        raise BadImageError(f"{file} {_trouble(path, error, empty=empty)}") from error
+@dataclass(frozen=True)
+class _Encoded:
+    """An image in memory, by the name that people know."""
 
+    name: str
+    contents: bytes
 
-def _trouble(path: Path | None, error: Exception, *, empty: bool) -> str:
-    if path is not None and path.is_dir():
-        return "is a folder; an image file is needed here"
-    if isinstance(error, FileNotFoundError):
-        return "does not exist; check the path"
-    if isinstance(error, PermissionError):
-        return "may not be read (permission denied); change its permissions"
-    if empty:
-        return "is empty (0 bytes); replace or remove it"
-    if isinstance(error, UnidentifiedImageError):
-        return "is not an image, whatever its name says; replace or remove it"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"is larger than the {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels allowed; cut it into smaller images"
-    return f"is damaged or cut short ({' '.join(str(error).split())}); replace or remove it"
+    def open(self, mode: Any = "rb", /) -> io.BytesIO:
+        """A stream of it."""
+        return io.BytesIO(self.contents)
 
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.contents
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation that remains to be applied, 1 where there is none, without decoding any pixel."""
-    if image.format == "TIFF":  # Pillow turns a TIFF by itself, and its size says so already
-        return 1
-    # Asking a PNG without EXIF for it decodes the pixels in search of a late chunk: look at the header's own list first.
-    if not {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"} & image.info.keys():
-        return 1
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def _from_16_bits(values: np.ndarray, path: str | ImageFile) -> UInt8[np.ndarray, "h w 3"]:
-    if values.min() < 0 or values.max() > 65535:  # mode "I" holds 32 bits
-        raise BadImageError(f"{path} holds grey values from {values.min()} to {values.max()}; save it with 8 or 16 bits a channel")
-    grey = np.rint(values / 257).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
+    def __str__(self) -> str:
+        return self.name

@@ -1,7 +1,7 @@
 """Blur as GoPro's was made (Nah, Kim and Lee, CVPR 2017): the mean light of consecutive frames.
 
-Measured on the raw clip GOPR0477_11_00 and the pairs that others averaged from it: a pair called `st_frame-s_n_avg-8` is the gamma 2.2
-mean of frames s to s + 7 (0 is the first) at 49.0 to 49.2 dB (one of four is the plain mean, 49.4 dB), its sharp frame s + 4.
+Measured on the raw clip GOPR0477_11_00 and pairs that others averaged from it. A pair called `st_frame-s_n_avg-8` is the gamma 2.2 mean of
+frames s to s + 7 (0 is the first), at 49.0 to 49.2 dB. One of four is the plain mean, at 49.4 dB. Its sharp frame is s + 4.
 """
 
 from collections import deque

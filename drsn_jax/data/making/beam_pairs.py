@@ -1,18 +1,21 @@
 """Pairs made by an Apache Beam pipeline, on this machine or on a cluster, as a data set of tensorflow_datasets (array_record).
 
 On this machine: `drsn-jax prepare video --source=CLIP --beam-runner=DirectRunner --data-dir=DIR`. On a cluster every worker needs this
-package with the extras `data`, `beam` and `video`, and must reach the sources and DIR under the same path (a mounted bucket or network
-folder; DIR alone may also be gs://...):
+package with the extras `data`, `beam` and `video`. It must reach the sources and DIR under the same path: a mounted bucket or network
+folder. DIR may also be gs://...
 
-- Dataflow: `--beam-runner=DataflowRunner --beam-options='--project=P,--region=R,--temp_location=gs://B/tmp,--sdk_container_image=IMAGE'`
-- Spark and Flink: with Beam's job server for it running (a container of Beam's, `apache/beam_spark3_job_server` or
-  `apache/beam_flink1.19_job_server`, that knows the cluster), `--beam-runner=PortableRunner
-  --beam-options='--job_endpoint=HOST:8099,--environment_type=DOCKER,--environment_config=IMAGE'`; or with its jar at hand,
-  `--beam-runner=SparkRunner --beam-options='--spark_job_server_jar=FILE.jar,--spark_master_url=spark://HOST:7077'` (flink alike).
-  Without the jar these runners would download it, so that is refused.
+    Dataflow       --beam-runner=DataflowRunner
+                   --beam-options='--project=P,--region=R,--temp_location=gs://B/tmp,--sdk_container_image=IMAGE'
+    Spark, Flink   --beam-runner=PortableRunner
+                   --beam-options='--job_endpoint=HOST:8099,--environment_type=DOCKER,--environment_config=IMAGE'
+    with a jar     --beam-runner=SparkRunner (or FlinkRunner)
+                   --beam-options='--spark_job_server_jar=FILE.jar,--spark_master_url=spark://HOST:7077'
 
-Beam's writer of tensorflow_datasets handles array_record, but imports TensorFlow on the way. The pixels are those of the command
-without Beam, for the same seed. This module is imported inside functions only: it imports tensorflow_datasets.
+PortableRunner needs a running job server of Beam, such as its containers `apache/beam_spark3_job_server` and
+`apache/beam_flink1.19_job_server`. Without a jar the last two runners would download it, so that is refused.
+
+Beam's writer of tensorflow_datasets handles array_record, but imports TensorFlow on the way. The pixels are those of the command without
+Beam, for the same seed. This module is imported inside functions only: it imports tensorflow_datasets.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Which runner of Apache Beam, with which options; refused is what would fetch a program unasked."""
+"""The runners of Apache Beam and their options. A runner that would download a program is refused."""
 
 import logging
 import re

@@ -1,7 +1,7 @@
 """Pairs from sharp photographs by the blur that training synthesises (`drsn_jax.data.synthesis.blur`), one at a time and each by its name.
 
-A pair depends on the seed, the photograph with its relative name, the number of the copy and the recipe, and on nothing else: not on
-the other photographs, the order, or who makes it. (Another kind of device may round differently.)
+A pair depends on the seed, the photograph with its relative name, the number of the copy and the recipe alone. Other photographs, the order
+and the process have no influence. Another kind of device may round differently.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, UInt8
 
+from drsn_jax.data.images.listing import IMAGE_SUFFIXES, name_images
 from drsn_jax.data.images.rgb import image_size, read_rgb
 from drsn_jax.data.making.pair_writer import Example, Line
-from drsn_jax.data.pairs.folders import IMAGE_SUFFIXES, list_images
 from drsn_jax.data.synthesis.blur import synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.system.errors import InputError
@@ -52,7 +52,7 @@ def list_photos(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; give the folder of photographs")
-    names = sorted(path.relative_to(folder).as_posix() for path in list_images(folder).values())
+    names = sorted(path.relative_to(folder).as_posix() for path in name_images(folder).values())
     if not names:
         raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(IMAGE_SUFFIXES)}")
     return names

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from drsn_jax.data.images.listing import IMAGE_SUFFIXES, list_images
 from drsn_jax.data.images.rgb import read_rgb
-from drsn_jax.data.pairs.folders import IMAGE_SUFFIXES
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path
 from drsn_jax.system.video_files import explaining_damage, open_video
@@ -60,9 +60,7 @@ def identify(source: Source) -> dict[str, Any]:
 
 def list_frames(folder: Path) -> list[Path]:
     """The images of a folder, not below it, numbers in their names sorted as numbers (2 before 10). Raises `InputError` without any."""
-    files = [
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
+    files = list_images(folder, deep=False)
     if not files:
         raise InputError(f"{folder} holds no images; give the folder that directly holds the frames ({', '.join(IMAGE_SUFFIXES)})")
     return sorted(files, key=_natural)

@@ -1,4 +1,4 @@
-"""Pairs from videos: which windows of which source, and the examples made of them; all of it decided by the values of `VideoPairs`."""
+"""Pairs from videos: the windows of each source and the examples made of them, all decided by the values of `VideoPairs`."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which frames of a source to average: how much the picture moves, where a new shot begins, and the windows that follow from it."""
+"""The choice of frames to average: motion of the picture, cuts between shots, and the windows that follow from them."""
 
 import hashlib
 from collections import deque

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from drsn_jax.data.images.bad_images import BadImages
-from drsn_jax.data.images.rgb import FRAMES, ImageFile, fit_frame, fitted_size, image_size, read_rgb
+from drsn_jax.data.images.opening import ImageSource
+from drsn_jax.data.images.rgb import FRAMES, fit_frame, fitted_size, image_size, read_rgb
 from drsn_jax.system.errors import InputError
 
 
@@ -24,7 +25,7 @@ class CropLoader:
 
     def __init__(
         self,
-        files: Sequence[tuple[ImageFile, ImageFile]],
+        files: Sequence[tuple[ImageSource, ImageSource]],
         *,
         frame: str,
         crop_size: int,
@@ -32,7 +33,7 @@ class CropLoader:
         rotate: bool = False,
         cache_limit_bytes: int | None = None,
         bad_images: BadImages | None = None,
-        decode: Callable[[ImageFile], UInt8[np.ndarray, "h w 3"]] = read_rgb,
+        decode: Callable[[ImageSource], UInt8[np.ndarray, "h w 3"]] = read_rgb,
     ):
         """Nothing is read yet, but for the headers when the memory of a cache has to be counted."""
         self.files, self.frame, self.crop_size, self.decode = files, frame, crop_size, decode

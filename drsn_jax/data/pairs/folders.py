@@ -1,6 +1,5 @@
 """Folders of images -> the list of pairs of a blurred image and its sharp one. No TensorFlow, no JAX."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from drsn_jax.data.images.bad_images import BadImages
-from drsn_jax.data.images.rgb import ImageFile, image_size, read_rgb
+from drsn_jax.data.images.listing import IMAGE_SUFFIXES, is_hidden, name_images
+from drsn_jax.data.images.opening import ImageSource
+from drsn_jax.data.images.rgb import image_size, read_rgb
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path
 
 __all__ = ["Pair", "check_pairs", "find_pairs", "image_size", "match_folders", "read_rgb", "spread"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _SHARP = "sharp"
 _OTHER_LAYOUTS = (("input", "target"), ("A", "B"))
 _SPLITS = ("train", "test", "val", "valid", "validation")
@@ -28,8 +28,8 @@ class Pair:
     """One blurred image and the sharp one of the same view; `name` is their common relative path, without suffix."""
 
     name: str
-    blurred: ImageFile
-    sharp: ImageFile
+    blurred: ImageSource
+    sharp: ImageSource
 
 
 def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
@@ -45,8 +45,8 @@ def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
     sharp: dict[str, Path] = {}
     for scene, blurred_folder, sharp_folder in _scenes(root, blur_folder):
         prefix = "" if scene == root else f"{scene.relative_to(root).as_posix()}/"
-        blurred |= {prefix + name: path for name, path in list_images(blurred_folder).items()}
-        sharp |= {prefix + name: path for name, path in list_images(sharp_folder).items()}
+        blurred |= {prefix + name: path for name, path in name_images(blurred_folder).items()}
+        sharp |= {prefix + name: path for name, path in name_images(sharp_folder).items()}
     return _match(blurred, sharp, f"the blurred images of {root}", f"the sharp images of {root}")
 
 
@@ -59,9 +59,9 @@ def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_
     twice is `find_pairs`. Raises `InputError` as `find_pairs` does.
     """
     blurred_folder, sharp_folder = _folder(blurred_folder), _folder(sharp_folder)
-    if blurred_folder.resolve() == sharp_folder.resolve():
+    if blurred_folder.samefile(sharp_folder):
         return find_pairs(blurred_folder, blur_folder=blur_folder)
-    blurred, sharp = _own_side(list_images(blurred_folder), blur_folder), _own_side(list_images(sharp_folder), _SHARP)
+    blurred, sharp = _own_side(name_images(blurred_folder), blur_folder), _own_side(name_images(sharp_folder), _SHARP)
     return _match(blurred, sharp, str(blurred_folder), str(sharp_folder))
 
 
@@ -153,23 +153,7 @@ def _is_scene(folder: Path, blur_folder: str) -> bool:
 
 
 def _subfolders(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))}
-
-
-def list_images(folder: Path) -> dict[str, Path]:
-    """Relative name without suffix -> path, for all images below a folder; hidden files (macOS's ._ ones too) are passed over."""
-    images: dict[str, Path] = {}
-    for parent, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__"))]
-        for file in sorted(files):
-            path = Path(parent, file)
-            if file.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in images:
-                raise InputError(f"{images[name]} and {path} have the same name but for the suffix; keep one of them")
-            images[name] = path
-    return images
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not is_hidden(path.name)}
 
 
 def _own_side(images: dict[str, Path], side: str) -> dict[str, Path]:

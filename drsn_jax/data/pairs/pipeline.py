@@ -1,8 +1,8 @@
 """Pairs -> an endless stream of aligned, augmented batches, by tf.data.
 
-Everything about sample i of the stream (which pair, which crop, mirroring, turn and noise) is a function of (seed, i) alone. So
-a run that starts at step k sees bit for bit what a run from 0 sees there, nothing is saved with a checkpoint, and starting
-anywhere costs nothing. TensorFlow is imported here, inside functions, and is kept off the accelerators.
+Everything about sample i of the stream (pair, crop, mirroring, turn and noise) is a function of (seed, i) alone. So a run that starts at
+step k sees bit for bit the samples of a run from 0. Nothing is saved with a checkpoint, and starting anywhere costs nothing. TensorFlow
+is imported here, inside functions, and is kept off the accelerators.
 """
 
 import atexit
@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from drsn_jax.data.images.bad_images import BadImages
-from drsn_jax.data.images.rgb import ImageFile, contents_of, plain_format, read_rgb
+from drsn_jax.data.images.opening import ImageSource
+from drsn_jax.data.images.rgb import contents_of, plain_format, read_rgb
 from drsn_jax.data.pairs.crops import CropLoader, check_samples, check_stream, half_of_memory
 from drsn_jax.data.pairs.folders import Pair
 from drsn_jax.system.errors import InputError
@@ -97,7 +98,7 @@ def import_tensorflow() -> Any:
     return tf
 
 
-def _decode_rgb(file: ImageFile) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_rgb(file: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
     """What `read_rgb` returns and raises, by TensorFlow's faster decoders for plain PNG and JPEG."""
     import tensorflow as tf  # `make_batches` has prepared it
 

@@ -1,8 +1,8 @@
 """The benchmarks as TensorFlow Datasets: `tfds.builder('gopro/linear')` and so on exist once this module is imported.
 
-Images are stored as the bytes of their files, in files of array_record: any example can be read by its number, which is what lets
-training go on where it stopped, bit for bit. No TensorFlow is needed to prepare or to read them.
-This module is imported inside functions only, since tensorflow_datasets is optional.
+Images are stored as the bytes of their files, in files of array_record. Any example can be read by its number, so a training resumes bit
+for bit. No TensorFlow is needed to prepare or to read them. This module is imported inside functions only, since tensorflow_datasets is
+optional.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a stored data set says that it holds, and whether a source still holds the same."""
+"""The manifest of a stored data set, and the check of a source against it."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence

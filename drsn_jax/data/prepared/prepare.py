@@ -1,4 +1,4 @@
-"""Preparing a benchmark: survey what was downloaded, show it, then store it as a TensorFlow Datasets data set, whole or not at all."""
+"""Preparing a benchmark: survey the download, show the survey, then store it as a TensorFlow Datasets data set, whole or not at all."""
 
 import contextlib
 import io

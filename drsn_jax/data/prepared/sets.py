@@ -1,4 +1,4 @@
-"""Which data sets are prepared, and finding one by what the user writes: NAME[/CONFIG][:SPLIT], such as gopro/linear:test."""
+"""Prepared data sets by the name that a user writes: NAME[/CONFIG][:SPLIT], such as gopro/linear:test."""
 
 import difflib
 import hashlib

@@ -1,7 +1,7 @@
 """Blur made on the device: a photograph becomes a pair, blurred by camera shake and moving objects, in linear light.
 
-Follows the blur model I_B = k * I_S + N (paper, section 2), with what a camera adds: the exposure integrates light rather than gamma
-values, the sensor saturates, and the file has eight bits. Everything is a pure function of a key, and runs inside jit.
+Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera. The exposure integrates light rather than gamma values. The
+sensor saturates, and the file has eight bits. Everything is a pure function of a key, and runs inside jit.
 """
 
 import math

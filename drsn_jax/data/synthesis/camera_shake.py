@@ -77,7 +77,7 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
     forces = jnp.sqrt(1.0 - inertia**2) * (jax.random.normal(force_key, (points, 3)) + jerks)
     forces = forces.at[0].set(jax.random.normal(start_key, (3,)))  # the velocity at the start
     lag = jnp.arange(points)[:, None] - jnp.arange(points)
-    velocity = jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0) @ forces
+    velocity = jnp.matmul(jnp.where(lag >= 0, inertia ** jnp.abs(lag), 0.0), forces, precision=EXACT)
     velocity *= jnp.array([recipe.cross, 1.0, 1.0])
     path = jnp.cumsum(velocity, axis=0)
     path -= path.mean(0) if recipe.moment == "mean" else path[_draw_moment(moment_key, points)]

@@ -12,8 +12,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from drsn_jax.data.images.bad_images import BadImages
-from drsn_jax.data.pairs.folders import IMAGE_SUFFIXES, read_rgb
+from drsn_jax.data.images.listing import list_images
+from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.data.synthesis.blur import GAMMA, camera_noise
+from drsn_jax.data.synthesis.camera_shake import EXACT
 from drsn_jax.data.synthesis.detail import choose_key
 from drsn_jax.data.synthesis.resident import check_room, turn
 from drsn_jax.system.errors import InputError
@@ -61,7 +63,7 @@ def read_clip(
 
 def _read_frames(folder: Path, bad_images_fn: Callable[[int], BadImages] | None) -> list[tuple[Path, int, UInt8[np.ndarray, "h w 3"]]]:
     """Path, number and pixels of every frame that can be read, in order."""
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    paths = list_images(folder, deep=False) if folder.is_dir() else []
     numbers = [int(found.group()) if (found := re.search(r"\d+(?=\D*$)", path.stem)) else None for path in paths]
     if not paths or None in numbers:
         raise InputError(f"{folder} holds no frames named by their numbers, such as 000001.jpg; give a folder of a clip's frames.")
@@ -100,7 +102,7 @@ def make_clip_batch_fn(
         window = jax.lax.dynamic_slice(clip.frames, (begin, row, column, 0), (averaged[1], crop_size, crop_size, 3)) / 255.0
         place = begin + jnp.arange(averaged[1]) - first
         taken = ((place >= 0) & (place < number)) / number
-        blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken) ** (1 / GAMMA)
+        blurred = jnp.einsum("nhwc,n->hwc", window**GAMMA, taken, precision=EXACT) ** (1 / GAMMA)
         pair = jnp.concatenate([blurred, window[first - begin + number // 2]], axis=-1)
         pair = turn(flip_key, turn_key, pair, flip=flip, rotate=rotate)
         blurred = camera_noise(noise_key, pair[..., :3], noise_variance=noise_variance, noise_share=noise_share)

@@ -1,4 +1,4 @@
-"""Which of several random crops to learn from: sky and bare floor teach nothing about blur."""
+"""Selection of the most detailed of several random crops: sky and bare floor teach nothing about blur."""
 
 from collections.abc import Callable
 

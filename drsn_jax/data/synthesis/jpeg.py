@@ -1,4 +1,4 @@
-"""What JPEG does to an image, inside jit: baseline, standard tables, no chroma subsampling. Parity with Pillow is tested."""
+"""JPEG's loss on an image, inside jit: baseline, standard tables, no chroma subsampling. Parity with Pillow is tested."""
 
 import jax
 import jax.numpy as jnp

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, UInt8
 
 from drsn_jax.data.images.bad_images import BadImages
-from drsn_jax.data.pairs.folders import IMAGE_SUFFIXES, read_rgb
+from drsn_jax.data.images.listing import IMAGE_SUFFIXES, list_images
+from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.data.synthesis.blur import synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.system.errors import InputError
@@ -45,10 +46,10 @@ def read_demo_photos(names: Sequence[str]) -> Photographs:
 
 
 def find_photos(folder: Path) -> dict[str, Path]:
-    """Every image below a folder, by relative name in sorted order. Raises InputError if there is no such folder, or no image in it."""
+    """Every image below a folder (`list_images`), by relative name in sorted order. Raises InputError for no folder, or no image in it."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of photographs (--config.train_dir=DIR).")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    paths = list_images(folder)
     if not paths:
         raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(IMAGE_SUFFIXES)}.")
     return {str(path.relative_to(folder)): path for path in paths}

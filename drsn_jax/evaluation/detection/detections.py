@@ -1,4 +1,4 @@
-"""What a detector finds in blurred and restored images, against what it finds in the sharp ones (Jiang & Liu, 5.2, Figure 6)."""
+"""Detections in blurred and restored images, compared with those in the sharp ones (Jiang & Liu, 5.2, Figure 6)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What else is found in the versions of an image: objects, by a detector (paper, section 5.2)."""
+"""Inspection of the versions of an image by a detector (paper, section 5.2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

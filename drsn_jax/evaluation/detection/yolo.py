@@ -1,4 +1,4 @@
-"""What detectors of the YOLO family read and write: letterboxes, rows of numbers, names of classes. Numpy and Pillow only."""
+"""Inputs and outputs of detectors of the YOLO family: letterboxes, rows of numbers, names of classes. Numpy and Pillow only."""
 
 from typing import NamedTuple
 

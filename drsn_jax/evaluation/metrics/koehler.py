@@ -1,10 +1,14 @@
 """Köhler's benchmark (Köhler, Hirsch, Mohler, Schölkopf & Harmeling 2012): one image against every frame of its trajectory.
 
-The blurred image was taken while the camera moved through some 199 places; a restored image may show the scene from any of
-them. For each truth frame x the restored z is multiplied by sum(x z) / sum(z z) and shifted by whole pixels to where its
-circular cross-correlation with x, of the channels' means, is largest; rows and columns that come in are black, and x is made
-black there too. PSNR and multi-scale SSIM of the two are taken over all pixels, the black ones included; the image's score is
-the largest over the frames, for each figure apart. The benchmark's is the mean over 48 images (SPEC section 3).
+The blurred image was taken while the camera moved through some 199 places; a restored image may show the scene from any of them. For each
+truth frame x (SPEC section 3):
+
+1. The restored z is multiplied by sum(x z) / sum(z z).
+2. z is shifted by whole pixels to the largest circular cross-correlation with x, of the channels' means.
+3. Rows and columns that come in are black in z and in x.
+4. PSNR and multi-scale SSIM are taken over all pixels, the black ones included.
+
+The image's score is the largest over the frames, for each figure apart. The benchmark's is the mean over 48 images.
 
 Values are 0..255 with 255 as the peak; the scaled z is neither rounded nor clipped. PSNR and MS-SSIM are of RGB.
 """
@@ -87,7 +91,7 @@ def find_shift(truth: Complex[Array, "h half"], restored: Complex[Array, "h half
     size = (truth.shape[0], width)
     correlation = jnp.fft.irfft2(truth * jnp.conj(restored), s=size)
     peak = jnp.unravel_index(jnp.argmax(correlation), size)
-    return jnp.stack([jnp.where(at < length // 2, at, at - length) for at, length in zip(peak, size, strict=True)])
+    return jnp.stack([jnp.where(at < (length + 1) // 2, at, at - length) for at, length in zip(peak, size, strict=True)])
 
 
 def match_intensity(truth: UInt8[Array, "h w 3"], restored: UInt8[Array, "h w 3"]) -> Float[Array, ""]:

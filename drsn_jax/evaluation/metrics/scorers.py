@@ -1,4 +1,4 @@
-"""What is measured on an image under each protocol, with what a reader has to know of each figure.
+"""The measurements on an image under each protocol, with the notes that a reader needs for each figure.
 
 A scorer turns the versions of one image (blurred, restored, other methods' results) and the truth into figures. The versions are scored
 together, because a truth may be costly to read: on Köhler it is 199 frames.

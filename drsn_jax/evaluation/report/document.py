@@ -1,4 +1,4 @@
-"""What a report says, in order, whatever it is written as: made from metrics.json alone."""
+"""The contents of a report in order, independent of its format: made from metrics.json alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: panels of some images as in the paper (Jiang & Liu, 5), drawn while their pixels are at hand."""
+"""The pictures of an evaluation: panels of some images as in the paper (Jiang & Liu, 5), drawn while they are in memory."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics.json, per_image.csv, report.md, report.html and panels, each written whole or not at all.
+"""The files of an evaluation: metrics.json, per_image.csv, report.md, report.html and panels, each written whole or not at all.
 
 metrics.json is written last: a folder that has one holds a finished evaluation. Before that the folder holds a journal.
 """

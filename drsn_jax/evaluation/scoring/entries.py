@@ -1,18 +1,19 @@
-"""What is to be evaluated: files by name, read one at a time when their turn comes."""
+"""The images of an evaluation: files by name, read one at a time."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from drsn_jax.data.pairs.folders import Pair, check_pairs, image_size, read_rgb
+from drsn_jax.data.images.opening import ImageSource
+from drsn_jax.data.images.rgb import image_size, read_rgb
+from drsn_jax.data.pairs.folders import Pair, check_pairs
 from drsn_jax.evaluation.scoring.protocols import add_noise, apply_protocol, scored_size
 from drsn_jax.evaluation.scoring.scores import Case
 from drsn_jax.system.errors import InputError
-
-ImageFile = Any  # a Path or a StoredImage: whatever `read_rgb` takes
 
 
 class Entry(NamedTuple):
@@ -22,10 +23,10 @@ class Entry(NamedTuple):
     """
 
     name: str
-    blurred: ImageFile
-    sharp: ImageFile | None = None
-    truths: Sequence[tuple[int, ImageFile]] = ()
-    others: Mapping[str, ImageFile] = {}
+    blurred: ImageSource
+    sharp: ImageSource | None = None
+    truths: Sequence[tuple[int, ImageSource]] = ()
+    others: Mapping[str, ImageSource] = {}
 
 
 def read_case(entry: Entry, *, protocol: str, noise_variance: float, index: int) -> Case:
@@ -48,7 +49,7 @@ def read_input(entry: Entry, *, protocol: str, noise_variance: float, index: int
     return add_noise(apply_protocol(read_rgb(entry.blurred), protocol=protocol), variance=noise_variance, index=index)
 
 
-def _read_frames(frames: Sequence[tuple[int, ImageFile]]) -> Iterator[tuple[int, Any]]:
+def _read_frames(frames: Sequence[tuple[int, ImageSource]]) -> Iterator[tuple[int, Any]]:
     return ((number, read_rgb(file)) for number, file in frames)
 
 
@@ -58,7 +59,7 @@ def paired_entries(pairs: Sequence[Pair]) -> list[Entry]:
     return [Entry(pair.name, pair.blurred, pair.sharp) for pair in sorted(pairs, key=lambda pair: pair.name)]
 
 
-def unpaired_entries(files: Mapping[str, ImageFile]) -> list[Entry]:
+def unpaired_entries(files: Mapping[str, ImageSource]) -> list[Entry]:
     """Entries of blurred images alone, by name."""
     return [Entry(name, files[name]) for name in sorted(files)]
 
@@ -88,8 +89,8 @@ def fingerprint(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()
 
 
-def _identify(file: ImageFile) -> str:
+def _identify(file: ImageSource) -> str:
     if not isinstance(file, Path):
         return str(file)  # None, or an image of a prepared data set, whose own checksum stands beside it
     status = file.stat()
-    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return f"{os.path.realpath(file)} {status.st_size} {status.st_mtime_ns}"

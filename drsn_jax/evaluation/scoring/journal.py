@@ -1,7 +1,7 @@
-"""The scores of an evaluation that is under way, one line an image: after a crash it goes on where it was.
+"""The scores of an evaluation that is under way, one line an image; after a crash the evaluation resumes from them.
 
-The first line says what is evaluated and how; the lines after it are scores, each written by one call once its image is done. A line that
-was cut off by the end of the process is dropped, and its image scored again.
+The first line describes the evaluation; the lines after it are scores, each written by one call once its image is done. A line that was cut
+off by the end of the process is dropped, and its image scored again.
 """
 
 import json

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.data.pairs.folders import list_images
+from drsn_jax.data.images.listing import name_images
 from drsn_jax.evaluation.metrics.koehler import KOEHLER_SKIPPED, parse_koehler_name
 from drsn_jax.evaluation.scoring.entries import Entry, existing_folder
 from drsn_jax.system.errors import InputError
@@ -42,7 +42,7 @@ def find_koehler_truths(folder: Path) -> Truths:
     """
     truths: dict[tuple[int, int], list[tuple[int, Path]]] = {}
     single: dict[int, Path] = {}
-    for name, path in list_images(existing_folder(folder)).items():
+    for name, path in name_images(existing_folder(folder)).items():
         if match := _TRUTH.search(name):
             numbers = [int(number) for number in match.groups() if number]
             if len(numbers) == 1:

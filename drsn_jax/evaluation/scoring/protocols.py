@@ -1,4 +1,4 @@
-"""How a test image is prepared before it is restored and scored: a figure without its protocol means nothing (SPEC section 3).
+"""Protocols: the preparation of a test image before it is restored and scored. A figure has no meaning without one (SPEC section 3).
 
 The protocol is applied to the blurred and to the sharp image; the noise, after it, to the blurred one alone.
 """
@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from drsn_jax.config.values import CHOICES
 from drsn_jax.system.errors import InputError
 
-PROTOCOLS = ("full", "half", "resize256")
+PROTOCOLS = CHOICES["eval_protocol"]
 """Of pairs, by the size that is scored."""
 
 BENCHMARKS = ("realblur", "koehler", "koehler_single", "noreference")
@@ -43,8 +44,10 @@ def describe_protocol(protocol: str, *, noise_variance: float = 0.0) -> str:
     check_protocol(protocol, noise_variance=noise_variance)
     noise = "no noise added"
     if noise_variance:
-        noise = f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn by"
-        " numpy.random.default_rng(place of the file in the sorted order, from 0).normal, then clipped and rounded to 8 bits"
+        noise = (
+            f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn by"
+            " numpy.random.default_rng(place of the file in the sorted order, from 0).normal, then clipped and rounded to 8 bits"
+        )
     return f"{_IN_WORDS[protocol]}; {noise}"
 
 

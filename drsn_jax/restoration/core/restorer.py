@@ -1,7 +1,8 @@
-"""One image after another with one model and one set of choices: what files, videos and arrays all go through."""
+"""One image after another with one model and one set of choices: the path of all files, videos and arrays."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,9 +25,10 @@ def make_restore_fn(
     result goes from the image to what was restored of it. Raises InputError for a strength outside and for sizes that `check_tile`
     refuses; the function raises it for what `restore_array` refuses and for images that do not fit in memory.
     """
+    tile = model.fit_tile(tile)
     check_tile(stride=model.stride, tile=tile, overlap=overlap)
-    if not 0 <= strength <= 1:
-        raise InputError(f"Strength {strength} is not between 0 (the image as it is) and 1 (wholly restored); use 1 (--strength=1).")
+    if not _is_share(strength):
+        raise InputError(f"Strength {strength!r} is not between 0 (the image as it is) and 1 (wholly restored); use 1 (--strength=1).")
     restore_once = partial(restore_array, predict_fn=model.predict_fn, stride=model.stride, tile=tile, overlap=overlap)
     restore = partial(average_turns, restore_fn=restore_once) if self_ensemble else restore_once
 
@@ -36,8 +38,8 @@ def make_restore_fn(
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # how jax says that the device is full
                 raise
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            raise InputError(f"An image of {size} pixels does not fit in memory; {_less_memory(tile, model.stride)}.") from error
+            message = f"An image of {image.shape[1]}x{image.shape[0]} pixels does not fit in memory"
+            raise InputError(f"{message}; {_less_memory(tile, model.stride)}.", plain=f"{message}; scale it down.") from error
         return restored if strength == 1 else image + np.float32(strength) * (restored - image)
 
     return restore_fn
@@ -54,6 +56,13 @@ def average_turns(image: Image, *, restore_fn: RestoreFn) -> Image:
         total += np.rot90(restore_fn(turned), -turns)
         total += np.rot90(restore_fn(turned[:, ::-1])[:, ::-1], -turns)
     return total / 8
+
+
+def _is_share(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and 0 <= float(value) <= 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _less_memory(tile: int | None, stride: int) -> str:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops.backend import choosing_for
+from drsn_jax.ops.backend import forms_for
 from drsn_jax.ops.costs import peak_bytes
 from drsn_jax.ops.rows import Rows
 
@@ -45,8 +45,7 @@ def make_spread_fn(
             return np.pad(rows, ((0, 0), (0, strip - rows.shape[1]), (0, 0), (0, 0)))
 
         strips = jax.make_array_from_callback((batch, strip * mesh.size, width, 3), NamedSharding(mesh, _STRIPS), cut)
-        with choosing_for(devices[0].platform):
-            return np.asarray(apply_fn(variables, strips))[:, :height]
+        return np.asarray(apply_fn(variables, strips))[:, :height]
 
     return predict_fn
 
@@ -75,7 +74,7 @@ def _spread(generator: Generator, *, mesh: Mesh, height: int) -> tuple[Any, int]
         raise ValueError(f"Images of {height} rows cannot be spread: use a multiple of {stride} from {2 * stride} up, or restore_array.")
     rows = Rows(_AXIS, height // stride, -(-height // (stride * mesh.size)))
     # A device alone takes the plain form, which copies each map once less.
-    network = generator.clone(rows=rows if mesh.size > 1 else None)
+    network = generator.clone(rows=rows if mesh.size > 1 else None, forms=forms_for(mesh.devices.flat[0].platform))
 
     def apply_fn(variables: Any, strip: jax.Array) -> jax.Array:
         return network.apply(variables, strip)  # pyright: ignore[reportReturnType]

@@ -1,8 +1,8 @@
 """An image of any size through the generator: reflect padding for small ones, blended tiles for large ones.
 
-The generator's threshold branches average over everything they see, so a tile gets the thresholds of its own content and not of
-the whole image; the blend hides the small differences between neighbours. An image that fits in one tile is never split, and without
-tiles (`tile=None`) none is.
+The generator's threshold branches average over their whole input. So a tile gets the thresholds of its own content, not of the whole image.
+The blend hides the small differences between neighbours. An image that fits in one tile is never split, and without tiles (`tile=None`)
+none is.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How the frames of a video are coded: what the restored one takes over of it, and its frames as arrays."""
+"""The coding of a video's frames: the properties that the restored one keeps, and frames as arrays."""
 
 from typing import Any, NamedTuple
 

@@ -1,7 +1,7 @@
-"""Video's brightness and colour differences (Y'CbCr) to R'G'B' and back, so that a frame nobody changes comes back bit for bit.
+"""Video's brightness and colour differences (Y'CbCr) to R'G'B' and back; an unchanged frame comes back bit for bit.
 
-FFmpeg's own conversion (swscale, as of FFmpeg 8) shifts full-range chroma by 0.6 levels on its way back, and luma by one level with the
-flags that PyAV sets: every restored video would have changed colour a little. Source of the arithmetic: ITU-T H.273 (07/2021), 8.3.
+FFmpeg's own conversion (swscale, as of FFmpeg 8) shifts full-range chroma by 0.6 levels on its way back, and luma by one level with PyAV's
+flags. Every restored video would change colour a little. Source of the arithmetic: ITU-T H.273 (07/2021), 8.3.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How much a video flickers, before and after it was restored."""
+"""Flicker of a video before and after it was restored."""
 
 from typing import NamedTuple
 

@@ -9,10 +9,14 @@ SHIPPED = ("small", "base")
 
 
 def find_model(model: str | AnyPath) -> AnyPath:
-    """The folder of a shipped model by its name, or the path itself, also in a bucket. What lies at the path `small` is had by ./small.
+    """The folder of a shipped model by its name, of one on the Hub by its address (hf://owner/name), or the path itself, also in a bucket.
 
-    Raises InputError as `any_path`.
+    What lies at the path `small` is had by ./small. Raises InputError as `hub.download_model` and `any_path`.
     """
+    if str(model).startswith("hf://"):
+        from drsn_jax.weights.hub import download_model
+
+        return download_model(str(model))
     if str(model) in SHIPPED:
         return Path(__file__).parent / str(model)
     return any_path(model)

@@ -1,0 +1,14 @@
+"""matplotlib, where it is installed."""
+
+from typing import Any
+
+from drsn_jax.system.errors import InputError
+
+
+def import_figure() -> Any:
+    """matplotlib's Figure class, which needs no screen. Raises InputError where the package is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(f"Curves and maps are drawn by matplotlib ({error}); pip install 'drsn-jax[plot]'.") from error
+    return Figure

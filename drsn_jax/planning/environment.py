@@ -1,0 +1,59 @@
+"""The environment that a run depends on, for bug reports: versions, system, processor, devices, and settings of JAX."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from drsn_jax import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy", "pillow", "drsn-jax-native")
+OPTIONAL = ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "clu", "keras", "av", "scikit-image", "matplotlib", "onnxruntime")
+PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
+_SETTINGS = ("JAX_", "XLA_", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # that decide how fast a CPU convolves
+
+
+def read_environment() -> dict[str, Any]:
+    """Reads versions, system, processor, devices and the environment variables that change them. Starts JAX's back end."""
+    versions = {name: _version(name) for name in (*PACKAGES, *OPTIONAL, *PLUGINS)}
+    return {
+        "drsn-jax": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _read_processor(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
+        "packages": {name: versions[name] for name in (*PACKAGES, *OPTIONAL, *PLUGINS) if versions[name] or name in PACKAGES},
+        "settings": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)},
+    }
+
+
+def format_environment(environment: dict[str, Any]) -> str:
+    """Lines of `name: value`, a package without a version as `not installed`."""
+    lines = [f"{name}: {environment[name]}" for name in ("drsn-jax", "python", "system", "processor", "cores")]
+    lines += [f"devices: {', '.join(environment['devices'])}"]
+    lines += [f"  {name} {version or 'not installed'}" for name, version in environment["packages"].items()]
+    lines += [f"  {name}={value}" for name, value in environment["settings"].items()]
+    return "\n".join([*lines, ""])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read_processor() -> str:
+    """The processor's name and the instruction sets among `_FLAGS`, where Linux tells them."""
+    path = Path("/proc/cpuinfo")
+    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line) if path.is_file() else {}
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    known = fields.get("flags", fields.get("Features", "")).split()
+    flags = " ".join(flag for flag in _FLAGS if flag in known)
+    return f"{fields.get('model name') or platform.processor() or platform.machine()}" + (f" ({flags})" if flags else "")

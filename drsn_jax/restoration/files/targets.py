@@ -1,0 +1,195 @@
+"""What a file to be written can hold of a photo: format, mode, depth and metadata, all known before the network runs."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.ExifTags import IFD
+
+from drsn_jax.data.images.exif import PREFIX, block_of_tiff
+from drsn_jax.data.images.opening import open_phone_formats
+from drsn_jax.data.images.photo import PHONE_FORMATS, SUFFIXES, Metadata, Photo, quoted
+from drsn_jax.system.errors import InputError
+
+JPEG_QUALITY = 95  # with 4:4:4 chroma: one more generation of compression that the eye does not see
+# What our writer stores losslessly in structure; a mode that is missing is widened to RGB or RGBA.
+MODES = {
+    "JPEG": {"L", "RGB", "CMYK"},
+    "PNG": {"L", "LA", "RGB", "RGBA"},
+    "TIFF": {"L", "LA", "RGB", "RGBA", "CMYK"},
+    "WEBP": {"RGB", "RGBA"},
+    "BMP": {"L", "RGB"},
+    "GIF": {"L", "RGB", "RGBA"},
+    "PPM": {"L", "RGB"},
+    "AVIF": {"RGB", "RGBA"},
+    "HEIF": {"RGB", "RGBA"},
+}
+_LONGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768}  # libjpeg's, libwebp's, the format's, libavif's
+_TIFF_COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate")  # the lossless ones that hold any depth
+_HOLDERS = {  # of each piece of metadata, the formats that hold it
+    "EXIF block": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
+    "XMP": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
+    "colour profile": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
+    "comment": {"JPEG", "PNG", "GIF"},
+    "text": {"PNG"},
+}
+_XMP_TAG = 700  # XMP specification, part 3, 1.1.5
+_SEGMENT = 65_533  # bytes that a segment of a JPEG file takes
+_TO_PNG = "choose PNG (--output-format=png)"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a photo is written: options of Pillow's `save`, and, a line each, what of it is not kept."""
+
+    format: str
+    mode: str  # L, LA, RGB, RGBA or CMYK
+    bit_depth: int
+    options: dict[str, Any]
+    chunks: tuple[tuple[bytes, bytes], ...]  # PNG's
+    notes: tuple[str, ...]
+
+
+def plan_encoding(photo: Photo, path: Path) -> Encoding:
+    """How `photo` is written to `path`, whose suffix names the format. Metadata that cannot be written is left out, and noted.
+
+    16 bits a sample stay 16 in PNG and grey TIFF, and become 8 elsewhere. Raises InputError for a suffix, transparency or size that
+    the format does not take.
+    """
+    format = target_format(photo, path)
+    mode = _target_mode(photo, path, format)
+    _check_sides(photo, path, format)
+    deep = photo.bit_depth == 16 and (format == "PNG" or (format, mode) == ("TIFF", "L"))
+    notes = list(photo.metadata.notes)
+    if photo.bit_depth == 16 and not deep:
+        notes.append(f"its 16 bits a channel become 8, since they are written as PNG alone{' or grey TIFF' if mode == 'L' else ''}")
+    options, chunks = _format_options(photo, format), _png_chunks(photo.metadata) if format == "PNG" else ()
+    trial = Image.new("I;16" if deep and format == "TIFF" else mode, (8, 8))
+    for name, choices in _pieces(photo, format, mode, options):
+        kept = next((number for number, piece in enumerate(choices) if _can_save(trial, format, options | piece)), None)
+        options |= choices[kept] if kept is not None else {}
+        if kept is None:
+            notes.append(f"its {name} is not kept: {format} cannot hold it")
+        elif kept:
+            notes.append(f"its {name} is kept in part: {format} cannot hold all of it")
+    return Encoding(format, mode, 16 if deep else 8, options, chunks, tuple(notes))
+
+
+def target_format(photo: Photo, path: Path) -> str:
+    """Pillow's format for writing `photo` to `path`: by the suffix, or the photo's own when the suffix is that of its file.
+
+    Raises InputError for a suffix that names no format we write.
+    """
+    suffix = path.suffix.lower()
+    if suffix == photo.path.suffix.lower() and photo.format not in PHONE_FORMATS:
+        return photo.format  # a PNG named .jpg stays what it is
+    if suffix not in SUFFIXES:
+        raise InputError(f"{quoted(path)}: suffix {quoted(suffix)} names no format that can be written; use one of {', '.join(SUFFIXES)}.")
+    format = SUFFIXES[suffix]
+    if format in PHONE_FORMATS and format not in open_phone_formats():
+        needs = {"HEIF": "pillow-heif: pip install 'drsn-jax[heif]'", "AVIF": "Pillow 11.3: pip install -U pillow"}[format]
+        raise InputError(f"{quoted(path)}: writing {suffix[1:].upper()} needs {needs}; or choose JPEG (--output-format=jpg).")
+    return format
+
+
+def _target_mode(photo: Photo, path: Path, format: str) -> str:
+    """The mode in which the format holds the photo: transparency is never dropped in silence unless all of it is opaque."""
+    if photo.mode in MODES[format]:
+        return photo.mode
+    opaque = photo.alpha is None or bool((photo.alpha == 2**photo.bit_depth - 1).all())
+    mode = "RGB" if opaque else "RGBA"
+    if mode not in MODES[format]:
+        message = f"{quoted(photo.path)} has transparency, which {quoted(path.name)} cannot hold; choose PNG"
+        raise InputError(f"{message} (--output-format=png).", plain=f"{message}.")
+    return mode
+
+
+def _check_sides(photo: Photo, path: Path, format: str) -> None:
+    height, width = photo.samples.shape[:2]
+    if max(height, width) > (longest := _LONGEST_SIDES.get(format, max(height, width))):
+        message = f"{quoted(path)} cannot be written: {format} holds sides of {longest:,} pixels at most, and this photograph is"
+        raise InputError(f"{message} {width}x{height}; {_TO_PNG}.", plain=f"{message} {width}x{height}.")
+
+
+def _format_options(photo: Photo, format: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"dpi": photo.metadata.dpi} if photo.metadata.dpi else {}
+    if format == "JPEG":
+        return options | {"quality": JPEG_QUALITY, "subsampling": 0}
+    if format == "WEBP":
+        return options | {"lossless": photo.lossless, "quality": JPEG_QUALITY, "exact": True}  # exact: colours under transparency too
+    if format == "TIFF":
+        compression = photo.compression if photo.compression in _TIFF_COMPRESSIONS else "tiff_adobe_deflate"
+        return options | {"compression": compression}
+    if format == "AVIF":
+        return options | {"quality": JPEG_QUALITY, "subsampling": "4:4:4"}
+    return options | ({"quality": JPEG_QUALITY, "chroma": 444} if format == "HEIF" else {})
+
+
+def _png_chunks(metadata: Metadata) -> tuple[tuple[bytes, bytes], ...]:
+    """Colour and text as PNG holds them; text in UTF-8 that is not packed (PNG specification, 11.3.3.4)."""
+    own = {b"Comment": metadata.comment, b"XML:com.adobe.xmp": metadata.xmp}
+    texts = tuple((b"iTXt", keyword + b"\0\0\0\0\0" + text) for keyword, text in own.items() if text)
+    return (*metadata.colour_chunks, *metadata.text_chunks, *texts)
+
+
+def _pieces(photo: Photo, format: str, mode: str, options: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Of each piece of metadata that is there its name and the ways to hand it to Pillow, the first that works to be taken.
+
+    `options` are those that were taken of the pieces before: a TIFF holds XMP as one of its EXIF tags.
+    """
+    metadata = photo.metadata
+    profile = metadata.icc_profile if mode.rstrip("A") == photo.mode.rstrip("A") else None  # that of inks says nothing of RGB
+    there = {"EXIF block": metadata.exif, "XMP": metadata.xmp, "comment": metadata.comment, "text": metadata.text_chunks}
+    for name, piece in (there | {"colour profile": metadata.icc_profile}).items():
+        held = format in _HOLDERS[name]
+        if name == "EXIF block" and piece:
+            yield name, list(_exif_choices(metadata.exif, format)) if held else []
+        elif name == "colour profile" and piece:
+            yield name, [{"icc_profile": profile}] if held and profile else []
+        elif name == "XMP" and piece and format == "TIFF":
+            yield name, [_tiff_options(options.get("exif", b""), metadata.xmp)]
+        elif piece:
+            # PNG's are chunks; without an option here, Pillow is not asked.
+            yield name, [{} if format == "PNG" else {name.lower(): piece}] if held else []
+
+
+def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
+    if format == "JPEG" and len(exif) > _SEGMENT:
+        # Over several segments, as cameras write it; each begins with the prefix.
+        block, step = exif.removeprefix(PREFIX), _SEGMENT - len(PREFIX)
+        parts = [PREFIX + block[at : at + step] for at in range(0, len(block), step)]
+        yield {"extra": b"".join(b"\xff\xe1" + (len(part) + 2).to_bytes(2, "big") + part for part in parts)}
+    elif format != "TIFF":
+        yield {"exif": exif}
+    try:
+        if format == "TIFF":
+            yield _tiff_options(exif)
+        tags = Image.Exif()
+        tags.load(exif)
+        writable = block_of_tiff(tags)[0]
+    except Exception:  # Pillow's parser raises whatever the damage happens to trip
+        return
+    if writable:
+        yield _tiff_options(writable) if format == "TIFF" else {"exif": writable}
+
+
+def _tiff_options(exif: bytes, xmp: bytes = b"") -> dict[str, Any]:
+    """EXIF tags and XMP among those of a TIFF. libtiff, which compresses, cannot write the directories of a camera and of GPS."""
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    if xmp:
+        tags[_XMP_TAG] = xmp
+    plain = {"compression": "raw"} if {IFD.Exif, IFD.GPSInfo, IFD.Interop} & set(tags) else {}
+    return {"exif": tags.tobytes()} | plain
+
+
+def _can_save(trial: Image.Image, format: str, options: dict[str, Any]) -> bool:
+    try:
+        trial.save(io.BytesIO(), format, **options)
+    except Exception:  # Pillow raises whatever the value happens to trip
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""The evaluation between steps: validation images restored, scored and drawn."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+
+from drsn_jax.data.synthesis.photos import Sample
+from drsn_jax.evaluation.validation import validate
+from drsn_jax.models.generator import Generator
+from drsn_jax.restoration.core.tiling import EVALUATION_TILE, restore_uint8
+from drsn_jax.run.data import Data
+from drsn_jax.run.feed import StopSignal
+from drsn_jax.run.writer import Writer, say
+from drsn_jax.system.panels import save_png
+from drsn_jax.system.paths import AnyPath
+from drsn_jax.system.processes import first_process
+from drsn_jax.training.sharding import local_copy
+from drsn_jax.training.state import TrainState
+
+
+class _BrokenOffError(Exception):
+    """The signal to stop came in the middle of an evaluation, which can take longer than there is time."""
+
+
+def _until_stopped(samples_fn: Callable[[], Iterator[Sample | None]], stop: StopSignal) -> Iterator[Sample | None]:
+    for sample in samples_fn():
+        if stop.requested:
+            raise _BrokenOffError
+        yield sample
+
+
+def make_evaluate_fn(
+    generator: Generator,
+    data: Data,
+    writer: Writer,
+    stop: StopSignal,
+    *,
+    config: Mapping[str, Any],
+    workdir: AnyPath,
+    on_panels: Callable[[AnyPath], object] | None = None,
+) -> Callable[[TrainState, int], float | None]:
+    """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
+
+    None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on one
+    device, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
+    """
+    apply_fn = jax.jit(generator.apply)
+
+    def evaluate(state: TrainState, step: int) -> float | None:
+        if data.validation_fn is None:
+            say("No validation images (--config.eval_dir=DIR): not evaluated.")
+            return None
+        variables = local_copy(state.variables)
+        try:
+            validation = validate(
+                partial(_until_stopped, data.validation_fn, stop),
+                restore_fn=partial(restore_uint8, predict_fn=partial(apply_fn, variables), stride=generator.stride, tile=EVALUATION_TILE),
+                noise_variances=config["eval_noise_variances"],
+                protocol=config["eval_protocol"],
+                num_panels=config["sample_images"],
+            )
+        except _BrokenOffError:
+            say(f"The evaluation after step {step} was broken off {stop.reason}; `drsn-jax evaluate --model={workdir}` makes one.")
+            return None
+        writer.scalars(step, validation.scalars())
+        say(validation.table(protocol=config["eval_protocol"]))
+        if validation.picture is not None:
+            path = workdir / "samples" / f"step_{step:08d}.png"
+            save_png(validation.picture, path)
+            writer.image(step, "samples", validation.picture)
+            say(f"Panels: {path}")
+            if on_panels:
+                on_panels(path)
+        return validation.psnr
+
+    return lambda state, step: first_process(lambda: evaluate(state, step))

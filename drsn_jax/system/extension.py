@@ -1,0 +1,38 @@
+"""The optional distribution `drsn-jax-native`: whether it is there and used, asked once."""
+
+import functools
+import importlib
+import os
+import warnings
+from types import ModuleType
+from typing import NamedTuple
+
+SWITCH = "DRSN_JAX_NATIVE"
+
+
+class Extension(NamedTuple):
+    """The module of the distribution, None where it is not used, and a sentence about it."""
+
+    module: ModuleType | None
+    status: str
+
+
+@functools.cache
+def find_extension() -> Extension:
+    """Loads the distribution unless the environment variable DRSN_JAX_NATIVE is 0. The answer holds for the life of the process.
+
+    One that is installed and does not load, since it was built for another machine or another jax, is warned of and left alone.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return Extension(None, f"switched off by {SWITCH}=0")
+    try:
+        module = importlib.import_module("drsn_jax_native")
+    except ModuleNotFoundError:
+        return Extension(None, "not installed")
+    try:
+        module.load()
+    except Exception as error:
+        told = f"installed, but it does not load ({error}); build it again (pip install ./native) or set {SWITCH}=0"
+        warnings.warn(f"drsn-jax-native is {told}.", RuntimeWarning, stacklevel=2)
+        return Extension(None, told)
+    return Extension(module, f"used, with {module.count_threads()} threads, for {' and '.join(module.supported_dtypes())}")

@@ -1,0 +1,73 @@
+"""The compiled library: how it is loaded, how many threads it computes with, and what the processor offers it."""
+
+import ctypes
+import functools
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+TARGETS = ("drsn_convolve", "drsn_input_gradient", "drsn_kernel_gradient")
+_FOLDER = Path(__file__).parent
+_AVX512 = 0x20  # oneDNN numbers the sets of instructions by bits, each set with those that it includes
+_BFLOAT16 = 0x80  # avx512_core_bf16, which AMX includes
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Loads the library and registers what it computes with JAX, once. Raises OSError where it does not fit this machine.
+
+    OpenMP's threads sleep between two calls, since XLA computes on the same cores then: libgomp reads so from OMP_WAIT_POLICY when it is
+    loaded. What the user has set of OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS holds.
+    """
+    with _sleeping_threads():
+        library = ctypes.CDLL(str(_FOLDER / "libdrsn_jax_native.so"))
+    if "OMP_NUM_THREADS" not in os.environ:
+        library.drsn_set_threads(usable_cores())
+    for target in TARGETS:
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+    return library
+
+
+@contextmanager
+def _sleeping_threads() -> Iterator[None]:
+    """For what is loaded inside; other programs and libraries that are started later do not see it."""
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        yield
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: by its affinity, and by its control group's quota of CPU time, rounded up."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such group, or "max": no quota
+        return cores
+
+
+def count_threads() -> int:
+    """The number of threads that compute, counted in a parallel region."""
+    return load().drsn_count_threads()
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Whether oneDNN computes with AVX-512 here."""
+    return bool(load().drsn_cpu_isa() & _AVX512)
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16, by AVX-512 or AMX: without it oneDNN refuses, or emulates."""
+    return bool(load().drsn_cpu_isa() & _BFLOAT16)

@@ -1,0 +1,28 @@
+"""Eight CPU devices before jax starts, and shapes that are left to oneDNN although they are small."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("NPROC", "32")  # threads of a pool in which eight devices wait for each other
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drsn_jax_native import choice
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Everything is computed by oneDNN, where it gains and where it does not."""
+    monkeypatch.setattr(choice, "gains", lambda kind, **_: True)
+
+
+@pytest.fixture
+def draw():
+    """Seeded normal arrays, each another: draw(shape, dtype)."""
+    rng = np.random.default_rng(0)
+    return lambda *shape, dtype=jnp.float32: jnp.asarray(rng.normal(size=shape), dtype)

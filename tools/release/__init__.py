@@ -1,0 +1,1 @@
+"""What a release is checked by: its tag, its version and its changelog say the same."""

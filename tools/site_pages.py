@@ -1,0 +1,174 @@
+"""The pages of the site that are made from the code: a hook of MkDocs (`hooks` in mkdocs.yml), run by `mkdocs build --strict`.
+
+A page for every verb comes from its parser, the page of the configuration from the comments of configs/default.py, and the pages of the
+models and of the projection from the README beside each.
+"""
+
+import argparse
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # MkDocs runs from anywhere, the package need not be installed
+    sys.path.insert(0, str(ROOT))
+
+CARDS = ROOT / "drsn_jax" / "weights" / "shipped"
+VERBS_PAGE = "reference/commands/index.md"
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the pages to MkDocs' files (an event of its plugins)."""
+    from mkdocs.structure.files import File
+
+    for address, content in make_pages().items():
+        files.append(File.generated(config, address, content=content))
+    return files
+
+
+def make_pages() -> dict[str, str]:
+    """Every page that is made from the code: its address below docs/, and its Markdown."""
+    from drsn_jax.cli.main import VERBS, make_parser
+
+    pages = {VERBS_PAGE: describe_verbs()}
+    verbs = _subparsers(make_parser())
+    pages |= {f"reference/commands/{name}.md": describe_verb(name, verbs[name]) for name in VERBS}
+    pages["reference/configuration.md"] = describe_configuration((ROOT / "configs" / "default.py").read_text())
+    pages |= {f"reference/models/{card.parent.name}.md": move_card(card.read_text()) for card in sorted(CARDS.glob("*/README.md"))}
+    pages["explanation/projection.md"] = move_projection((ROOT / "tools" / "projection" / "README.md").read_text())
+    return pages
+
+
+def describe_verbs() -> str:
+    """The table of all verbs."""
+    from drsn_jax.cli.main import VERBS
+
+    rows = "".join(f"| [`{name}`]({name}.md) | {_cell(verb.help)} |\n" for name, verb in VERBS.items())
+    return (
+        "# Commands\n\n`drsn-jax VERB --help` prints what these pages say; both are made from the same parsers.\n"
+        "[Faults and exit codes](../faults-and-exit-codes.md) has the exit codes.\n\n"
+        f"| verb | |\n|---|---|\n{rows}"
+    )
+
+
+def describe_verb(name: str, parser: argparse.ArgumentParser) -> str:
+    """The page of one verb, and of the parsers below it."""
+    text = f"# drsn-jax {name}\n\n{_describe_parser(parser)}"
+    for below, subparser in _subparsers(parser).items():
+        text += f"\n## {name} {below}\n\n{_describe_parser(subparser)}"
+    return text
+
+
+def _describe_parser(parser: argparse.ArgumentParser) -> str:
+    examples, _, rest = _split_epilog(parser.epilog or "")
+    text = f"{_sentence(parser.description or '')}\n\n"
+    text += f"```bash\n{examples}\n```\n\n" if examples else ""
+    text += f"{_markdown(rest)}\n\n" if rest else ""
+    formatter = argparse.HelpFormatter(parser.prog, width=100)
+    formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
+    text += f"```text\n{formatter.format_help().strip()}\n```\n\n"
+    for group in parser._action_groups:
+        rows = [
+            _row(action) for action in group._group_actions if not isinstance(action, argparse._SubParsersAction | argparse._HelpAction)
+        ]
+        if rows:
+            title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title or "")
+            text += f"**{title[:1].upper()}{title[1:]}**\n\n| | |\n|---|---|\n{''.join(rows)}\n"
+    return text
+
+
+def _split_epilog(epilog: str) -> tuple[str, str, str]:
+    """(commands, a separator, the rest) of an epilog: its commands are the indented lines."""
+    lines = epilog.splitlines()
+    commands = [line.strip() for line in lines if line.startswith("  ")]
+    rest = " ".join(line for line in lines if not line.startswith("  ") and line.strip() not in ("", "Examples:", "Example:"))
+    return "\n".join(commands), "", rest
+
+
+def _row(action: argparse.Action) -> str:
+    names = action.option_strings or [str(action.metavar or action.dest)]
+    values = f"{{{','.join(map(str, action.choices))}}}" if action.choices and not action.metavar else action.metavar
+    value = "" if action.nargs == 0 or not action.option_strings else f" {values or action.dest.upper()}"
+    required = "**Required.** " if action.required and action.option_strings else ""
+    return f"| `{', '.join(names)}{value}`".replace("|", "\\|").replace("\\|", "|", 1) + f" | {required}{_cell(action.help or '')} |\n"
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
+
+
+class Key(NamedTuple):
+    """One key of the configuration: its section, name, default as written, and comment."""
+
+    section: str
+    name: str
+    default: str
+    comment: str
+
+
+def read_keys(source: str) -> Iterator[Key]:
+    """The keys of configs/default.py, in order."""
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    section = ""
+    for number, line in enumerate(source.splitlines(), start=1):
+        if line.strip().startswith("#"):
+            section = comments[number]
+        elif match := re.match(r" +config\.(\w+) = (.*)$", line):
+            comment = comments.get(number, "")
+            default = match[2].removesuffix(comment).rstrip("# ") if comment else match[2]
+            yield Key(section, match[1], default, comment)
+
+
+def describe_configuration(source: str) -> str:
+    """The page of all keys, by sections."""
+    text = (ROOT / "docs" / "reference" / "configuration.in.md").read_text()
+    sections: dict[str, list[Key]] = {}
+    for key in read_keys(source):
+        sections.setdefault(key.section, []).append(key)
+    for section, keys in sections.items():
+        rows = "".join(f'| <span id="{key.name}"></span>`{key.name}` | `{_code(key.default)}` | {_cell(key.comment)} |\n' for key in keys)
+        text += f"\n## {section}\n\n| key | default | meaning |\n|---|---|---|\n{rows}"
+    return text
+
+
+def move_card(text: str) -> str:
+    """A model's card with its links as they are from reference/models/."""
+    text = text.replace("(../../../../docs/", "(../../")
+    return re.sub(r"\(\.\./(\w+)/README\.md\)", r"(\1.md)", text)
+
+
+def move_projection(text: str) -> str:
+    """The projection's README with its links as they are from explanation/; the code is named, not linked."""
+    text = text.replace("(../../docs/explanation/", "(").replace("(../../docs/", "(../")
+    return re.sub(r"\[([\w.]+)\]\(\1\)", r"`tools/projection/\1`", text)
+
+
+def _sentence(text: str) -> str:
+    text = _markdown(text.strip())
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+
+
+def _cell(text: str) -> str:
+    return _markdown(" ".join(text.replace("%%", "%").split())).replace("|", "\\|")
+
+
+def _markdown(text: str) -> str:
+    """Plain text as Markdown: options as code, and nothing else read as markup."""
+    parts = text.split("`")
+    for i in range(0, len(parts), 2):  # outside of what is code already
+        plain = re.sub(r"([*\[\]~<])", r"\\\1", parts[i])
+        parts[i] = re.sub(r"(?<![\w-])(--[\w.-]+(?:=[\w./:,{}-]*[\w/}])?)(?!\w)", r"`\1`", plain)
+    return "`".join(parts)
+
+
+def _code(text: str) -> str:
+    return text.replace("|", "\\|")
