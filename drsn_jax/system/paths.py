@@ -162,10 +162,10 @@ def download(source: AnyPath, target: Path) -> None:
 
 
 def upload(source: Path, target: AnyPath, *, commit: str | None = None) -> None:
-    """Copies all files below a folder to below `target`, in a bucket; writes the empty object `commit` when all are there."""
+    """Copies all files below a folder to below `target`, in a bucket; writes the object `commit`, which it may have, when all are there."""
     with explaining(target):
         files, root = filesystem(target)
-        for place in sorted(place for place in source.rglob("*") if place.is_file()):
+        for place in sorted(place for place in source.rglob("*") if place.is_file() and place != source / (commit or "")):
             files.put_file(str(place), f"{root}/{place.relative_to(source).as_posix()}")
         if commit:
             files.pipe_file(f"{root}/{commit}", b"\n")

@@ -14,7 +14,7 @@ import tiny
 from drsn_jax.cli.main import main
 from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.system.errors import InputError
-from drsn_jax.system.paths import any_path, download
+from drsn_jax.system.paths import any_path, download, filesystem, upload
 from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
 from drsn_jax.training.state import TrainState
 from drsn_jax.weights.checkpoints import COMMIT_FILE, find_checkpoint, list_whole
@@ -76,6 +76,24 @@ def test_a_checkpoint_counts_once_its_commit_file_is_there(store):
     (workdir / "checkpoints" / "2" / COMMIT_FILE).unlink()
     assert find_checkpoint(workdir).name == "1"
     assert restored(workdir) == (1, 1.0)
+
+
+def test_a_copy_is_committed_after_all_else(stores, tmp_path, monkeypatch):
+    """Also where Orbax has written a file of that name on this machine."""
+    for name in ("_A", COMMIT_FILE, "config", "state"):
+        (tmp_path / name).write_text(name)
+    target, before = any_path(f"s3://{buckets.NAME}/committed"), []
+    store = type(filesystem(target)[0])
+    put = store.put_file
+
+    def watched(self, *arguments):
+        before.append((target / COMMIT_FILE).exists())
+        return put(self, *arguments)
+
+    monkeypatch.setattr(store, "put_file", watched)
+    upload(tmp_path, target, commit=COMMIT_FILE)
+    assert before == [False] * 3
+    assert sorted(path.name for path in target.iterdir()) == ["_A", COMMIT_FILE, "config", "state"]
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_read(store):
