@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from drsn_jax.run.data import Data
 from drsn_jax.run.feed import StopSignal
 from drsn_jax.run.writer import Writer, say
 from drsn_jax.system.panels import save_png
+from drsn_jax.system.paths import AnyPath
 from drsn_jax.system.processes import first_process
 from drsn_jax.training.sharding import local_copy
 from drsn_jax.training.state import TrainState
@@ -38,8 +38,8 @@ def make_evaluate_fn(
     stop: StopSignal,
     *,
     config: Mapping[str, Any],
-    workdir: Path,
-    on_panels: Callable[[Path], object] | None = None,
+    workdir: AnyPath,
+    on_panels: Callable[[AnyPath], object] | None = None,
 ) -> Callable[[TrainState, int], float | None]:
     """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
 
@@ -68,7 +68,6 @@ def make_evaluate_fn(
         say(validation.table(protocol=config["eval_protocol"]))
         if validation.picture is not None:
             path = workdir / "samples" / f"step_{step:08d}.png"
-            path.parent.mkdir(exist_ok=True)
             save_png(validation.picture, path)
             writer.image(step, "samples", validation.picture)
             say(f"Panels: {path}")

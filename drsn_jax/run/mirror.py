@@ -31,7 +31,7 @@ class Mirror:
         self._copied.set_result(None)
         for checkpoint in list_whole(remote):
             download(checkpoint, self.local / checkpoint.name)
-            (self.local / checkpoint.name / COMMIT_FILE).unlink()
+            (self.local / checkpoint.name / COMMIT_FILE).unlink(missing_ok=True)
             self._there.add(checkpoint.name)
 
     def push(self) -> None:

@@ -5,13 +5,13 @@ import json
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
 from drsn_jax.system.errors import InputError, first_line
+from drsn_jax.system.paths import AnyPath, any_path
 from drsn_jax.training.state import TrainState
 from drsn_jax.weights.checkpoints import read_tree
 
@@ -88,7 +88,7 @@ class Restored(NamedTuple):
 
 def read_state(manager: ocp.CheckpointManager, step: int, abstract_state: TrainState) -> Restored:
     """One checkpoint, placed as `abstract_state` says. Raises InputError if its networks are others than the state's."""
-    folder = Path(manager.directory) / str(step)
+    folder = any_path(manager.directory) / str(step)
     tree, names = _read_index(folder / "state"), [field.name for field in dataclasses.fields(abstract_state) if field.name != "rng"]
     differing = {name for name in names if tree and _shapes(tree.get(name)) != _shapes(getattr(abstract_state, name))}
     if foreign := differing.difference(OPTIMISERS):
@@ -109,7 +109,7 @@ def read_state(manager: ocp.CheckpointManager, step: int, abstract_state: TrainS
     return Restored(state, counts, _read_data_keys(folder / VERSIONS / "metadata"))
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: AnyPath) -> dict[str, Any]:
     """The tree of a stored state; empty where Orbax finds none, since restoring then says what is wrong."""
     try:
         return read_tree(folder)
@@ -129,7 +129,7 @@ def _count_updates(opt_state: Any, *, default: int) -> int:
     return max((int(leaf) for path, leaf in leaves if getattr(path[-1], "key", None) == "count"), default=default)
 
 
-def _read_data_keys(path: Path) -> int:
+def _read_data_keys(path: AnyPath) -> int:
     try:
         return json.loads(path.read_text())["data_keys"]
     except Exception as error:

@@ -49,6 +49,7 @@ def keep_stored(config: Mapping[str, Any], workdir: AnyPath, *, given: Collectio
 
     Raises InputError if the workdir's configuration is damaged.
     """
+    check_bucket(workdir)
     stored = read_stored(workdir / CONFIG_FILE)
     if stored is None:
         return dict(config)

@@ -32,7 +32,7 @@ PAGE = Path(__file__).with_name("page.html")
 def make_app(
     make_fn: MakeFn, *, folder: Path, jobs: JobQueue, model: str, limits: Limits | None = None, hosts: Sequence[str] = ("*",)
 ) -> ASGIApp:
-    """The application. Uploads and results lie in `folder` until they are answered; photographs are restored in `turns`.
+    """The application. Uploads and results lie in `folder` until they are answered; photographs are restored by `jobs`.
 
     `model` is the name that is shown. A request whose Host is none of `hosts` is refused, so that no name which somebody points
     at this machine reaches it through a browser (DNS rebinding).

@@ -14,7 +14,8 @@ import tiny
 from drsn_jax.cli.main import main
 from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.system.errors import InputError
-from drsn_jax.system.paths import any_path, download
+from drsn_jax.system.paths import any_path, download, filesystem, upload
+from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
 from drsn_jax.training.state import TrainState
 from drsn_jax.weights.checkpoints import COMMIT_FILE, find_checkpoint, list_whole
 
@@ -44,10 +45,14 @@ def make_state(step=0, size=20):
     return TrainState(**fields, **empty)
 
 
+def abstract():
+    return with_sharding(jax.eval_shape(make_state), replicated(make_mesh()))
+
+
 def restored(folder, said=print):
     with Checkpoints(folder, config={"x": 1}) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(make_state), say=said)
-    return None if state is None else (int(state.step), float(state.generator_params["a"][0]))
+        found = checkpoints.restore(abstract(), say=said)
+    return None if found is None else (int(found.state.step), float(found.state.generator_params["a"][0]))
 
 
 def test_checkpoints_the_newest_and_the_best_are_kept(store):
@@ -71,6 +76,24 @@ def test_a_checkpoint_counts_once_its_commit_file_is_there(store):
     (workdir / "checkpoints" / "2" / COMMIT_FILE).unlink()
     assert find_checkpoint(workdir).name == "1"
     assert restored(workdir) == (1, 1.0)
+
+
+def test_a_copy_is_committed_after_all_else(stores, tmp_path, monkeypatch):
+    """Also where Orbax has written a file of that name on this machine."""
+    for name in ("_A", COMMIT_FILE, "config", "state"):
+        (tmp_path / name).write_text(name)
+    target, before = any_path(f"s3://{buckets.NAME}/committed"), []
+    store = type(filesystem(target)[0])
+    put = store.put_file
+
+    def watched(self, *arguments):
+        before.append((target / COMMIT_FILE).exists())
+        return put(self, *arguments)
+
+    monkeypatch.setattr(store, "put_file", watched)
+    upload(tmp_path, target, commit=COMMIT_FILE)
+    assert before == [False] * 3
+    assert sorted(path.name for path in target.iterdir()) == ["_A", COMMIT_FILE, "config", "state"]
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_read(store):
@@ -166,6 +189,6 @@ def test_the_state_is_stored_bit_for_bit(store):
     with Checkpoints(any_path(store), config={"x": 1}) as checkpoints:
         checkpoints.save(1, state)
         checkpoints.wait()
-        read = checkpoints.restore(jax.eval_shape(make_state), say=print)
-    assert read is not None
-    assert np.asarray(read.generator_params["a"]).tobytes() == values.tobytes()
+        found = checkpoints.restore(abstract(), say=print)
+    assert found is not None
+    assert np.asarray(found.state.generator_params["a"]).tobytes() == values.tobytes()

@@ -19,14 +19,11 @@ from PIL.ExifTags import Base
 
 pytest.importorskip("starlette", reason="the page needs starlette and uvicorn: pip install 'drsn-jax[serve]'")
 
-from drsn_jax.data.images.photo import quoted
 from drsn_jax.restoration.core.restorer import make_restore_fn
-from drsn_jax.serving import photographs
 from drsn_jax.serving.app import make_app
 from drsn_jax.serving.job_queue import Cancelled, JobQueue
 from drsn_jax.serving.limits import Limits
 from drsn_jax.serving.photographs import Choices, make_choosing_fn
-from drsn_jax.system.errors import InputError
 from drsn_jax.weights.model import Model
 
 SIZE = (40, 24)  # width, height
@@ -286,26 +283,6 @@ def test_what_is_no_form_is_said(kind, tmp_path):
     assert "no boundary" in ask(app(tmp_path), body=picture(), headers={"content-type": kind}).says()
     answer = ask(app(tmp_path), body=picture(), headers={"content-type": "multipart/form-data; boundary=x"})
     assert (answer.status, answer.says()) == (400, "The form cannot be read; send it as multipart/form-data.")
-
-
-def test_what_its_own_format_cannot_hold_is_answered_as_png(tmp_path, monkeypatch):
-    def refuse(photo, restored, path):
-        if path.suffix != ".png":
-            raise InputError(f"{quoted(path)} cannot be written as JPEG (no room); choose PNG (--output-format=png).")
-        write(photo, restored, path)
-
-    write = photographs.write_photo
-    monkeypatch.setattr(photographs, "write_photo", refuse)
-    answer = ask(app(tmp_path), body=picture())
-    assert (opened(answer).format, answer.headers["content-type"]) == ("PNG", "image/png")
-
-
-def test_answers_name_no_option_of_the_command_line(tmp_path, monkeypatch):
-    def refuse(photo, restored, path):
-        raise InputError(f"{quoted(path)} cannot be written (no room); nothing was left behind; choose another place (--output).")
-
-    monkeypatch.setattr(photographs, "write_photo", refuse)
-    assert ask(app(tmp_path), body=picture()).says() == "The file cannot be written (no room); nothing was left behind."
 
 
 def test_other_names_of_this_machine_and_pages_of_others_are_refused(tmp_path):
