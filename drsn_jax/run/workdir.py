@@ -50,7 +50,10 @@ def keep_stored(config: Mapping[str, Any], workdir: AnyPath, *, given: Collectio
     Raises InputError if the workdir's configuration is damaged.
     """
     check_bucket(workdir)
-    stored = read_stored(workdir / CONFIG_FILE)
+    try:
+        stored = read_stored(workdir / CONFIG_FILE)
+    except PermissionError:  # which `open_workdir` tells
+        stored = None
     if stored is None:
         return dict(config)
     kept = {key: complete(stored)[key] for key in KEPT_KEYS if key not in given and complete(stored)[key] != config[key]}

@@ -31,11 +31,11 @@ class BucketError(InputError, OSError):
 
     def __init__(self, path: AnyPath, error: BaseException):
         """Of what the bucket's library raised."""
-        super().__init__(first_line(error))
-        self.errno, self.strerror, self._path = errno.EIO, first_line(error), path
+        super().__init__(f"{path}: {first_line(error)}; check the bucket's name, the credentials and the network")
+        self.errno, self.strerror = errno.EIO, first_line(error)
 
     def __str__(self) -> str:
-        return f"{self._path}: {self.strerror}; check the bucket's name, the credentials and the network"
+        return self.plain
 
 
 def scheme_of(text: str | os.PathLike[str]) -> str | None:
@@ -162,10 +162,10 @@ def download(source: AnyPath, target: Path) -> None:
 
 
 def upload(source: Path, target: AnyPath, *, commit: str | None = None) -> None:
-    """Copies all files below a folder to below `target`, in a bucket; writes the empty object `commit` when all are there."""
+    """Copies all files below a folder to below `target`, in a bucket; writes the object `commit`, which it may have, when all are there."""
     with explaining(target):
         files, root = filesystem(target)
-        for place in sorted(place for place in source.rglob("*") if place.is_file()):
+        for place in sorted(place for place in source.rglob("*") if place.is_file() and place != source / (commit or "")):
             files.put_file(str(place), f"{root}/{place.relative_to(source).as_posix()}")
         if commit:
             files.pipe_file(f"{root}/{commit}", b"\n")

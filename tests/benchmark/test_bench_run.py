@@ -58,7 +58,7 @@ def test_the_parts_are_those_of_the_training_step():
     critic_state, _ = jax.jit(make_critic_part(config))(critic_state, {"sharp": batch["sharp"], "restored": restored})
     assert_close(critic_state.params, after.critic_params)
     state = state.replace(critic_params=critic_state.params, critic_stats=critic_state.stats)
-    state, _ = jax.jit(make_generator_part(config))(state, batch)
+    state, _ = jax.jit(make_generator_part(config))(state, batch, load_frozen(config))
     assert_close((state.generator_params, state.generator_stats, state.step), (after.generator_params, after.generator_stats, after.step))
 
 

@@ -294,7 +294,7 @@ def test_other_methods_restore_the_very_inputs_that_we_do(folder, tmp_path, prot
 
 def test_results_on_clean_images_never_stand_beside_ours_on_noisy_ones(folder, tmp_path):
     entries = paired_entries(find_pairs(folder))
-    with pytest.raises(InputError, match=r"noise_0.001: .*--write-inputs"):
+    with pytest.raises(InputError, match=r"noise_0\.001\. Noise needs .*--write-inputs"):
         add_baselines(entries, {"theirs": folder / "blur"}, protocol="full", noise_variance=0.001)
     with pytest.raises(InputError, match="the protocol half scores 48x64"):
         add_baselines(entries, {"theirs": folder / "blur"}, protocol="half", noise_variance=0.0)

@@ -116,7 +116,7 @@ def test_damaged_training_image(data, how, refused, photos, gopro, tmp_path):
         message = refused.train(data=data, train_dir=photos if data == "photos" else gopro)
     assert str(path) in message
     assert DAMAGE[how] in message
-    assert "remove it" in message
+    assert "remove it" in message or "give one of JPEG" in message
 
 
 @pytest.mark.parametrize("how", DAMAGE)
@@ -369,7 +369,7 @@ def test_restore_options(refused, model, photos, tmp_path):
 
     (tmp_path / "empty").mkdir()
     assert "holds no images" in run(tmp_path / "empty", f"--output={tmp_path / 'out'}")
-    assert "'heic' is not known" in run(photos, f"--output={tmp_path / 'out'}", "--output-format=heic")
+    assert "'raw' is not known" in run(photos, f"--output={tmp_path / 'out'}", "--output-format=raw")
     message = run(photos / "0.png", f"--output={tmp_path / 'out.jpg'}", "--output-format=png")
     assert "--output-format png contradict" in message
     assert "--tile=32" in run(photos, f"--output={tmp_path / 'out'}", "--tile=30")

@@ -257,8 +257,9 @@ def test_lines_are_on_disk_at_once(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "a file").touch()
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be written"):
-        Writer(tmp_path / "nowhere", start_step=0, tensorboard=False)
+        Writer(tmp_path / "a file" / "run", start_step=0, tensorboard=False)
 
 
 def test_tensorflow_leaves_the_accelerators_to_jax_before_it_writes(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from drsn_jax.cli.main import main
+from drsn_jax.config.files import load_config
 from drsn_jax.run.checkpoint import DELETED, Checkpoints
 from drsn_jax.run.loop import count_steps
 from drsn_jax.system.errors import InputError
@@ -125,7 +126,7 @@ def test_sigterm_saves_at_once_and_the_rest_is_the_same(kind, kinds, whole, tmp_
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert tiny.steps_on_disk(workdir) == [3, 5]
-    assert "Stopped by a signal at step 5, saved; run the same command to go on." in out
+    assert "Stopped by a signal at step 5, saved; run the same command to go on: drsn-jax train" in out
     assert not any("eval/psnr" in line for line in tiny.read_metrics(workdir)), "nobody waits for an evaluation on SIGTERM"
     assert "Resumed from step 5." in tiny.train(workdir, **kinds[kind]).stdout
     assert_same_run(workdir, whole(kind))
@@ -330,7 +331,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=False)
 
 
-@pytest.mark.parametrize(("left", "expected"), [(0, "metrics.jsonl"), (64 * 1024, "No room for a checkpoint")])
+@pytest.mark.parametrize(
+    ("left", "expected"), [(0, ("metrics.jsonl", "No room for a checkpoint")), (64 * 1024, ("No room for a checkpoint",))]
+)
 def test_disk_full_while_saving(left, expected, kinds, whole, small_disk, tmp_path):
     workdir = small_disk / "run"
     process = tiny.start_pausing(workdir, tmp_path, before=5, wait_for="disk/run/checkpoints/3", **kinds["resident"])
@@ -342,7 +345,7 @@ def test_disk_full_while_saving(left, expected, kinds, whole, small_disk, tmp_pa
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2, err
     message = one_line(err)
-    assert expected in message
+    assert any(words in message for words in expected), "the last block of metrics.jsonl may hold one more line"
     assert "make room" in message
     assert tiny.steps_on_disk(workdir) == [3]
     (small_disk / "filler").unlink()
@@ -354,10 +357,7 @@ def test_disk_full_while_saving(left, expected, kinds, whole, small_disk, tmp_pa
 
 
 def test_epochs_become_steps():
-    config = {"num_train_steps": 7, "num_epochs": 0, "stages": (), "crop_size": 32, "batch_size": 4, "unshuffle": 1, "critic": "patch"}
-    config |= {"widths": (4, 4, 4), "dtype": "float32", "trunk": "unet", "num_blocks": 1, "block_order": "pre", "shrinkage": True}
-    config |= {"convs_per_block": 2, "norm": "none", "threshold_norm": "none", "dropout": 0.0, "upsampling": "nearest"}
-    config |= {"strided_padding": "keras", "output": "average", "kernel_init": "normal", "zero_head": False}
+    config = load_config("default") | {"num_train_steps": 7, "num_epochs": 0, "stages": (), "crop_size": 32, "batch_size": 4}
     config |= {"critic_batches": "same", "critic_steps": 2, "adversarial_weight": 1.0}
     assert count_steps(config, 10) == 7
     assert count_steps(config | {"num_epochs": 2}, 10) == 5

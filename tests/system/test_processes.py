@@ -235,7 +235,7 @@ def test_an_image_that_one_alone_finds_damaged_ends_both_and_that_one_names_it(d
     (code, _, err), (other_code, _, other_err) = started(tmp_path / "run", own=({}, {"train_dir": copy}), **data["pairs"]).ends()
     assert other_code == 2, other_err
     assert code not in (0, 2), err
-    assert last_line(other_err).startswith(f"drsn-jax: {path} is damaged or cut short")
+    assert last_line(other_err).startswith(f"drsn-jax: '{path}' is damaged or cut short")
 
 
 # How they join

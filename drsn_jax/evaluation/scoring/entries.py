@@ -89,7 +89,7 @@ def fingerprint(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()
 
 
-def _identify(file: ImageSource) -> str:
+def _identify(file: ImageSource | None) -> str:
     if not isinstance(file, Path):
         return str(file)  # None, or an image of a prepared data set, whose own checksum stands beside it
     status = file.stat()
