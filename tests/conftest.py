@@ -47,6 +47,13 @@ def plain_for_third_parties(request):
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_heap():
+    """Programs and traces of a module are looked at by the collector once: else it takes a second and more towards the end."""
+    yield
+    gc.freeze()
+
+
 @pytest.fixture
 def rng():
     """A seeded numpy generator."""
