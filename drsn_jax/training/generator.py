@@ -114,5 +114,6 @@ def mean_thresholds(thresholds: PyTree) -> Metrics:
 
 def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:
     """Moves the running mean towards `params`. The decay grows to its value over the first steps, so that the start is forgotten."""
-    warm_decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    steps = step.astype(jnp.float32)
+    warm_decay = jnp.minimum(decay, (1.0 + steps) / (10.0 + steps))
     return optax.incremental_update(params, ema_params, 1.0 - warm_decay)

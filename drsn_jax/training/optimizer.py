@@ -34,7 +34,8 @@ def scale_by_adam_keras(b1: float, b2: float, eps: float) -> optax.GradientTrans
         count = state.count + 1
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
-        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        steps = count.astype(jnp.float32)
+        correction = jnp.sqrt(1 - b2**steps) / (1 - b1**steps)
         updates = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), mu, nu)
         return updates, KerasAdamState(count, mu, nu)
 

@@ -110,8 +110,8 @@ def test_lengths_are_drawn_over_the_whole_range():
 
     def spread(key):
         kernel = shake_kernels(key, recipe)[0, 0]
-        offsets = jnp.arange(len(kernel)) - recipe.margin
-        return jnp.sqrt((kernel * (offsets[:, None] ** 2 + offsets**2)).sum())
+        offsets = jnp.arange(len(kernel), dtype=jnp.float32) - recipe.margin
+        return jnp.sqrt((kernel * (offsets[:, None] ** 2 + offsets[None] ** 2)).sum())
 
     spreads = np.asarray(jax.jit(jax.vmap(spread))(jax.random.split(jax.random.key(0), 200)))
     assert spreads.min() < 1.7
