@@ -42,7 +42,7 @@ def commands():
     for text in texts():
         for block in blocks("bash", text):
             for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
+                words = shlex.split(line.replace("hf://OWNER/NAME", "small"), comments=True)  # reading the option asks the Hub
                 yield from (words[at + 1 :] for at, word in enumerate(words) if word == "drsn-jax")
 
 
