@@ -3,14 +3,14 @@
 import argparse
 import sys
 
-from drsn_jax.cli.options import declare_json, path, print_json
+from drsn_jax.cli.options import declare_json, place, print_json
 from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("first", type=path, metavar="A", help="metrics.json of an evaluation, or its folder")
-    parser.add_argument("second", type=path, metavar="B", help="another one of the same images")
+    parser.add_argument("first", type=place, metavar="A", help="metrics.json of an evaluation, or its folder")
+    parser.add_argument("second", type=place, metavar="B", help="another one of the same images")
     version = (
         "the version of each to compare: restored (default), input, or the name of a compared method. Two names compare within one report"
     )

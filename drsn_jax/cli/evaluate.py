@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.cli.options import declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, print_json
+from drsn_jax.cli.options import declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, place, print_json
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, local_path
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)
     report = parser.add_argument_group("report")
     output = "folder for the report: metrics.json, tables, HTML, panels"
-    report.add_argument("--output", type=path, required=True, metavar="DIR", help=output)
+    report.add_argument("--output", type=place, required=True, metavar="DIR", help=output)
     report.add_argument("--panels", type=int, default=8, metavar="N", help="number of panels, spread over the images (default 8)")
     zoom = "detail that panels enlarge (default: the place of the largest change)"
     report.add_argument("--zoom-box", metavar="TOP,LEFT,HEIGHT,WIDTH", help=zoom)
@@ -91,7 +92,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
     options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}
     options |= {"model_info": model.info | describe_networks(model.config), "detector": detector, **tiles, **benchmark.description}
 
-    def evaluate_fn(variance: float, output: Path) -> dict[str, Any]:
+    def evaluate_fn(variance: float, output: AnyPath) -> dict[str, Any]:
         inputs = {"protocol": benchmark.protocol, "noise_variance": variance}
         if arguments.write_inputs:
             write_inputs(benchmark.entries, folder=arguments.write_inputs, **inputs)
@@ -122,12 +123,12 @@ def _parse_compared(texts: list[str]) -> dict[str, Path]:
     compared: dict[str, Path] = {}
     for text in texts:
         name, equals, folder = text.partition("=")
-        named = equals and not path(text).exists()  # a path may have = in it
-        place = path(folder if named else text)
-        name = name if named else place.resolve().name
+        named = equals and not Path(text).expanduser().exists()  # a path may have = in it
+        there = local_path(folder if named else text)
+        name = name if named else there.resolve().name
         if name in (*compared, "input", "restored", "sharp", "gain", "blurred", ""):
-            raise InputError(f"--compare {text}: the name {name!r} is taken; give another, as in --compare NAME={place}.")
-        compared[name] = place
+            raise InputError(f"--compare {text}: the name {name!r} is taken; give another, as in --compare NAME={there}.")
+        compared[name] = there
     return compared
 
 

@@ -3,10 +3,13 @@
 import argparse
 import re
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from drsn_jax.cli.options import declare_model, path
+from drsn_jax.cli.options import declare_model, path, place
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import check_bucket, is_bucket, size_of, upload
 
 FORMATS = ("stablehlo", "savedmodel", "tflite", "onnx", "compact")
 FIXED = ("tflite", "onnx")  # for images of one size, on whatever runs them
@@ -15,7 +18,7 @@ FIXED = ("tflite", "onnx")  # for images of one size, on whatever runs them
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_model(parser)
-    parser.add_argument("--output", type=path, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
+    parser.add_argument("--output", type=place, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -50,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     platforms = tuple((arguments.platforms or "cpu,cuda,tpu").split(","))
     check_platforms(platforms)
     size = _parse_size(arguments.size or "256x256") if fixed else None
+    check_bucket(output, write=True)
     if output.exists() and (not arguments.overwrite or output.is_dir()):
         raise InputError(f"{output} is there already; choose another --output" + (", or --overwrite." if output.is_file() else "."))
     if arguments.model.is_file():
@@ -75,7 +79,11 @@ def _write(kind: str, output: Any, stored: Any, *, platforms: Any, size: Any, im
     if kind == "savedmodel":
         from drsn_jax.interop.tensorflow_export import write_saved_model
 
-        write_saved_model(output, **network, platforms=platforms, check_fn=check)
+        with tempfile.TemporaryDirectory() as temporary:  # it is checked before it is there
+            folder = Path(temporary) / "model" if is_bucket(output) else output
+            write_saved_model(folder, **network, platforms=platforms, check_fn=check)
+            if is_bucket(output):
+                upload(folder, output)
     elif kind == "tflite":
         from drsn_jax.interop.tensorflow_export import convert_tflite
 
@@ -133,7 +141,7 @@ def _describe(kind: str, output: Any, stored: Any, differences: dict[str, float]
     stride, step = stored.generator.stride, stored.info["step"]
     sizes = f"images of {size[0]}x{size[1]}" if size else f"sizes in multiples of {stride} from {SMALLEST * stride} up"
     where = "" if kind in FIXED else f" for {', '.join(platforms)}"
-    megabytes = sum(file.stat().st_size for file in ([output] if output.is_file() else output.rglob("*")) if file.is_file()) / 1e6
+    megabytes = size_of(output) / 1e6
     measured = ", ".join(f"{difference:.2g} on {name}" for name, difference in differences.items())
     parity = (
         f"Parity with the model, largest difference in [-1, 1]: {measured}" if measured else "Parity: not run, this platform is not in it"

@@ -5,6 +5,7 @@ A verb is a function of its parsed arguments. Each imports inside itself: `resto
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -115,6 +116,9 @@ VERBS = {
 }
 
 
+_DASHED_NAME = re.compile(r"-[^-].*\.[A-Za-z]\w*", re.DOTALL)  # -dash.jpg: no option of ours has one dash and a suffix
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything else here does, and where to look."""
 
@@ -140,6 +144,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Pillow's are of damage that does not cost the picture; what does is an error, and said by the name of the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     parser = make_parser()
+    if not argv:
+        parser.print_help()
+        return 0
+    if "--" not in argv and (dashed := [argument for argument in argv if _DASHED_NAME.fullmatch(argument)]):
+        return _fail(f"{dashed[0]} is taken for an option; put the name after --, as in `drsn-jax {argv[0]} -- {dashed[0]}`", code=2)
     arguments, rest = parser.parse_known_args(argv)
     overrides = [argument for argument in rest if argument.startswith("--config.")]
     if overrides and "config" not in arguments:

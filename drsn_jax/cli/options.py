@@ -5,16 +5,31 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, any_path, local_path
 from drsn_jax.weights.shipped import SHIPPED, find_model
 
 
 def path(text: str) -> Path:
-    """A path as the user typed it: the shell leaves the ~ of --workdir=~/runs as it is."""
-    return Path(text).expanduser()
+    """A path on this machine as the user typed it."""
+    return _read(local_path, text)
+
+
+def place(text: str) -> AnyPath:
+    """A path on this machine or in a bucket."""
+    return _read(any_path, text)
+
+
+def _read(read: Callable[[str], Any], text: str) -> Any:
+    """What `read` gives; of its InputError argparse, which sees a ValueError, would say that the value is invalid and no more."""
+    try:
+        return read(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
 def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> None:
@@ -27,15 +42,15 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 def declare_model(parser: Any, *, required: bool = True, default: str | None = None) -> None:
     """--model."""
     text = f"a model inside the package ({', '.join(SHIPPED)}), the --workdir of a training, one of its checkpoints,"
-    text += " an exported model, or hf://OWNER/NAME[@REVISION] of the Hugging Face Hub."
+    text += " an exported model (each also in gs:// or s3://), or hf://OWNER/NAME[@REVISION] of the Hugging Face Hub."
     text += " Of a workdir the best checkpoint by validation PSNR is used, else the newest" + (f"; default {default}" if default else "")
     required = required and default is None
     parser.add_argument("--model", type=_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
 
 
-def _model(text: str) -> Path | str:
+def _model(text: str) -> AnyPath | str:
     """A model of the Hub stays an address until the rest of the command line is known to be right: see `find_models`."""
-    return text if text.startswith("hf://") else find_model(text)
+    return text if text.startswith("hf://") else _read(find_model, text)
 
 
 def find_models(arguments: argparse.Namespace) -> None:

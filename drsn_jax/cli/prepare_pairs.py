@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from drsn_jax.cli.options import path
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import PACKAGES, local_path, scheme_of
 
 
 class _Making(NamedTuple):
@@ -164,7 +165,7 @@ def _make_with_beam(arguments: argparse.Namespace, making: _Making) -> int:
 
     folder, number = beam_pairs.prepare_with_beam(
         getattr(beam_pairs, making.builder),
-        data_dir=arguments.data_dir if "://" in arguments.data_dir else str(path(arguments.data_dir)),
+        data_dir=arguments.data_dir if scheme_of(arguments.data_dir) in PACKAGES else str(local_path(arguments.data_dir)),
         runner=arguments.beam_runner,
         options=beam_runners.parse_options(arguments.beam_options),
         settings=making.settings,

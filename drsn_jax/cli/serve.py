@@ -27,12 +27,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serves until Ctrl-C."""
     try:
+        from drsn_jax.serving.app import make_app
         from drsn_jax.serving.server import address_of, is_loopback, open_socket, run_server
     except ImportError as error:
-        raise InputError(f"The web page needs starlette and uvicorn ({error}); pip install 'drsn-jax[serve]'.") from error
+        raise InputError(f"The web page needs starlette, uvicorn and python-multipart ({error}); pip install 'drsn-jax[serve]'.") from error
     from drsn_jax.ops.devices import find_device
     from drsn_jax.restoration.core.tiling import check_tile
-    from drsn_jax.serving.app import make_app
     from drsn_jax.serving.job_queue import Turns
     from drsn_jax.serving.limits import Limits
     from drsn_jax.serving.photographs import make_choosing_fn

@@ -4,13 +4,15 @@ import argparse
 import contextlib
 import os
 
-from drsn_jax.cli.options import declare_config, declare_processes, declare_quiet, path
+from drsn_jax.cli.options import declare_config, declare_processes, declare_quiet, place
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     declare_config(parser, default=None)
-    parser.add_argument("--workdir", type=path, required=True, metavar="DIR", help="folder of the run; a run that is there is resumed")
+    parser.add_argument(
+        "--workdir", type=place, required=True, metavar="DIR", help="folder of the run, also gs:// or s3://; a run that is there resumes"
+    )
     parser.add_argument("--minutes", type=minutes, metavar="N", help="save and stop after N minutes; the same command resumes")
     declare_quiet(parser, shown="warnings and errors")
     declare_processes(parser)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, shown
 from drsn_jax.system.errors import InputError, nearest
+from drsn_jax.system.paths import local_path
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
 _PACKAGE = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def base_config(name: str = "default") -> ConfigDict:
 
 def find_config(name_or_path: str) -> Path:
     """The file behind --config=NAME or --config=FILE.py. Raises InputError, with the nearest name, if there is none."""
-    path = Path(name_or_path).expanduser()
+    path = local_path(name_or_path)
     if path.suffix == ".py":
         if path.is_file():
             return path

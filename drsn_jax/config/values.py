@@ -11,6 +11,7 @@ from drsn_jax.models.generator import Generator
 from drsn_jax.models.layers import KERNEL_INITS
 from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.system.errors import InputError, nearest
+from drsn_jax.system.paths import any_path, local_path
 from drsn_jax.training.optimizer import make_optimizer
 from drsn_jax.training.schedule import make_learning_rate
 from drsn_jax.training.spec import StepSpec
@@ -58,6 +59,7 @@ MOST |= {"jpeg_quality": 100, "blur_object": 1, "frames_share": 1, "noise_share"
 # What photographs are blurred by; pairs are blurred already.
 BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_moment", "blur_cross", "blur_variation", "blur_saturation", "blur_object")
 BLURRING += ("blur_softness", "jpeg_quality")
+PATHS = ("train_dir", "eval_dir", "frames_dir", "vgg19")  # on this machine; init_from may also lie in a bucket
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 # Keys that are younger than configurations stored with runs, with what was done before there was such a key.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
@@ -91,6 +93,9 @@ def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> N
             raise InputError(f"{key}={config[key]} must be at least 0 and less than 1 (--config.{key}={defaults[key]}).")
     if config["seed"] > MAX_SEED:
         raise InputError(f"seed={config['seed']} is too large; use 0 to {MAX_SEED} (--config.seed=0).")
+    for key in PATHS:
+        local_path(config[key])
+    any_path(config["init_from"] or ".")
     _check_tuples(config, defaults)
     for key, most in MOST.items():
         if (config[key][1] if key in RANGES else config[key]) > most:

@@ -1,7 +1,6 @@
 """Restore blurred files one at a time, score them and write a report; an interrupted evaluation goes on where it was."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from drsn_jax.evaluation.scoring.scores import Case, ImageScore, score_images, s
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.locks import lock_folder
 from drsn_jax.system.panels import Box, check_box
+from drsn_jax.system.paths import AnyPath, check_bucket
 from drsn_jax.system.progress import Countdown
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -29,7 +29,7 @@ def evaluate(
     *,
     restore_fn: Callable[[Image], Image],
     model_info: Mapping[str, Any],
-    output: Path,
+    output: AnyPath,
     scorer: Scorer = PAIRED,
     protocol: str = "full",
     noise_variance: float = 0.0,
@@ -56,6 +56,7 @@ def evaluate(
         raise InputError("There are no images to score; give a folder with at least one.")
     settings = {"protocol": protocol, "noise_variance": noise_variance, "panels": max_panels, "zoom_box": zoom_box, **details}
     settings |= {"metrics": [metric.name for metric in scorer.metrics], "model": model_info.get("sha256"), "files": fingerprint(entries)}
+    check_bucket(output, write=True)
     if not overwrite and (summary := finished_summary(output, settings=settings)):
         return summary
     illustrator = _open_illustrator(entries, output, scorer=scorer, protocol=protocol, max_panels=max_panels, zoom_box=zoom_box)
@@ -93,7 +94,7 @@ def _read(entries: Sequence[Entry], journal: Journal, *, protocol: str, noise_va
 
 
 def _open_illustrator(
-    entries: Sequence[Entry], output: Path, *, scorer: Scorer, protocol: str, max_panels: int, zoom_box: Literal["auto"] | Box
+    entries: Sequence[Entry], output: AnyPath, *, scorer: Scorer, protocol: str, max_panels: int, zoom_box: Literal["auto"] | Box
 ) -> Illustrator:
     """The panels to draw; a box that does not lie inside one of them is told now, not when its turn comes."""
     shown = spread(entries, max_panels)

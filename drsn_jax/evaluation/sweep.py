@@ -5,7 +5,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from drsn_jax.evaluation.metrics.scorers import Metric
@@ -16,6 +15,7 @@ from drsn_jax.evaluation.report.report import METRICS_FILE, clear_report, descri
 from drsn_jax.evaluation.scoring.protocols import check_protocol
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
+from drsn_jax.system.paths import AnyPath, check_bucket
 
 NOISE_VARIANCES = (0.0, 0.0005, 0.001, 0.005, 0.01)
 """The standard sweep (SPEC section 3), on the image scale [0, 1]."""
@@ -24,10 +24,10 @@ _FILES = ("report.md", "report.html", "sweep.csv", _CURVE)
 
 
 def sweep_noise(
-    evaluate_fn: Callable[[float, Path], Mapping[str, Any]],
+    evaluate_fn: Callable[[float, AnyPath], Mapping[str, Any]],
     *,
     variances: Sequence[float],
-    output: Path,
+    output: AnyPath,
     overwrite: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
@@ -42,6 +42,7 @@ def sweep_noise(
     if len(set(variances)) != len(variances):
         raise InputError(f"The noise variances {', '.join(f'{v:g}' for v in variances)} hold one twice; give each once.")
     import_figure()
+    check_bucket(output, write=True)
     _open_sweep(output, overwrite=overwrite)
     folders = [f"noise_{variance:g}" for variance in variances]
     runs = [dict(evaluate_fn(variance, output / folder)) for variance, folder in zip(variances, folders, strict=True)]
@@ -61,7 +62,7 @@ def sweep_noise(
     return summary
 
 
-def _open_sweep(output: Path, *, overwrite: bool) -> None:
+def _open_sweep(output: AnyPath, *, overwrite: bool) -> None:
     """Refuses a folder that holds something else; what an older sweep says goes first where its parts are to be made anew.
 
     A finished sweep may stay: its parts tell whether they are those of this one.
@@ -78,7 +79,7 @@ def _open_sweep(output: Path, *, overwrite: bool) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: Path) -> None:
+def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: AnyPath) -> None:
     """Draws `metric` over the noise's standard deviation in grey levels (0 to 255), a line for each version, as a PNG file.
 
     The axis is the standard deviation because the variances of the sweep span a factor of twenty, and 0 has no logarithm.

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from drsn_jax.ops.costs import count_module_macs, format_costs, measure_costs
 from drsn_jax.planning.environment import read_environment
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.extension import find_extension
+from drsn_jax.system.paths import AnyPath
 from drsn_jax.weights.saved import read_saved
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -39,7 +39,7 @@ PACKAGES = (
 COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and a GoPro frame
 
 
-def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs: bool = False) -> str:
+def describe(*, config: str, overrides: Sequence[str], model: AnyPath | None, costs: bool = False) -> str:
     """Describes the installation and a configuration, or the one stored with a model; with `costs` its networks are compiled and run.
 
     Raises InputError for unknown ones.
@@ -52,7 +52,7 @@ def describe(*, config: str, overrides: Sequence[str], model: Path | None, costs
     return "\n".join([*lines, *([_describe_costs(values), ""] if costs else [])])
 
 
-def describe_as_json(*, config: str, overrides: Sequence[str], model: Path | None) -> dict[str, Any]:
+def describe_as_json(*, config: str, overrides: Sequence[str], model: AnyPath | None) -> dict[str, Any]:
     """The same as values: environment, configurations, models, keys, and parameters (trainable, with moving statistics)."""
     name, values = _read_values(config, overrides, model)
     size = make_stages(values)[0].crop_size
@@ -67,7 +67,7 @@ def describe_as_json(*, config: str, overrides: Sequence[str], model: Path | Non
     }
 
 
-def _read_values(config: str, overrides: Sequence[str], model: Path | None) -> tuple[str, dict[str, Any]]:
+def _read_values(config: str, overrides: Sequence[str], model: AnyPath | None) -> tuple[str, dict[str, Any]]:
     """The name and the values of a configuration, or of the one stored with a model."""
     if model is None:
         return f"configuration {config}", to_plain(load_config(config, overrides))

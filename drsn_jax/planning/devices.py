@@ -1,7 +1,6 @@
 """A run fitted to the devices at hand: mesh, precision, batch and memory (notebooks, `info --fit=here`)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from drsn_jax.planning.fit import Proposal, check, command_line, keep_recipe, me
 from drsn_jax.planning.memory import Say, smallest_batch
 from drsn_jax.run.workdir import CONFIG_FILE, keep_stored, read_stored
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath
 from drsn_jax.training.schedule import Stage
 
 SIZES = ("stages", "crop_size", "batch_size", "remat", "accumulation_steps")
@@ -55,7 +55,7 @@ def choose_dtype(devices: Devices) -> tuple[str, str]:
 
 
 def suit(
-    config: Mapping[str, Any], *, overrides: Sequence[str] = (), workdir: Path | None = None, devices: Devices | None = None, say: Say
+    config: Mapping[str, Any], *, overrides: Sequence[str] = (), workdir: AnyPath | None = None, devices: Devices | None = None, say: Say
 ) -> Suited:
     """The configuration for these devices (default: the ones found): precision, batch, crop, remat and micro-batches.
 

@@ -1,4 +1,7 @@
-"""Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept."""
+"""Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept.
+
+Orbax writes to disks and to gs:// itself; for s3:// it writes to this machine, and `Mirror` copies.
+"""
 
 import contextlib
 import itertools
@@ -11,11 +14,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from drsn_jax.run.mirror import Mirror
 from drsn_jax.run.reading import DATA_KEYS, VERSIONS, DamagedError, Restored, read_patiently, read_state
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, BucketError, absolute, is_bucket, scheme_of
 from drsn_jax.system.processes import first_process
 from drsn_jax.training.state import TrainState
-from drsn_jax.weights.checkpoints import FOLDER, UNSCORED, quieten
+from drsn_jax.weights.checkpoints import FOLDER, UNSCORED, list_whole, quieten
 
 DELETED = ".deleted"  # where what is to be deleted goes first, in one move: of half a checkpoint Orbax would never let go
 # What the system says where a file cannot be written, and TensorStore where it knows no better.
@@ -25,9 +30,10 @@ _SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Permission 
 class Checkpoints:
     """The checkpoints of one run, below its workdir. Use as a context manager: leaving it waits for the last save."""
 
-    def __init__(self, workdir: Path, *, config: dict[str, Any], keep: int = 3):
+    def __init__(self, workdir: AnyPath, *, config: dict[str, Any], keep: int = 3):
         """Opens, and makes, WORKDIR/checkpoints. `config` is stored with each checkpoint, as JSON."""
-        self.folder = workdir.resolve() / FOLDER
+        self._mirror = Mirror(workdir / FOLDER) if scheme_of(workdir) == "s3" else None
+        self.folder: AnyPath = self._mirror.local if self._mirror else absolute(workdir) / FOLDER
         self._config, self._keep = config, keep
         quieten()
         self._manager = self._open()
@@ -52,6 +58,8 @@ class Checkpoints:
         try:
             with self._explained():
                 self._manager.close()
+            if self._mirror:
+                self._mirror.close()
         except Exception:  # of the last save: what went wrong first is what is to be told
             if kind is None:
                 raise
@@ -68,15 +76,20 @@ class Checkpoints:
         with self._explained():
             _check_room(self.folder, needed=size, advice=self._advice())
             self._manager.save(step, args=items, metrics={"psnr": UNSCORED if psnr is None else psnr})
+            if self._mirror:
+                self._manager.wait_until_finished()
+                self._mirror.push()
 
     def wait(self) -> None:
         """Returns when the last save is whole on disk. Raises InputError if it could not be written."""
         with self._explained():
             self._manager.wait_until_finished()
+            if self._mirror:
+                self._mirror.wait()
         self._sweep()
 
     def _sweep(self) -> None:
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and isinstance(self.folder, Path):
             shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
@@ -90,8 +103,8 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def newest_whole(self) -> int | None:
-        """The newest step whose directory has its final name; Orbax renames only what is complete."""
-        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdigit()]
+        """The newest step that is whole in the workdir."""
+        steps = [int(path.name) for path in list_whole(self._mirror.remote if self._mirror else self.folder)]
         return max(steps, default=None)
 
     def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> Restored | None:
@@ -126,28 +139,36 @@ class Checkpoints:
 
         self._manager.close()
         said = first_process(lambda: [rename(step) for step in steps])
+        if self._mirror:
+            self._mirror.push()
         self._manager = self._open()
         return said
 
 
 @contextlib.contextmanager
-def _explain_refusals(folder: Path, *, advice: str) -> Iterator[None]:
+def _explain_refusals(folder: AnyPath, *, advice: str) -> Iterator[None]:
     """Raises InputError for what the disk refuses inside the block; `advice` ends the sentence. Other errors pass."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # Orbax passes on whatever its storage library raises
         text = " ".join(str(error).split())
         for sign in _SIGNS:
             if sign in text:
                 raise InputError(f"A checkpoint could not be written to {folder}: {sign}; {advice}.") from error
+        if is_bucket(folder):
+            raise BucketError(folder, error) from error
         raise
 
 
-def _check_room(folder: Path, *, needed: int, advice: str) -> None:
+def _check_room(folder: AnyPath, *, needed: int, advice: str) -> None:
     """Raises InputError where so many bytes do not fit: better refused than broken off half-way. OSError where no folder can be made.
 
     Orbax would say that too, but its threads would then keep the process for five minutes.
     """
+    if not isinstance(folder, Path):
+        return
     probe = folder / f".probe{jax.process_index()}"
     probe.mkdir(exist_ok=True)
     probe.rmdir()

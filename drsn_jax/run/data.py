@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from drsn_jax.data.prepared import stored
 from drsn_jax.data.synthesis import clips, photos, resident
 from drsn_jax.run.writer import warn
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import local_path
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
 
@@ -91,7 +91,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     clip = None
     if config["frames_dir"]:
         options = {"averaged": tuple(config["frames_averaged"]), "bad_images_fn": partial(_bad_images, config, what="frames of the clip")}
-        clip = clips.read_clip(Path(config["frames_dir"]).expanduser(), crop_size=crop_size, **options)
+        clip = clips.read_clip(local_path(config["frames_dir"]), crop_size=crop_size, **options)
     (bank, clip), key = replicate(((bank, clip), make_keys(config["seed"]).data), mesh)
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
@@ -170,7 +170,7 @@ def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict
     else:
         if not config["train_dir"]:
             raise InputError("data=photos needs photographs to train on: give --config.train_dir=DIR.")
-        found, found_held = photos.find_photos(Path(config["train_dir"]).expanduser()), {}
+        found, found_held = photos.find_photos(local_path(config["train_dir"])), {}
         if not config["eval_dir"]:  # chosen before any is read, so that none changes sides where another cannot be
             found, found_held = photos.hold_out(found, every=config["hold_out_every"])
         training = photos.read_photos(found, bad_images=_bad_images(config, len(found), "photographs"))

@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 
 from drsn_jax.run.writer import Writer, say
 from drsn_jax.system.errors import TrainingDivergedError
+from drsn_jax.system.paths import AnyPath
 from drsn_jax.training.nonfinite import SKIPPED
 
 
@@ -33,7 +33,7 @@ class Log:
         self._pending.append(metrics)
         self._progress.add(images=images, waited=waited)
 
-    def flush(self, step: int, *, last_checkpoint: int | None, workdir: Path) -> None:
+    def flush(self, step: int, *, last_checkpoint: int | None, workdir: AnyPath) -> None:
         """Fetches, checks, writes and prints the means since the last flush; nothing if there was no step since.
 
         Of steps that were skipped only the number counts. Raises TrainingDivergedError, naming the steps, if one is not finite, or if
@@ -124,7 +124,7 @@ DEAD_GRADIENT = 1e-7
 _REMEDY = "Try a smaller --config.learning_rate or --config.clip_norm=1, in a new --workdir"
 
 
-def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: int, last_checkpoint: int | None, workdir: Path) -> None:
+def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: int, last_checkpoint: int | None, workdir: AnyPath) -> None:
     """Raises TrainingDivergedError, naming the metrics and the steps, if a mean over the steps is not finite.
 
     Gradient norms are among the metrics, so that where all are finite, the parameters that these steps made are too.

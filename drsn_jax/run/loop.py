@@ -18,6 +18,7 @@ from drsn_jax.run.resume import resume_or_init
 from drsn_jax.run.workdir import open_workdir
 from drsn_jax.run.writer import Writer, say
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, any_path, local_path
 from drsn_jax.training.schedule import is_due, steps_for
 from drsn_jax.training.sharding import make_mesh, replicate, replicated
 from drsn_jax.training.state import TrainState, init_state
@@ -40,10 +41,10 @@ class Run(NamedTuple):
 
 def train_and_evaluate(
     config: Mapping[str, Any],
-    workdir: Path,
+    workdir: AnyPath,
     *,
     minutes: float | None = None,
-    on_panels: Callable[[Path], object] | None = None,
+    on_panels: Callable[[AnyPath], object] | None = None,
     command: str = "",
 ) -> TrainState:
     """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
@@ -54,7 +55,7 @@ def train_and_evaluate(
     folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
     being finite.
     """
-    mesh = make_mesh()
+    workdir, mesh = any_path(workdir), make_mesh()
     warm_up_collectives(mesh)
     data = open_data(config, mesh=mesh)
     total = count_steps(config, data.num_images)
@@ -71,7 +72,7 @@ def train_and_evaluate(
         start = int(state.step)
         say(f"Training on {data.description}; {describe_devices()}; step {start} of {total}; in {workdir}")
         if config["content_weight"] and config["vgg19"] and not config["vgg19"].endswith(".npz"):
-            say(describe_vgg19(Path(config["vgg19"]).expanduser()))  # with its SHA-256, for the user to check
+            say(describe_vgg19(local_path(config["vgg19"])))  # with its SHA-256, for the user to check
         feed = Feed(data.stream_fn(start, total))
         with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:
             shared = {key: config[key] for key in ("critic_output", "max_nonfinite_steps")}

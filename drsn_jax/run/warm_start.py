@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath
 from drsn_jax.training.state import TrainState
 from drsn_jax.weights.compact import FIELDS
 from drsn_jax.weights.saved import read_saved
@@ -17,7 +17,7 @@ from drsn_jax.weights.saved import read_saved
 NEW_BLOCK_SCALE = 0.1
 
 
-def start_from(state: TrainState, path: Path) -> TrainState:
+def start_from(state: TrainState, path: AnyPath) -> TrainState:
     """The state at step 0 with the networks of a workdir (its best checkpoint), a checkpoint or a compact model.
 
     A model without the parameters that were trained begins with their running mean, one without a critic that was trained with a new

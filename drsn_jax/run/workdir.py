@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from drsn_jax.run.writer import say
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
 from drsn_jax.system.locks import lock_folder
+from drsn_jax.system.paths import AnyPath, check_bucket, is_bucket
 from drsn_jax.system.processes import first_process
 
 CONFIG_FILE = "config.json"
@@ -44,7 +44,7 @@ CONSEQUENCES = {
 }
 
 
-def keep_stored(config: Mapping[str, Any], workdir: Path, *, given: Collection[str] = ()) -> dict[str, Any]:
+def keep_stored(config: Mapping[str, Any], workdir: AnyPath, *, given: Collection[str] = ()) -> dict[str, Any]:
     """The configuration with what a workdir began with of `KEPT_KEYS`, said; as it is where it is new, or where the keys are `given`.
 
     Raises InputError if the workdir's configuration is damaged.
@@ -59,7 +59,7 @@ def keep_stored(config: Mapping[str, Any], workdir: Path, *, given: Collection[s
 
 
 @contextlib.contextmanager
-def open_workdir(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+def open_workdir(workdir: AnyPath, config: Mapping[str, Any]) -> Iterator[None]:
     """Makes the folder, keeps it to this run while the block lasts, stores the configuration there or checks it against the one stored.
 
     Of several processes the first does so for all. Raises InputError if the folder cannot be written, is another run's, belongs to
@@ -72,10 +72,12 @@ def open_workdir(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-def _open(workdir: Path, config: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
+def _open(workdir: AnyPath, config: Mapping[str, Any], stack: contextlib.ExitStack) -> None:
     path = workdir / CONFIG_FILE
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        check_bucket(workdir, write=True)
+        if not is_bucket(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(lock_folder(workdir, doing="training"))
         stored = read_stored(path)
         if stored is not None:
@@ -90,11 +92,13 @@ def _open(workdir: Path, config: Mapping[str, Any], stack: contextlib.ExitStack)
         write_atomically(path, (json.dumps(to_plain(config), indent=2) + "\n").encode())
     except FileExistsError as error:
         raise InputError(f"--workdir={workdir} is a file; choose a folder.") from error
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"--workdir={workdir} cannot be written ({error.strerror}); choose a folder that can.") from error
 
 
-def read_stored(path: Path) -> dict[str, Any] | None:
+def read_stored(path: AnyPath) -> dict[str, Any] | None:
     """The configuration stored in a workdir, None in a new one. Raises InputError if the file holds none."""
     try:
         stored = json.loads(path.read_text()) if path.exists() else None

@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from drsn_jax.system.errors import InputError
-from drsn_jax.system.files import write_atomically
+from drsn_jax.system.growing import Growing, read_grown
+from drsn_jax.system.paths import AnyPath, is_bucket
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -32,40 +31,42 @@ def warn(message: str) -> None:
 
 
 class Writer:
-    """Appends scalars to WORKDIR/metrics.jsonl, one line a write, and to TensorBoard event files where that is on.
+    """Appends scalars to WORKDIR/metrics.jsonl, one line a write, and to TensorBoard event files where that is on and no bucket is.
 
     Lines of steps after `start_step` are dropped on opening: a run that resumes repeats those steps, and each stands there once.
     Of several processes the first one writes.
     """
 
-    def __init__(self, workdir: Path, *, start_step: int, tensorboard: bool):
+    def __init__(self, workdir: AnyPath, *, start_step: int, tensorboard: bool):
         """Opens the files. Raises InputError if the folder cannot be written."""
         self._path, self._tensorboard = workdir / METRICS_FILE, None
+        self._file: Growing | None = None
         if jax.process_index():
-            self._file = open(os.devnull, "w")  # noqa: SIM115 - closed by __exit__
             return
         try:
-            _drop_lines_after(self._path, start_step)
-            self._file = self._path.open("a")
+            self._file = Growing(self._path, _lines_up_to(start_step, read_grown(self._path)))
         except OSError as error:
             raise InputError(f"{self._path} cannot be written ({error.strerror}); choose a --workdir that can.") from error
-        if tensorboard:
+        if tensorboard and is_bucket(workdir):
+            say(f"TensorBoard: off for a --workdir in a bucket. Figures are in {METRICS_FILE}.")
+        elif tensorboard:
             self._tensorboard = _open_tensorboard(workdir)
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, told by `scalars`: each line was flushed when it was written
-            self._file.close()
+        with contextlib.suppress(OSError):  # of a full disk, told by `scalars`: each line was kept when it was written
+            if self._file:
+                self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes scalars of one step. Raises InputError if the disk is full."""
         try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
+            if self._file:
+                self._file.append((json.dumps({"step": step, **values}) + "\n").encode())
         except OSError as error:
             advice = "make room there and run the same command to go on from the newest checkpoint"
             raise InputError(f"{self._path} cannot be written ({error.strerror}); {advice}.") from error
@@ -79,21 +80,19 @@ class Writer:
             self._tensorboard.flush()
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
+def _lines_up_to(step: int, content: bytes) -> bytes:
     kept = []
-    for line in path.read_text().splitlines():
+    for line in content.decode(errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:  # the last line of a run that was killed while writing it
             continue
         if record["step"] <= step:
             kept.append(line + "\n")
-    write_atomically(path, "".join(kept).encode())
+    return "".join(kept).encode()
 
 
-def _open_tensorboard(workdir: Path) -> Any:
+def _open_tensorboard(workdir: AnyPath) -> Any:
     try:
         from clu import metric_writers  # imports TensorFlow, 10 to 20 s, so not before it is wanted
     except ImportError as error:

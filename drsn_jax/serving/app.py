@@ -1,7 +1,7 @@
 """The web application: a page, an endpoint that restores the photograph in its body, and one that says how things stand.
 
     GET  /                                  the page
-    POST /restore?strength=1&ensemble=0     a file's bytes in, the restored file's bytes out
+    POST /restore?strength=1&ensemble=0     a file's bytes in, or a form with a file; the restored file's bytes out
     GET  /health                            the model, the limits, and how many requests there are
 
 What goes wrong is answered as JSON, {"error": "..."}.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from drsn_jax.serving.forms import open_form
 from drsn_jax.serving.headers import refuse_other_origins
 from drsn_jax.serving.job_queue import Abandoned, Turns
 from drsn_jax.serving.limits import Limits, receive_body
@@ -31,7 +32,7 @@ class RestoreEndpoint:
         """Answers one request."""
         request = Request(scope, receive)
         refuse_other_origins(request)
-        choices = _read_choices(request)
+        choices = _read_choices(request.query_params)
         try:
             async with self._place(request):
                 with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as folder:
@@ -44,7 +45,12 @@ class RestoreEndpoint:
 
     async def _restore(self, request: Request, choices: Choices, upload: Path) -> Answer:
         with upload.open("xb") as file:
-            await receive_body(request, write=file.write, limits=self._limits)
+            form = open_form(request, write=file.write)
+            await receive_body(request, write=form.feed if form else file.write, limits=self._limits)
+        if upload.stat().st_size == 0:
+            raise HTTPException(400, "The request holds no file; send its bytes as the body, or in a form.")
+        if form and form.fields:
+            choices = _read_choices(dict(request.query_params) | form.fields)
 
         def job(check: Callable[[], None]) -> Answer:
             check()
@@ -73,9 +79,8 @@ class RestoreEndpoint:
             self.requests -= 1
 
 
-def _read_choices(request: Request) -> Choices:
-    """?strength=0.5&ensemble=1, both with a default."""
-    query = request.query_params
+def _read_choices(query: Mapping[str, str]) -> Choices:
+    """?strength=0.5&ensemble=1, or fields of a form, both with a default."""
     if unknown := set(query) - {"strength", "ensemble"}:
         raise HTTPException(400, f"{min(unknown)[:100]!r} is not known; a request takes strength and ensemble.")
     text, ensemble = query.get("strength", "1"), query.get("ensemble", "0")

@@ -15,7 +15,7 @@ _ALWAYS = {
     "Content-Security-Policy": "default-src 'none'",  # the page has its own
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with none at all a form of the page itself would name no origin either
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -53,7 +53,7 @@ def page_policy(page: str) -> str:
 
     return (
         f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 
 

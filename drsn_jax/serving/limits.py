@@ -21,7 +21,7 @@ async def receive_body(request: Request, *, write: Callable[[bytes], object], li
     """Hand the request's body to `write` as it comes in.
 
     Raises HTTPException: 413 as soon as it is longer than `max_bytes`, whatever its Content-Length says, 408 where it takes too
-    long, 400 where it is empty; ClientDisconnect where the client leaves.
+    long; ClientDisconnect where the client leaves.
     """
     too_large = HTTPException(413, f"The file is larger than {limits.max_bytes / 1e6:g} MB, the most that this server takes.")
     length = request.headers.get("content-length", "")
@@ -37,5 +37,3 @@ async def receive_body(request: Request, *, write: Callable[[bytes], object], li
                 write(chunk)
     except TimeoutError:
         raise HTTPException(408, f"The file did not arrive within {limits.transfer_seconds:g} seconds; try again.") from None
-    if not size:
-        raise HTTPException(400, "The request holds no file; send its bytes as the body.")

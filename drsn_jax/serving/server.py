@@ -1,5 +1,6 @@
 """The process that serves: its socket, its signals, and an end within seconds."""
 
+import asyncio
 import ipaddress
 import signal
 import socket
@@ -7,9 +8,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from drsn_jax.serving.job_queue import Turns
 from drsn_jax.system.errors import InputError
@@ -17,6 +21,34 @@ from drsn_jax.system.interrupts import leave
 
 _GRACE_SECONDS = 1  # for answers that are on their way
 _CONNECTIONS = 64  # more are answered 503 by uvicorn itself
+HEADER_SECONDS = 15.0  # for the header of a request, so that nobody keeps connections by sending a byte now and then
+
+
+class HeaderDeadline(H11Protocol):
+    """uvicorn's protocol, closing a connection whose request has begun, or is the first, and whose header is not whole in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begins to wait for the first header."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HEADER_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes of a header or a body; the time for a header runs from its first byte, or from when the connection was made."""
+        super().data_received(data)
+        waiting = self.conn.their_state is h11.IDLE
+        if self._deadline and not waiting:
+            self._deadline.cancel()
+            self._deadline = None
+        elif waiting and not self._deadline:
+            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits no more."""
+        if self._deadline:
+            self._deadline.cancel()
+        super().connection_lost(exc)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -56,6 +88,7 @@ def run_server(make_app: Callable[[Path, Turns], ASGIApp], listener: socket.sock
         app = make_app(Path(folder), turns)
         config = uvicorn.Config(
             app,
+            http=HeaderDeadline,
             log_level="warning",
             access_log=False,
             lifespan="off",

@@ -6,12 +6,19 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from drsn_jax.system.paths import AnyPath, explaining
 
-def write_atomically(path: Path, content: bytes, *, overwrite: bool = True) -> None:
+
+def write_atomically(path: AnyPath, content: bytes, *, overwrite: bool = True) -> None:
     """Write `content` under a temporary name beside `path`, then rename: nobody ever reads half a file.
 
-    Makes missing folders. Raises OSError where the place cannot be written; without `overwrite`, FileExistsError where `path` is taken.
+    In a bucket an object appears whole by itself. Makes missing folders. Raises OSError where the place cannot be written; without
+    `overwrite`, FileExistsError where `path` is taken.
     """
+    if not isinstance(path, Path):
+        with explaining(path):
+            path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)

@@ -1,27 +1,38 @@
-"""One process at a time in a folder that is written to."""
+"""One process at a time in a folder that is written to.
+
+Not filelock, which does not say who holds a lock of the system, leaves its file behind, and knows no bucket.
+"""
 
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.leases import hold_lease
+from drsn_jax.system.paths import AnyPath
 
 LOCK_FILE = ".lock"  # hidden: whoever lists a folder passes over it
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system without locks, as some network folders
 
 
 @contextlib.contextmanager
-def lock_folder(path: Path, *, doing: str) -> Iterator[None]:
+def lock_folder(path: AnyPath, *, doing: str) -> Iterator[None]:
     """Keeps `path`, a folder that is made where it is missing, to this process for as long as the block runs.
 
-    The lock ends with the process, however that ends. `doing` is what another process that holds it is taken to do: "preparing hide".
+    The lock ends with the process, however that ends; in a bucket `leases.hold_lease` takes its place. `doing` is what another process
+    that holds it is taken to do: "preparing hide".
     Folders made here that are still empty at the end are removed, and so is the lock file. Raises `InputError` at once where the
     folder is held already, also by this process, and where it or a parent of it is a file; OSError where it cannot be written.
     Without effect but for the folder on Windows, and on file systems that have no locks.
     """
+    if not isinstance(path, Path):
+        with hold_lease(path, doing=doing):
+            yield
+        return
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     file = _acquire(path, doing)
     try:
@@ -39,7 +50,7 @@ def _acquire(path: Path, doing: str) -> IO[Any] | None:
     for _ in range(100):  # a process that ends may remove the folder or the file under our hands
         try:
             path.mkdir(parents=True, exist_ok=True)
-            file = _open(path / LOCK_FILE, f"{path} is in use, another process is {doing} there; wait for it, or choose another folder")
+            file = _open(path / LOCK_FILE, doing)
             if file is None or _is_there(file, path / LOCK_FILE):
                 return file
             file.close()
@@ -51,22 +62,28 @@ def _acquire(path: Path, doing: str) -> IO[Any] | None:
     raise InputError(f"{path} cannot be locked; remove {path / LOCK_FILE}, or choose another folder")
 
 
-def _open(path: Path, taken: str) -> IO[Any] | None:
-    """The file with the lock on it, None where there are no locks. Raises `InputError` with the text `taken`."""
+def _open(path: Path, doing: str) -> IO[Any] | None:
+    """The file with the lock on it, None where there are no locks. Raises `InputError`, naming the owner, where it is taken."""
     try:
         import fcntl
     except ImportError:  # Windows
         return None
-    file = path.open("a")
+    file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
             return file
+        file.seek(0)
+        owner = file.read(200).strip() or "another process"
         file.close()
         if isinstance(error, BlockingIOError):
-            raise InputError(taken) from error
+            raise InputError(f"{path.parent} is in use, {owner} is {doing} there; wait for it, or choose another folder") from error
         raise
+    with contextlib.suppress(OSError):  # of a full disk: the lock is held all the same
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
     return file
 
 

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
+from drsn_jax.system.paths import AnyPath
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels and insets have other sides than their images
 Box = tuple[int, int, int, int]
@@ -51,9 +51,9 @@ def stack_panels(rows: Sequence[Pixels]) -> Pixels:
     return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows])
 
 
-def save_png(array: Pixels, path: Path) -> None:
+def save_png(array: Pixels, path: AnyPath) -> None:
     """Write uint8 [h w 3] as a PNG file, whole or not at all; OSError where the place cannot be written."""
-    write_atomically(Path(path), encode_png(array))
+    write_atomically(path, encode_png(array))
 
 
 def encode_png(array: Pixels) -> bytes:

@@ -1,11 +1,13 @@
 """Checkpoints of a training as Orbax stores them: finding and reading them."""
 
+import contextlib
 import inspect
 import json
 import logging
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from drsn_jax.system.errors import InputError, first_line
+from drsn_jax.system.paths import AnyPath, absolute, download, entries, is_bucket, scheme_of
 from drsn_jax.weights.shipped import SHIPPED
 
 FOLDER = "checkpoints"
+COMMIT_FILE = "commit_success.txt"  # Orbax's: in a bucket, which knows no renaming, it says that a checkpoint is whole
 UNSCORED = -1.0  # PSNR of a checkpoint saved between evaluations: never the best, since Orbax keeps what has no metric for ever
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: AnyPath) -> AnyPath:
     """The checkpoint behind a workdir (its best by validation PSNR, else its newest), a folder of checkpoints, or one checkpoint.
 
     Raises InputError if there is none.
@@ -31,20 +35,38 @@ def find_checkpoint(path: Path) -> Path:
     folder = path / FOLDER if (path / FOLDER).is_dir() else path
     if not path.exists():
         raise InputError(f"There is no {path}; give a model's name ({', '.join(SHIPPED)}), a training's --workdir, or its {FOLDER}/STEP.")
-    steps = sorted((p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
+    steps = list_whole(folder)
     if not steps:
         raise InputError(f"{path} holds no checkpoint; give a --workdir of a training that has saved one, or a checkpoint.")
     return max(steps, key=lambda p: (_stored_psnr(p), int(p.name)))
 
 
-def _stored_psnr(checkpoint: Path) -> float:
+def list_whole(folder: AnyPath) -> list[AnyPath]:
+    """The checkpoints in a folder of them, by step; in a bucket a whole one has a commit file, elsewhere its final name."""
+    found = [path for path in entries(folder) if path.name.isdigit() and path.is_dir()]
+    whole = [path for path in found if not is_bucket(folder) or (path / COMMIT_FILE).exists()]
+    return sorted(whole, key=lambda path: int(path.name))
+
+
+@contextlib.contextmanager
+def readable(path: AnyPath) -> Iterator[AnyPath]:
+    """A place from which Orbax reads a checkpoint: its own, but for s3://, which Orbax does not know; of that a copy on this machine."""
+    if scheme_of(path) != "s3":
+        yield absolute(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="drsn-jax-") as folder:
+        download(path, Path(folder))
+        yield Path(folder)
+
+
+def _stored_psnr(checkpoint: AnyPath) -> float:
     try:
         return float(json.loads((checkpoint / "metrics" / "metrics").read_text())["psnr"])
     except (OSError, ValueError, KeyError):
         return UNSCORED
 
 
-def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_checkpoint(path: AnyPath, items: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads some fields of the state, as numpy arrays, and the configuration of one checkpoint (see `find_checkpoint`).
 
     Raises InputError if it is damaged or not one of ours.
@@ -54,18 +76,19 @@ def read_checkpoint(path: Path, items: tuple[str, ...]) -> tuple[dict[str, Any],
         if not items:
             return {}, config
         quieten()
-        tree = read_tree(path / "state")
-        wanted = {name: tree[name] for name in items}
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # on any devices, not the stored ones
-        args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
-        return ocp.PyTreeCheckpointer().restore((path / "state").resolve(), args=args), config
+        with readable(path) as place:
+            tree = read_tree(place / "state")
+            wanted = {name: tree[name] for name in items}
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # on any devices, not the stored ones
+            args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
+            return ocp.PyTreeCheckpointer().restore(place / "state", args=args), config
     except Exception as error:
         raise InputError(f"{path} is no readable checkpoint ({first_line(error)}); give another, or restore it from a backup.") from error
 
 
-def read_tree(folder: Path) -> dict[str, Any]:
+def read_tree(folder: AnyPath) -> dict[str, Any]:
     """The tree of a stored state, descriptions in place of arrays. Of a relative path Orbax would read nothing."""
-    return ocp.PyTreeCheckpointer().metadata(folder.resolve()).item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
+    return ocp.PyTreeCheckpointer().metadata(absolute(folder)).item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def quieten() -> None:

@@ -11,7 +11,6 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
+from drsn_jax.system.paths import AnyPath, check_bucket
 
 DESCRIPTION = "compact.json"
 FORMAT, VERSION = "drsn-jax compact model", 1
@@ -37,17 +37,18 @@ class Compact(NamedTuple):
     step: int
 
 
-def is_compact(path: Path) -> bool:
+def is_compact(path: AnyPath) -> bool:
     """Whether a folder is a compact model."""
     return (path / DESCRIPTION).is_file()
 
 
-def write_compact(folder: Path, *, fields: Mapping[str, Any], config: Mapping[str, Any], step: int) -> list[Path]:
+def write_compact(folder: AnyPath, *, fields: Mapping[str, Any], config: Mapping[str, Any], step: int) -> list[AnyPath]:
     """Writes some of `FIELDS`; returns the files. The description comes last: without it a folder is no model.
 
     Raises InputError if the folder holds anything, or if a value is too large for float16 or not finite; where writing fails, as on a
     full disk, none of them is left.
     """
+    check_bucket(folder, write=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; choose another --output, a new folder.")
     pieces = [_pack(arrays) for arrays in _divide(_to_half(fields))]
@@ -61,7 +62,7 @@ def write_compact(folder: Path, *, fields: Mapping[str, Any], config: Mapping[st
         "config": dict(config),
     }
     contents = [*pieces, (json.dumps(description, indent=1) + "\n").encode()]
-    files = [folder / name for name in (*names, DESCRIPTION)]
+    files: list[AnyPath] = [folder / name for name in (*names, DESCRIPTION)]
     try:
         for file, content in zip(files, contents, strict=True):
             write_atomically(file, content)
@@ -72,7 +73,7 @@ def write_compact(folder: Path, *, fields: Mapping[str, Any], config: Mapping[st
     return files
 
 
-def read_compact(folder: Path) -> Compact:
+def read_compact(folder: AnyPath) -> Compact:
     """Reads a compact model. Raises InputError if it is not whole, damaged, or of a newer drsn-jax."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text())

@@ -12,13 +12,14 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath
 
 FORMAT, VERSION = "drsn-jax generator", 1
 DESCRIPTION, PROGRAM, WEIGHTS = "export.json", "generator.jax_export", "weights/"
@@ -60,15 +61,15 @@ def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: 
     return buffer.getvalue()
 
 
-def read_exported(file: Path | io.BufferedIOBase, *, device: Any = None) -> Exported:
+def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> Exported:
     """Reads an export, checked against what this jax can run, on the platform of `device` or that jax runs on by default.
 
     Raises InputError for files that are no exports, are damaged, of a newer drsn-jax, of a jax too old or too new for this one,
     exported for other platforms, or that call anything in jaxlib by name, which generators do not.
     """
-    export, name = import_export(), str(file) if isinstance(file, Path) else "the export"
+    export, name = import_export(), "the export" if isinstance(file, io.BufferedIOBase) else str(file)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(io.BytesIO(file.read_bytes()) if isinstance(file, epath.Path) else file) as archive:
             description = _read_description(archive, name)
             variables = _read_weights(archive)
             program = bytearray(_read(archive, PROGRAM))

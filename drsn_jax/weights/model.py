@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from drsn_jax.config.build import make_generator
 from drsn_jax.models.generator import Generator
 from drsn_jax.ops.backend import forms_for
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, check_bucket
 from drsn_jax.weights.onnx_files import SUFFIX, read_onnx
 from drsn_jax.weights.saved import read_saved
 
@@ -43,12 +43,13 @@ class StoredGenerator(NamedTuple):
     info: dict[str, Any]
 
 
-def load_model(path: Path, *, device: Any = None) -> Model:
+def load_model(path: AnyPath, *, device: Any = None) -> Model:
     """Reads a generator: see `read_generator`; or runs a file that `drsn-jax export` made, on a platform that it was exported for.
 
     It runs on `device`, or on jax's default one. Raises InputError if there is none, or if it is damaged or does not fit the
     configuration stored with it.
     """
+    check_bucket(path)
     if path.is_file():
         return _load_onnx(path, device) if path.suffix == SUFFIX else _load_exported(path, device)
     generator, variables, config, info = read_generator(path)
@@ -57,7 +58,7 @@ def load_model(path: Path, *, device: Any = None) -> Model:
     return Model(partial(jax.jit(network.apply), variables), generator.stride, config, info)
 
 
-def read_generator(path: Path) -> StoredGenerator:
+def read_generator(path: AnyPath) -> StoredGenerator:
     """Reads the generator of a workdir (its best checkpoint), a checkpoint or a compact model: the running mean of its parameters if any.
 
     Raises InputError as `load_model`.
@@ -86,13 +87,13 @@ def read_generator(path: Path) -> StoredGenerator:
     return StoredGenerator(generator, variables, config, info)
 
 
-def _load_onnx(path: Path, device: Any) -> Model:
+def _load_onnx(path: AnyPath, device: Any) -> Model:
     predict_fn, size, description = read_onnx(path, platform=device.platform if device else "cpu")
     info = description["info"] | {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     return Model(predict_fn, description["stride"], description["config"], info, size)
 
 
-def _load_exported(path: Path, device: Any) -> Model:
+def _load_exported(path: AnyPath, device: Any) -> Model:
     from drsn_jax.weights.exported import read_exported  # flatbuffers and jax.export, which only this needs
 
     apply_fn, variables, description = read_exported(path, device=device)

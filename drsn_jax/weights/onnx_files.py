@@ -6,13 +6,13 @@ and the output `restored` are float32 [1 h w 3] in [-1, 1].
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath
 
 FORMAT, VERSION = "drsn-jax generator", 1
 KEY, INPUT, OUTPUT = "drsn_jax", "images", "restored"
@@ -34,7 +34,7 @@ def describe_onnx(*, stride: int, config: Mapping[str, Any], info: Mapping[str, 
     return {KEY: json.dumps(fields)}
 
 
-def read_onnx(file: Path | bytes, *, platform: str = "cpu") -> OnnxGenerator:
+def read_onnx(file: AnyPath | bytes, *, platform: str = "cpu") -> OnnxGenerator:
     """Reads a file for the CPU, or for what else onnxruntime can use on a `platform` of jax.
 
     Raises InputError where onnxruntime is missing or cannot use that platform, and for files that are damaged, not ours, or newer.
@@ -43,10 +43,10 @@ def read_onnx(file: Path | bytes, *, platform: str = "cpu") -> OnnxGenerator:
         import onnxruntime
     except ImportError as error:
         raise InputError(f"ONNX files need onnxruntime ({error}); pip install 'drsn-jax[onnx]'.") from error
-    name = str(file) if isinstance(file, Path) else "the export"
+    name = "the export" if isinstance(file, bytes) else str(file)
     providers = _providers(onnxruntime.get_available_providers(), platform)
     try:
-        session = onnxruntime.InferenceSession(file.read_bytes() if isinstance(file, Path) else file, providers=providers)
+        session = onnxruntime.InferenceSession(file if isinstance(file, bytes) else file.read_bytes(), providers=providers)
         description = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
         [given], [made] = session.get_inputs(), session.get_outputs()
         _, height, width, _ = given.shape

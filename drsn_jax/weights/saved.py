@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import AnyPath, check_bucket, size_of
 from drsn_jax.weights.checkpoints import find_checkpoint, read_checkpoint
 from drsn_jax.weights.compact import FIELDS, INFERENCE_FIELDS, is_compact, read_compact, write_compact
 
@@ -13,17 +14,18 @@ from drsn_jax.weights.compact import FIELDS, INFERENCE_FIELDS, is_compact, read_
 class Saved(NamedTuple):
     """Fields of a training state as numpy arrays, {} for what is not there; the configuration; the step; and where it was found."""
 
-    path: Path
+    path: AnyPath
     fields: dict[str, Any]
     config: dict[str, Any]
     step: int | None
 
 
-def read_saved(path: Path, fields: tuple[str, ...]) -> Saved:
+def read_saved(path: AnyPath, fields: tuple[str, ...]) -> Saved:
     """Reads some fields of the state, and the configuration, of a workdir (its best checkpoint), a checkpoint or a compact model.
 
     Raises InputError if there is none, or it is damaged.
     """
+    check_bucket(path)
     if is_compact(path):
         compact = read_compact(path)
         return Saved(path, {name: compact.fields.get(name, {}) for name in fields}, compact.config, compact.step)
@@ -36,7 +38,7 @@ def read_saved(path: Path, fields: tuple[str, ...]) -> Saved:
 PATHS = ("train_dir", "eval_dir", "frames_dir", "init_from", "vgg19")  # whose folders are nobody's business where the model goes
 
 
-def compact_model(model: Path, output: Path, *, training: bool) -> str:
+def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:
     """Writes a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line that says so.
 
     Of the paths in its configuration the names are kept. With `training` the parameters as they were trained and the critic go along;
@@ -55,5 +57,5 @@ def compact_model(model: Path, output: Path, *, training: bool) -> str:
     config = saved.config | {key: Path(saved.config[key]).name for key in PATHS if saved.config.get(key)}
     files = write_compact(output, fields=fields, config=config, step=saved.step or 0)
     numbers = sum(x.size for x in jax.tree.leaves(fields))
-    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    megabytes = sum(map(size_of, files)) / 1e6
     return f"{output}: {len(files)} files, {megabytes:.3g} MB, {numbers:,} numbers in float16, of step {saved.step}\n"

@@ -11,6 +11,7 @@ import numpy as np
 
 from drsn_jax.models.vgg19 import LAYERS
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import local_path
 from drsn_jax.weights.vgg19_files import OFFICIAL, SUFFIXES, read_vgg19
 
 VGG19_PATH = Path(__file__).parent / "shipped" / "vgg19_conv1_1-conv3_3.npz"
@@ -27,7 +28,7 @@ def load_vgg19(
     """
     if layer not in LAYERS:
         raise InputError(f"VGG19 has no layer {layer!r}; use one of {', '.join(LAYERS)} (--config.content_layer=conv3_3).")
-    path = Path(path).expanduser() if path else VGG19_PATH
+    path = local_path(path) if path else VGG19_PATH
     if path.suffix.lower() in SUFFIXES:
         caffe_kernel = _read_codes(VGG19_PATH)["conv1_1"]["kernel"]
         held = read_vgg19(path, content_input=content_input, caffe_kernel=caffe_kernel)

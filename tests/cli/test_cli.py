@@ -1,5 +1,6 @@
 """The command line: verbs, exit codes, and that a mistake is one line while a bug of ours keeps its traceback."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 from drsn_jax import __version__
 from drsn_jax.cli.main import VERBS, main
 from drsn_jax.system.errors import InputError, TrainingDivergedError
+from drsn_jax.system.paths import any_path
 
 SCRIPT = Path(sys.executable).parent / "drsn-jax"
 
@@ -65,6 +67,112 @@ def test_verbs_and_their_help(capsys):
         assert " ".join(entry.help.split()) in " ".join(text.split())
 
 
+def test_without_arguments_the_verbs_are_listed(capsys):
+    assert run() == 0
+    out, err = capsys.readouterr()
+    assert all(name in out for name in VERBS)
+    assert err == ""
+
+
+def test_a_name_with_a_dash_is_taken_after_two(verb, capsys):
+    seen = []
+    verb(lambda given: seen.append(given) or 0)
+    assert run("restore", "--model=m", "--", "-dash.jpg", "-1.5") == 0
+    assert [str(path) for path in seen[0].inputs] == ["-dash.jpg", "-1.5"]
+    assert run("evaluate", "--model=m", "--blurred=b", "--output=o", "--noise-variance=-1.5") == 2, "a number is no name"
+    assert "taken for an option" not in capsys.readouterr().err
+
+
+ADDRESSES = ("http://example.com/x.png", "hf://owner/name", "ftp://host/x", "az://container/x", "file:///x")
+LOCAL = ("gs://bucket/x", "s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address"),
+    [
+        *((("restore", "{}"), address) for address in (*ADDRESSES, *LOCAL)),
+        *(
+            (arguments, address)
+            for address in ("http://example.com/x", "gs://bucket/x")
+            for arguments in (
+                ("restore", "in.png", "--output={}"),
+                ("evaluate", "--model=small", "--output=o", "--blurred={}"),
+                ("evaluate", "--model=small", "--output=o", "--blurred=b", "--compare", "them={}"),
+                ("prepare", "gopro", "--source={}"),
+                ("prepare", "video", "--source", "{}", "--output=o"),
+                ("convert", "--input={}", "--output=o"),
+                ("export", "--model=small", "--output=o", "--image={}"),
+                ("train", "--config={}", "--workdir=w"),
+                ("train", "--config=demo", "--workdir=w", "--config.eval_dir={}"),
+                ("train", "--config=default", "--workdir=w", "--config.data=pairs", "--config.train_dir={}"),
+                ("train", "--config=demo", "--workdir=w", "--config.frames_dir={}"),
+                ("train", "--config=demo", "--workdir=w", "--config.vgg19={}"),
+                ("bench", "--output={}"),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_an_address_where_a_path_on_this_machine_is_needed_is_one_line(arguments, address, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(argument.format(address) for argument in arguments)) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert f"{address} is an address ({address.split(':')[0]}://), and a path on this machine is needed" in err
+    assert not list(tmp_path.iterdir()), "a folder of that name"
+
+
+@pytest.mark.parametrize("address", ["http://example.com/x", "hf://owner/name"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--config=default", "--workdir={}"),
+        ("train", "--config=demo", "--workdir=w", "--config.init_from={}"),
+        ("restore", "in.png", "--model={}"),
+        ("evaluate", "--model=small", "--blurred=b", "--output={}"),
+        ("export", "--model=small", "--output={}"),
+        ("compare", "{}", "b"),
+        ("info", "--model={}"),
+        ("serve", "--model={}"),
+    ],
+    ids=" ".join,
+)
+def test_an_address_of_neither_kind_of_bucket_is_one_line(arguments, address, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(argument.format(address) for argument in arguments)) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert f"{address} is an address that cannot be opened" in err
+    assert "gs://BUCKET/PATH" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("address", "missing", "says"),
+    [
+        ("gs://bucket/run", "gcsfs", "takes the package gcsfs, which is not installed; pip install 'drsn-jax[cloud]'"),
+        ("s3://bucket/run", "s3fs", "takes the package s3fs"),
+        ("s3://bucket", "", "names no place in a bucket; write s3://BUCKET/PATH"),
+        ("gs://", "", "names no place in a bucket"),
+        ("s3://bucket/run[1]", "", "has [ ] in it"),
+    ],
+)
+def test_what_is_missing_for_a_bucket_is_one_line_before_anything_begins(address, missing, says, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == missing else find(name, *more))
+    for arguments in (("train", "--config=demo", f"--workdir={address}"), ("info", f"--model={address}")):
+        assert run(*arguments) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1, err
+        assert says in err
+
+
+def test_a_path_that_lost_a_slash_is_still_a_bucket():
+    assert str(any_path(Path("gs://bucket/run"))) == "gs://bucket/run"
+    assert any_path("~/x") == Path("~/x").expanduser()
+    assert any_path("2024-08-20T13:28:35Z.mp4") == Path("2024-08-20T13:28:35Z.mp4")
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -104,6 +212,9 @@ def test_version(capsys):
     [
         ([], ["VERB", "drsn-jax --help"]),
         (["trian"], ["'trian'", ", ".join(map(repr, VERBS))]),
+        (["restore", "-dash.jpg"], ["-dash.jpg is taken for an option", "`drsn-jax restore -- -dash.jpg`"]),
+        (["evaluate", "-a b.tar.gz"], ["`drsn-jax evaluate -- -a b.tar.gz`"]),
+        (["trian"], ["'trian'", "'prepare', 'train', 'evaluate', 'compare', 'convert', 'export', 'restore', 'serve', 'bench', 'info'"]),
         (["train"], ["--config, --workdir", "drsn-jax train --help"]),
         (["train", "--config=demo"], ["--workdir"]),
         (["info", "--confg=demo"], ["--confg=demo", "did you mean --config?", "drsn-jax info --help"]),

@@ -135,7 +135,7 @@ def test_one_process_at_a_time_and_nothing_in_the_temporary_folder(tmp_path, pho
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     command = ["photos", f"--source={photos}", "--blur-length=1,6", "--crop=32", BEAM]
     held = lock_folder(tmp_path / "data" / "blurred_photos", doing="testing")
-    with held, pytest.raises(InputError, match="another process is preparing blurred_photos"):
+    with held, pytest.raises(InputError, match=r"process \d+ on .* is preparing blurred_photos"):
         prepare(*command, f"--data-dir={tmp_path / 'data'}")
     prepare(*command, f"--data-dir={tmp_path / 'data'}")
     open_prepared("blurred_photos", data_dir=tmp_path / "data").pairs[0].sharp.read_bytes()

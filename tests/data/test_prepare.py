@@ -276,7 +276,7 @@ def test_killed_in_the_middle_is_never_taken_for_whole(tmp_path, source, data_di
     end = time.monotonic() + 60
     while not (tmp_path / "there").exists() and time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
-    _refused(cli(*arguments), "another process is preparing gopro/linear there")
+    _refused(cli(*arguments), " is preparing gopro/linear there")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert _left(data_dir), "the test killed too late"

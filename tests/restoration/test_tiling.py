@@ -181,7 +181,7 @@ def test_shape_changing_network_is_refused():
 
 
 def test_restoration_needs_no_tensorflow():
-    modules = ["tiling", "photo", "exif", "png16", "encoding", "decoding", "images", "jobs", "restore", "spread"]
+    modules = ["core.tiling", "core.spread", "files.encoding", "files.images", "jobs", "restore"]
     code = "import sys\n" + "\n".join(f"import drsn_jax.restoration.{name}" for name in modules)
     code += "\nassert not {'tensorflow', 'tensorflow_datasets', 'clu'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

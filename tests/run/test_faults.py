@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -294,7 +295,8 @@ def test_a_second_run_in_a_workdir_is_refused_and_the_first_goes_on(world, tmp_p
     assert run(tmp_path) == 0
     assert codes == [2]
     err = capsys.readouterr().err
-    assert err == f"drsn-jax: {tmp_path} is in use, another process is training there; wait for it, or choose another folder\n"
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert err == f"drsn-jax: {tmp_path} is in use, {holder} is training there; wait for it, or choose another folder\n"
     assert stored_sum(tmp_path, 12) == sum(range(1, 13))
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
 

@@ -161,6 +161,25 @@ server.run_server(make_app, server.open_socket("127.0.0.1", 0), greeting="ready\
     assert not folder.exists()
 
 
+def test_a_connection_whose_header_does_not_end_is_closed_and_one_whose_body_is_slow_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
+    with page(tmp_path / "private") as address:
+        where = ("127.0.0.1", int(address.rsplit(":", 1)[1]))
+        photo = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(photo, "PNG")
+        head = f"POST /restore HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo.getvalue())}\r\n\r\n".encode()
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT"):
+            with socket.create_connection(where, timeout=60) as client:
+                client.sendall(begun)
+                received = b"".join(iter(lambda: client.recv(65536), b""))  # until it is closed
+                assert received.count(b"HTTP/1.1 200") == (b"health" in begun)
+        with socket.create_connection(where, timeout=60) as client:
+            client.sendall(head)
+            time.sleep(1.5)
+            client.sendall(photo.getvalue())
+            assert client.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+
+
 @contextlib.contextmanager
 def page(folder: Path):
     """The page's address, of a server in a thread that turns every photograph into its negative."""
@@ -171,7 +190,8 @@ def page(folder: Path):
         return lambda image: image + choices.strength * (1 - 2 * image)
 
     app = make_app(make_fn, folder=folder, turns=turns, model="negative")
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(app, http=server.HeaderDeadline, log_level="error", timeout_graceful_shutdown=1)
+    running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

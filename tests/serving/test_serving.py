@@ -19,11 +19,14 @@ from PIL.ExifTags import Base
 
 pytest.importorskip("starlette", reason="the page needs starlette and uvicorn: pip install 'drsn-jax[serve]'")
 
+from drsn_jax.data.images.photo import quoted
 from drsn_jax.restoration.core.restorer import make_restore_fn
+from drsn_jax.serving import photographs
 from drsn_jax.serving.app import make_app
 from drsn_jax.serving.job_queue import Abandoned, Turns
 from drsn_jax.serving.limits import Limits
 from drsn_jax.serving.photographs import Choices, make_choosing_fn
+from drsn_jax.system.errors import InputError
 from drsn_jax.weights.model import Model
 
 SIZE = (40, 24)  # width, height
@@ -231,6 +234,78 @@ def test_wrong_choices_are_named(query, says, tmp_path):
     answer = ask(app(tmp_path), f"/restore?{query}", picture())
     assert answer.status == 400
     assert says in answer.says()
+
+
+def form(*parts, boundary="xyz"):
+    """The body of a form as curl and browsers make it, and its header; parts are (name, file's name or None, content)."""
+    body = b""
+    for name, filename, content in parts:
+        named = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename is not None else "")
+        kind = "\r\nContent-Type: image/jpeg" if filename is not None else ""
+        body += f"--{boundary}\r\nContent-Disposition: {named}{kind}\r\n\r\n".encode() + content + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode(), {"content-type": f"multipart/form-data; boundary={boundary}"}
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_form_is_answered_as_the_file_itself_however_it_is_cut(size, tmp_path):
+    """`curl -F file=@x.jpg`, and the page's own form without JavaScript."""
+    photo = picture("PNG") + b"\r\n--xy"  # what looks like the form's own boundary, after the end of the picture
+
+    async def run(body, headers):
+        chunks = [body[start : start + size] for start in range(0, len(body), size)]
+        return await Caller(app(tmp_path), chunks, headers=headers).answer()
+
+    plain = asyncio.run(run(photo, {}))
+    assert asyncio.run(run(*form(("file", "x.png", photo)))).body == plain.body
+    half = asyncio.run(run(*form(("strength", None, b"0.5"), ("photo", "", photo), ("ensemble", None, b"0"))))
+    assert half.body == ask(app(tmp_path), "/restore?strength=0.5", photo).body != plain.body
+    assert not list((tmp_path / "private").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "says"),
+    [
+        ([("strength", None, b"1")], 400, "holds no file"),
+        ([("file", "x.png", b"")], 400, "holds no file"),
+        ([("file", "x.png", picture("PNG")), ("strength", None, b"2")], 400, "strength=2 is not a number from 0 to 1"),
+        ([("file", "x.png", picture("PNG")), ("sharpness", None, b"1")], 400, "'sharpness' is not known"),
+        ([("a", "x.png", picture("PNG")), ("b", "y.png", picture("PNG"))], 400, "more than one file"),
+        ([("strength", None, b"1" * 500)], 400, "too long"),
+        ([("file", "x.png", b"x" * 2000)], 413, "larger than 0.001 MB"),
+    ],
+)
+def test_a_form_that_cannot_be_answered_is_refused_in_plain_words(parts, status, says, tmp_path):
+    body, headers = form(*parts)
+    answer = ask(app(tmp_path, max_bytes=1000), body=body, headers=headers)
+    assert (answer.status, says in answer.says()) == (status, True), answer.text
+    assert not list((tmp_path / "private").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary="])
+def test_what_is_no_form_is_said(kind, tmp_path):
+    assert "no boundary" in ask(app(tmp_path), body=picture(), headers={"content-type": kind}).says()
+    answer = ask(app(tmp_path), body=picture(), headers={"content-type": "multipart/form-data; boundary=x"})
+    assert (answer.status, answer.says()) == (400, "The form cannot be read; send it as multipart/form-data.")
+
+
+def test_what_its_own_format_cannot_hold_is_answered_as_png(tmp_path, monkeypatch):
+    def refuse(photo, restored, path):
+        if path.suffix != ".png":
+            raise InputError(f"{quoted(path)} cannot be written as JPEG (no room); choose PNG (--output-format=png).")
+        write(photo, restored, path)
+
+    write = photographs.write_photo
+    monkeypatch.setattr(photographs, "write_photo", refuse)
+    answer = ask(app(tmp_path), body=picture())
+    assert (opened(answer).format, answer.headers["content-type"]) == ("PNG", "image/png")
+
+
+def test_answers_name_no_option_of_the_command_line(tmp_path, monkeypatch):
+    def refuse(photo, restored, path):
+        raise InputError(f"{quoted(path)} cannot be written (no room); nothing was left behind; choose another place (--output).")
+
+    monkeypatch.setattr(photographs, "write_photo", refuse)
+    assert ask(app(tmp_path), body=picture()).says() == "The file cannot be written (no room); nothing was left behind."
 
 
 def test_other_names_of_this_machine_and_pages_of_others_are_refused(tmp_path):

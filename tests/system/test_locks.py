@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import os
+import socket
 import subprocess
 import sys
 
@@ -42,7 +44,8 @@ def _refused(path, doing="training"):
 
 
 def test_another_process_is_refused_until_the_first_ends(tmp_path, holder):
-    assert f"{tmp_path / 'out'} is in use, another process is training there" in _refused(tmp_path / "out")
+    named = f"{tmp_path / 'out'} is in use, process {holder.pid} on {socket.gethostname()} is training there; wait for it"
+    assert named in _refused(tmp_path / "out")
     with lock_folder(tmp_path / "other", doing="testing"):
         pass
     holder.communicate()
@@ -72,10 +75,10 @@ def test_whoever_gets_the_file_that_was_just_removed_does_not_count_as_holder(tm
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    assert "another process is training" in _refused(tmp_path)
+    assert " is training there" in _refused(tmp_path)
     newcomer[0].close()
     with lock_folder(tmp_path, doing="training"):
-        assert "another process is training" in _refused(tmp_path)
+        assert f"process {os.getpid()} on " in _refused(tmp_path)
 
 
 def test_folders_made_for_nothing_go_and_others_stay(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -206,7 +207,9 @@ def test_sigterm_to_one_stops_both_after_the_same_step_and_a_second_run_is_refus
     second = started(workdir, **changes)
     (code, _, err), (other_code, _, other_err) = second.ends()
     assert (code, other_code) == (2, 2), err + other_err
-    assert last_line(err) == f"drsn-jax: {workdir} is in use, another process is training there; wait for it, or choose another folder"
+    assert re.fullmatch(
+        rf"drsn-jax: {workdir} is in use, process \d+ on .* is training there; wait for it, or choose another folder", last_line(err)
+    )
     assert f"{workdir} is in use" in last_line(other_err)
 
     run.processes[1].send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from typing import IO
 
 from drsn_jax.data.images.listing import is_hidden, walk_visible
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import local_path
 
 # Top folders that mean something and are not looked through.
 _MEANINGFUL = ("train", "test", "val", "valid", "validation", "GT", "ground_truth", "blur", "blur_gamma", "sharp", "gt")
@@ -76,7 +77,7 @@ def open_tree(path: str | os.PathLike[str], *, archives: Sequence[str] = ()) -> 
     is there extracted too, that one counts. A single top folder around everything is looked through, unless its name means
     something (train, blur, ...). Raises `InputError` for a missing path, and a file that is no .zip or a damaged one.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give the folder or the .zip file of the data set")
     if not path.is_dir():

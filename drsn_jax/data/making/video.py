@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from drsn_jax.data.images.listing import IMAGE_SUFFIXES, list_images
 from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import local_path
 from drsn_jax.system.video_files import explaining_damage, open_video
 
 _RESERVED = ("blur", "blur_gamma", "sharp", "input", "target", "A", "B", "train", "test", "val", "valid", "validation")
@@ -39,7 +40,7 @@ def open_sources(paths: Sequence[str | Path]) -> list[Source]:
     that does not exist.
     """
     sources: list[Source] = []
-    for path in (Path(path).expanduser() for path in paths):
+    for path in (local_path(path) for path in paths):
         if not path.exists():
             raise InputError(f"{path} does not exist; give a video file or a folder of frames")
         base = (path.resolve().name if path.is_dir() else path.stem).lstrip("._") or "scene"

@@ -13,6 +13,7 @@ from drsn_jax.data.images.listing import IMAGE_SUFFIXES, is_hidden, name_images
 from drsn_jax.data.images.opening import ImageSource
 from drsn_jax.data.images.rgb import image_size, read_rgb
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import local_path
 
 __all__ = ["Pair", "check_pairs", "find_pairs", "image_size", "match_folders", "read_rgb", "spread"]
 
@@ -103,7 +104,7 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _folder(path: str | Path) -> Path:
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a folder with pairs of images: {_EXPECTED}")
     if not path.is_dir():

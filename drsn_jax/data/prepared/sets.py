@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from drsn_jax.data.benchmarks import CONFIGS, FOLDERS, MADE
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.paths import local_path
 
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(?:/(?P<config>[A-Za-z0-9][\w.-]*))?(?::(?P<split>[a-z][a-z0-9_]*))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -26,7 +27,7 @@ class PreparedSet(NamedTuple):
 
 def default_data_dir() -> Path:
     """Where TensorFlow Datasets keeps its data: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", instead="set TFDS_DATA_DIR to one, or give --data-dir")
 
 
 def version_folder(data_dir: Path, title: str) -> Path | None:

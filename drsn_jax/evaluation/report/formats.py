@@ -15,11 +15,12 @@ from PIL import Image
 
 from drsn_jax.evaluation.metrics.scorers import Metric
 from drsn_jax.evaluation.report.document import Bullets, Document, Pictures, Table, describe_counts, make_headline
+from drsn_jax.system.paths import AnyPath
 
 _WIDTH = 1800  # pixels of an embedded picture at most: a panel of three full frames in a few hundred kB
 
 
-def as_html(document: Document, *, folder: Path) -> str:
+def as_html(document: Document, *, folder: AnyPath) -> str:
     """The document; its pictures are read below `folder` and embedded at up to 1800 pixels of width, each a link to the full one."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["code"] = _mark_code
@@ -34,9 +35,9 @@ def _mark_code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _embed(folder: Path, path: str) -> dict[str, Any]:
+def _embed(folder: AnyPath, path: str) -> dict[str, Any]:
     """Width, height and base64 JPEG of a picture."""
-    with Image.open(folder / path) as picture:
+    with Image.open(io.BytesIO((folder / path).read_bytes())) as picture:
         image = picture.convert("RGB")
     image.thumbnail((_WIDTH, 10 * _WIDTH), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

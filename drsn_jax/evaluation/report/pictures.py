@@ -1,7 +1,6 @@
 """The pictures of an evaluation: panels of some images as in the paper (Jiang & Liu, 5), drawn while they are in memory."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from drsn_jax.evaluation.detection.inspection import read_detections
 from drsn_jax.evaluation.metrics.scorers import Metric
 from drsn_jax.evaluation.scoring.scores import Case, ImageScore
 from drsn_jax.system.panels import Box, make_panel, save_png
+from drsn_jax.system.paths import AnyPath
 
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -27,7 +27,7 @@ def panel_path(name: str, *, kind: str = "") -> str:
 class Illustrator:
     """Called with each score: draws blurred | restored | other methods' | sharp of the named images, with and without detections."""
 
-    def __init__(self, output: Path, *, names: Sequence[str], metric: Metric, zoom_box: Literal["auto"] | Box):
+    def __init__(self, output: AnyPath, *, names: Sequence[str], metric: Metric, zoom_box: Literal["auto"] | Box):
         """`metric` is what stands under the pictures; `zoom_box` is as in `make_panel`."""
         self._output, self._names, self._metric = output, names, metric
         self._zoom_box: Literal["auto"] | Box = zoom_box

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,14 +27,17 @@ from drsn_jax.evaluation.scoring.protocols import describe_protocol
 from drsn_jax.evaluation.scoring.scores import ImageScore
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
+from drsn_jax.system.growing import discard, read_grown
+from drsn_jax.system.paths import AnyPath, check_bucket, is_bucket
 
 METRICS_FILE, TABLE_FILE = "metrics.json", "per_image.csv"
 _FILES = (METRICS_FILE, TABLE_FILE, "report.md", "report.html", JOURNAL_FILE)
 _SCHEMA = 2
 
 
-def read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: AnyPath) -> dict[str, Any]:
     """The metrics.json at `path` or in that folder. Raises InputError where there is none, or it is of another kind or make."""
+    check_bucket(path)
     file = path / METRICS_FILE if path.is_dir() else path
     try:
         summary = json.loads(file.read_text())
@@ -50,7 +52,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def finished_summary(output: Path, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+def finished_summary(output: AnyPath, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The metrics.json of this very evaluation, if the folder holds it finished; None if it holds none.
 
     Raises InputError where it holds an evaluation with other settings.
@@ -71,34 +73,37 @@ def finished_summary(output: Path, *, settings: Mapping[str, Any]) -> dict[str, 
     )
 
 
-def open_report(output: Path, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
+def open_report(output: AnyPath, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
     """Makes the folder ready before the long work starts; returns the journal, with the scores of an interrupted run if there are any.
 
     With `overwrite` the files of an older evaluation and its panels go first, lest a broken run pass for a finished one. Raises InputError
     where files of that name stand there that no journal belongs to, where it is a file, or where it cannot be written.
     """
     stray = [name for name in _FILES[1:4] if (output / name).exists()]
-    if stray and not (overwrite or (output / JOURNAL_FILE).exists()):
+    if stray and not (overwrite or read_grown(output / JOURNAL_FILE)):
         raise InputError(f"{output} already holds a {stray[0]}; choose another folder, or overwrite it with --overwrite.")
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        if not is_bucket(output):
+            output.mkdir(parents=True, exist_ok=True)
         if overwrite:
             clear_report(output)
         return open_journal(output, settings=settings)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"The report cannot be written to {output} ({error.strerror}); choose a folder that can be written.") from error
 
 
-def clear_report(output: Path) -> None:
+def clear_report(output: AnyPath) -> None:
     """Removes the files of an evaluation, and of its panels those that it lists; whatever else lies there stays."""
     panels: list[str] = []
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
         panels += json.loads((output / METRICS_FILE).read_text())["panels"]
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
-        lines = [json.loads(line) for line in (output / JOURNAL_FILE).read_text().splitlines()[1:]]
+        lines = [json.loads(line) for line in read_grown(output / JOURNAL_FILE).splitlines()[1:]]
         panels += [panel_path(line["name"], kind=kind) for line in lines for kind in PANEL_KINDS]
     for name in (*_FILES, *panels):
-        (output / name).unlink(missing_ok=True)
+        discard(output / name)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -131,7 +136,7 @@ def describe_run(*, protocol: str, noise_variance: float, scorer: Scorer, model_
     }
 
 
-def write_report(output: Path, *, summary: dict[str, Any], scores: Sequence[ImageScore]) -> dict[str, Any]:
+def write_report(output: AnyPath, *, summary: dict[str, Any], scores: Sequence[ImageScore]) -> dict[str, Any]:
     """Writes per_image.csv, report.md, report.html and, last, metrics.json; returns what the latter holds.
 
     `summary` is what `describe_run` and `scoring.summarise` hold together; the scores are added to it.
@@ -144,7 +149,7 @@ def write_report(output: Path, *, summary: dict[str, Any], scores: Sequence[Imag
     write_atomically(output / "report.md", as_markdown(document).encode())
     write_atomically(output / "report.html", as_html(document, folder=output).encode())
     write_atomically(output / METRICS_FILE, text.encode())
-    (output / JOURNAL_FILE).unlink(missing_ok=True)
+    discard(output / JOURNAL_FILE)
     return summary
 
 

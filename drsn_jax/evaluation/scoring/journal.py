@@ -5,14 +5,14 @@ off by the end of the process is dropped, and its image scored again.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from drsn_jax.evaluation.scoring.scores import ImageScore
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.growing import Growing, read_grown
+from drsn_jax.system.paths import AnyPath
 
 JOURNAL_FILE = "scores.jsonl"
 
@@ -20,10 +20,10 @@ JOURNAL_FILE = "scores.jsonl"
 class Journal:
     """An open journal: `scores` are those of earlier runs and of this one, by the image's name."""
 
-    def __init__(self, path: Path, scores: dict[str, ImageScore]):
-        """Opens the file to append to."""
+    def __init__(self, path: AnyPath, scores: dict[str, ImageScore], *, content: bytes):
+        """Opens the file, which is to hold `content`, to append to."""
         self.path, self.scores = path, scores
-        self._file = path.open("ab", buffering=0)
+        self._file = Growing(path, content)
 
     def __enter__(self) -> "Journal":
         return self
@@ -33,28 +33,26 @@ class Journal:
 
     def append(self, score: ImageScore) -> None:
         """Keeps a score: it is on disk when this returns (but for a power cut)."""
-        self._file.write(_line(asdict(score)))
+        self._file.append(_line(asdict(score)))
         self.scores[score.name] = score
 
 
-def open_journal(output: Path, *, settings: Mapping[str, Any]) -> Journal:
+def open_journal(output: AnyPath, *, settings: Mapping[str, Any]) -> Journal:
     """Opens the journal of a folder, new or with the scores that an interrupted evaluation of the same settings left.
 
     Raises InputError, naming what differs, where the folder holds a journal of other settings; OSError where it cannot be written.
     """
     path = output / JOURNAL_FILE
     plain = json.loads(json.dumps(settings))
-    stored, scores, length = _read(path)
+    stored, scores, whole = _read(path)
     if stored is None:
-        path.write_bytes(_line(plain))
-        return Journal(path, {})
+        return Journal(path, {}, content=_line(plain))
     if stored != plain:
         raise InputError(
             f"{output} holds an unfinished evaluation with other settings ({name_difference(stored, plain)}); repeat those to go on,"
             " choose another folder, or start anew with --overwrite."
         )
-    os.truncate(path, length)
-    return Journal(path, scores)
+    return Journal(path, scores, content=whole)
 
 
 def name_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -66,11 +64,9 @@ def name_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     return f"{key}: {before}, now {now}"
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, ImageScore], int]:
-    """Settings (None without any), scores, and the bytes that hold whole lines."""
-    if not path.exists():
-        return None, {}, 0
-    contents = path.read_bytes()
+def _read(path: AnyPath) -> tuple[dict[str, Any] | None, dict[str, ImageScore], bytes]:
+    """Settings (None without any), scores, and the whole lines."""
+    contents = read_grown(path)
     whole = contents[: contents.rfind(b"\n") + 1]
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
@@ -79,7 +75,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, ImageScore], int
         scores = [ImageScore(**line) for line in lines[1:]]
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, or start anew with --overwrite.") from error
-    return (lines[0] if lines else None), {score.name: score for score in scores}, len(whole)
+    return (lines[0] if lines else None), {score.name: score for score in scores}, whole
 
 
 def _line(values: Mapping[str, Any]) -> bytes:
