@@ -68,7 +68,7 @@ def _describe_parser(parser: argparse.ArgumentParser) -> str:
     text = f"{_sentence(parser.description or '')}\n\n"
     text += f"```bash\n{examples}\n```\n\n" if examples else ""
     text += f"{_markdown(rest)}\n\n" if rest else ""
-    formatter = argparse.HelpFormatter(parser.prog, width=100)
+    formatter = argparse.HelpFormatter(parser.prog, width=84)
     formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups, prefix="")
     text += f"```text\n{formatter.format_help().strip()}\n```\n\n"
     for group in parser._action_groups:

@@ -356,9 +356,8 @@ def test_restore_as_json_and_quietly(tmp_path_factory, photograph, tmp_path, cap
 
 def test_training_quietly(tmp_path_factory, photograph, tmp_path, capsys):
     workdir = tmp_path / "run"
-    arguments = tiny.train_arguments(
-        workdir, data="photos", train_dir=tiny.write_photos(tmp_path / "photos", photograph), num_train_steps=1
-    )
+    photos = tiny.write_photos(tmp_path / "photos", photograph)
+    arguments = tiny.train_arguments(workdir, data="photos", train_dir=photos, num_train_steps=1, batch_size=8)
     assert run(*arguments, "--quiet") == 0
     assert capsys.readouterr().out == ""
     assert (workdir / "checkpoints" / "1").is_dir()
