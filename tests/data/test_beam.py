@@ -95,7 +95,7 @@ def test_a_set_that_is_there_is_kept_refused_or_replaced(tmp_path, photos, capsy
         prepare(*command, "--seed=1")
     bad = (photos / "3.png").read_bytes()
     (photos / "3.png").write_bytes(bad[: len(bad) // 2])
-    with pytest.raises(InputError, match=r"3\.png' is damaged.*remove it$"):  # found by a worker, when the old set is set aside
+    with pytest.raises(InputError, match=r"3\.png' is damaged.*remove it\.$"):  # found by a worker, when the old set is set aside
         prepare(*command, "--seed=1", "--overwrite")
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
     (photos / "3.png").write_bytes(bad)
