@@ -1,6 +1,7 @@
 """drsn-jax evaluate."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def _parse_compared(texts: list[str]) -> dict[str, Path]:
         name, equals, folder = text.partition("=")
         named = equals and not Path(text).expanduser().exists()  # a path may have = in it
         there = local_path(folder if named else text)
-        name = name if named else there.resolve().name
+        name = name if named else os.path.basename(os.path.realpath(there))
         if name in (*compared, "input", "restored", "sharp", "gain", "blurred", ""):
             raise InputError(f"--compare {text}: the name {name!r} is taken; give another, as in --compare NAME={there}.")
         compared[name] = there

@@ -99,7 +99,7 @@ def _choose_fsspec() -> None:
 
 def absolute(path: AnyPath) -> AnyPath:
     """The absolute path; one in a bucket is."""
-    return path if is_bucket(path) else path.resolve()
+    return path if is_bucket(path) else Path(os.path.realpath(path))  # `Path.resolve` raises on a link that points at itself
 
 
 @contextlib.contextmanager

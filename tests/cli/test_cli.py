@@ -386,3 +386,25 @@ def test_info_on_a_model(tmp_path_factory, photograph, capsys, monkeypatch):
     for model, words in (("nope", "There is no nope"), ("photos", "holds no checkpoint"), ("run/config.json", "holds no checkpoint")):
         assert run("info", f"--model={model}") == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "--model=loop"),
+        ("train", "--config=demo", "--config.batch_size=8", "--workdir=loop"),
+        ("evaluate", "--model=small", "--blurred=blurred", "--output=report", "--protocol=noreference", "--compare=loop"),
+        ("restore", "loop", "--output=out"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_link_that_points_at_itself_is_one_line_and_code_2(arguments, tmp_path, monkeypatch, capsys):
+    """`Path.resolve` raises on it in Python 3.11 and 3.12."""
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("blurred").mkdir()
+    Image.new("RGB", (32, 32)).save(Path("blurred", "a.png"))
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "loop" in err
