@@ -13,6 +13,7 @@ import tiny
 
 from drsn_jax.cli.main import main
 from drsn_jax.run.checkpoint import Checkpoints
+from drsn_jax.system import paths
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import any_path, download, filesystem, upload
 from drsn_jax.training.sharding import make_mesh, replicated, with_sharding
@@ -83,14 +84,16 @@ def test_a_copy_is_committed_after_all_else(stores, tmp_path, monkeypatch):
     for name in ("_A", COMMIT_FILE, "config", "state"):
         (tmp_path / name).write_text(name)
     target, before = any_path(f"s3://{buckets.NAME}/committed"), []
-    store = type(filesystem(target)[0])
-    put = store.put_file
+    files, root = filesystem(target)
 
-    def watched(self, *arguments):
-        before.append((target / COMMIT_FILE).exists())
-        return put(self, *arguments)
+    class Watched:  # fsspec keeps an object a thread, with methods of its own: one of its class would not be asked
+        pipe_file = staticmethod(files.pipe_file)
 
-    monkeypatch.setattr(store, "put_file", watched)
+        def put_file(self, *arguments):
+            before.append((target / COMMIT_FILE).exists())
+            return files.put_file(*arguments)
+
+    monkeypatch.setattr(paths, "filesystem", lambda path: (Watched(), root))
     upload(tmp_path, target, commit=COMMIT_FILE)
     assert before == [False] * 3
     assert sorted(path.name for path in target.iterdir()) == ["_A", COMMIT_FILE, "config", "state"]
