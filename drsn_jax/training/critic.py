@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from drsn_jax.models.critic import Critic
 from drsn_jax.training import losses
-from drsn_jax.training.accumulation import MicroBatches
 from drsn_jax.training.losses import Images, Scalar, Scores
 from drsn_jax.training.spec import Parts, PyTree, StepSpec
 from drsn_jax.training.state import TrainState
@@ -93,7 +92,7 @@ def joint_update(
 
     # Drawn for the whole batch, so that its images meet the same weights in however many micro-batches.
     drawn = [losses.draw_weights(key, len(sharp))] if spec.lipschitz == "gradient_penalty" else []
-    grads, stats, metrics = MicroBatches(spec.accumulation_steps, spec.forms).mean(gradient, sharp, restored, *drawn)
+    grads, stats, metrics = spec.micro_batches.mean(gradient, sharp, restored, *drawn)
     metrics |= {"critic/grad_norm": optax.tree.norm(grads), "critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
     return apply_gradient(state, grads, stats, parts=parts, spec=spec), metrics
 
@@ -103,7 +102,6 @@ def alternating_update(
 ) -> tuple[CriticState, Metrics]:
     """Two optimiser updates, sharp images first, each with batch statistics of its own (Keras reference). Nothing is drawn of `key`."""
     del key
-    micro_batches = MicroBatches(spec.accumulation_steps, spec.forms)
 
     def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, Scalar, Scalar]:
         loss_fn = jax.value_and_grad(partial(single_loss, sign=sign, critic=parts.critic), has_aux=True)
@@ -112,7 +110,7 @@ def alternating_update(
             (_, (stats, mean_score)), grads = loss_fn(state.params, state.stats, images)
             return grads, stats, mean_score
 
-        grads, stats, mean_score = micro_batches.mean(gradient, images)
+        grads, stats, mean_score = spec.micro_batches.mean(gradient, images)
         return apply_gradient(state, grads, stats, parts=parts, spec=spec), mean_score, optax.tree.norm(grads)
 
     state, sharp_score, sharp_norm = half(state, sharp, -1.0)

@@ -10,6 +10,7 @@ from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.system.errors import InputError
+from drsn_jax.training.accumulation import MicroBatches
 from drsn_jax.training.losses import Features, Images
 
 PyTree = Any
@@ -87,6 +88,11 @@ class StepSpec:
     def batch_parts(self) -> int:
         """How many parts of equal size a batch has: one, or with fresh batches one more than there are critic updates."""
         return self.critic_steps + 1 if self.critic_batches == "fresh" and self.weights.adversarial else 1
+
+    @property
+    def micro_batches(self) -> MicroBatches:
+        """The micro-batches that each gradient is the mean over."""
+        return MicroBatches(self.accumulation_steps, self.forms)
 
     def check(self, critic: Critic) -> None:
         """Raises InputError for impossible weights, and for a gradient penalty with batch norm or with alternating updates."""

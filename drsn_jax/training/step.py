@@ -11,7 +11,6 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from drsn_jax.ops.remat import sequence_after
-from drsn_jax.training.accumulation import MicroBatches
 from drsn_jax.training.critic import CriticData, CriticState, Metrics, loop_critic_updates, score
 from drsn_jax.training.generator import Forward, differentiate, forward, restore_for_critic, update_generator
 from drsn_jax.training.losses import Images, Scores
@@ -64,8 +63,7 @@ def train_step(state: TrainState, batch: Batch, frozen: PyTree = None, *, parts:
     blurred = batch["blurred"]
     if not shared_pass:  # held back, or the first part's pass would be merged with that of the critic's images, and kept meanwhile
         blurred = sequence_after(blurred, critic_state.params, by_value=spec.forms.sequence_by_value)
-    micro_batches = MicroBatches(spec.accumulation_steps, spec.forms)
-    grads, stats, generator_metrics = micro_batches.mean(gradient, blurred, batch["sharp"], key=dropout_key)
+    grads, stats, generator_metrics = spec.micro_batches.mean(gradient, blurred, batch["sharp"], key=dropout_key)
     changes = update_generator(state, grads, stats, tx=parts.generator_tx, ema_decay=spec.ema_decay)
     metrics |= generator_metrics | {"generator/grad_norm": optax.tree.norm(grads), "learning_rate": parts.learning_rate_fn(state.step)}
     critic_changes: dict[str, Any] = {f"critic_{name}": value for name, value in critic_state._asdict().items()}
@@ -76,8 +74,7 @@ def train_step(state: TrainState, batch: Batch, frozen: PyTree = None, *, parts:
 def _restore_for_critic(state: TrainState, blurred: Images, key: PRNGKeyArray, *, parts: Parts, spec: StepSpec) -> Images:
     """The restorations that only the critic sees, by micro-batches."""
     restore_part = partial(restore_for_critic, parts.generator, state, fake_mode=spec.fake_mode)
-    micro_batches = MicroBatches(spec.accumulation_steps, spec.forms)
-    return micro_batches.map(lambda blurred, key: restore_part(blurred, key=key), blurred, key=key)
+    return spec.micro_batches.map(lambda blurred, key: restore_part(blurred, key=key), blurred, key=key)
 
 
 def _fresh_data(critic_parts: CriticParts, restore: Callable[[Images, PRNGKeyArray], Images], key: PRNGKeyArray) -> CriticData:
