@@ -14,10 +14,11 @@ from drsn_jax import __version__
 from drsn_jax.benchmark.loader_rows import write_pairs
 from drsn_jax.benchmark.measuring import LEAST, LEAST_SLOW, MOST, measure_row
 from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
-from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, ROWS, Row, choose_keras, choose_rows, choose_subjects, worker_environment
+from drsn_jax.benchmark.rows import OURS, ROWS, Row, choose_keras, choose_rows, choose_subjects, precision_of, worker_environment
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.processor import read_processor
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("jax", "jaxlib", "flax", "keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow")
 _VARIABLES = ("DRSN_", "JAX_", "XLA_", "TF_", "KERAS_", "OMP_", "CUDA_", "LIBTPU_")  # environment that changes what is measured
 PROTOCOL = {
@@ -32,7 +33,8 @@ PROTOCOL = {
     "imported_bytes": "of the process, after the imports; those of the Keras subjects include JAX, by which they read weights",
     "macs": "nominal multiply-adds of one call, of the configured step, the same for every subject (drsn_jax.benchmark.workload)",
     "share_of_peak": "2 x macs / seconds / the rate of a matrix product (2048 wide, 8192 on an accelerator) timed in the same rounds",
-    "ratio": "fastest Keras median / our float32 median: above 1 ours is faster",
+    "precision": "bfloat16 where the device has units for it: ours with dtype=bfloat16, Keras under the policy mixed_bfloat16",
+    "ratios": "by precision, fastest Keras median / our median: above 1 ours is faster",
 }
 
 
@@ -64,8 +66,7 @@ def run_bench(
     device, checked = _probe(start, config, batch_size=batch_size, crop_size=crop_size, keras=bool(keras))
     accelerator = device["platform"] != "cpu"
     chosen, config = choose_rows(rows, accelerator=accelerator), checked["config"]
-    bfloat16 = accelerator or config["dtype"] == "bfloat16"
-    ours = [OURS, OURS_BFLOAT16] if bfloat16 else [OURS]
+    bfloat16 = accelerator or config["dtype"] == "bfloat16" or read_processor().has_bfloat16
     notes += checked["notes"] + _warn(config, keras=bool(keras))
     with tempfile.TemporaryDirectory(prefix="drsn-jax-bench-") as folder:
         if any(row.host for row in chosen):
@@ -73,9 +74,9 @@ def run_bench(
             notes.append(f"Input pipeline: {write_pairs(Path(folder))}.")
         interleave = device["platform"] != "tpu"  # a TPU belongs to one process at a time
         options = {"folder": folder, "seconds": seconds, "interleave": interleave, "start_fn": start}
-        measured = [_measure(row, config, ours=ours, keras=keras, say=say, **options) for row in chosen]
+        measured = [_measure(row, config, keras=keras, bfloat16=bfloat16, say=say, **options) for row in chosen]
     document = describe_run(config, device=device, command=command)
-    document |= {"subjects": [*ours, *keras], "rows": measured, "notes": notes + _explain(measured)}
+    document |= {"subjects": ["ours", *keras], "rows": measured, "notes": notes + _explain(measured)}
     return document | ({"profile": _profile(start, config, profile, say=say)} if profile else {})
 
 
@@ -86,7 +87,7 @@ def describe_run(config: Mapping[str, Any], *, device: Mapping[str, Any], comman
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = {"cpu": _cpu_model(), "cores": cores, "system": platform.platform(), **device}
+    machine = {"cpu": read_processor().name, "cores": cores, "system": platform.platform(), **device}
     environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
     run = {"drsn_jax_bench": FORMAT, "date": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
     return run | {"versions": versions, "machine": machine, "environment": environment, "protocol": PROTOCOL, "config": dict(config)}
@@ -115,11 +116,11 @@ def _probe(start: Callable[[str], Worker], config: Mapping[str, Any], **how: Any
 
 
 def _measure(
-    row: Row, config: Mapping[str, Any], *, ours: Sequence[str], keras: Sequence[str], say: Callable[[str], None], **how: Any
+    row: Row, config: Mapping[str, Any], *, keras: Sequence[str], bfloat16: bool, say: Callable[[str], None], **how: Any
 ) -> dict[str, Any]:
     title = row.title_of(crop_size=config["crop_size"])
-    subjects = choose_subjects(row, ours=ours, keras=keras)
-    configs = {subject: {**config, "dtype": "bfloat16" if subject == OURS_BFLOAT16 else "float32"} for subject in subjects}
+    subjects = choose_subjects(row, keras=keras, bfloat16=bfloat16)
+    configs = {subject: {**config, "dtype": precision_of(subject)} for subject in subjects}
     measured = measure_row(row, subjects, configs=configs, say=lambda text: say(f"{title}: {text}"), **how)
     return {"name": row.name, "title": title, "unit": row.unit or "call", "batch_size": config["batch_size"], **measured}
 
@@ -156,10 +157,3 @@ def _explain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if not row["interleaved"] and len(row["cells"]) > 1:
             notes.append(f"{row['title']}: one subject after the other, not in turn, since the device has to be free for each.")
     return list(dict.fromkeys(notes))
-
-
-def _cpu_model() -> str:
-    with suppress(OSError, IndexError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(iter(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return platform.processor() or platform.machine()

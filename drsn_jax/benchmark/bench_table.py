@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from drsn_jax.benchmark.rows import LOADER
+from drsn_jax.benchmark.rows import LOADER, family_of, precision_of
 
 WIDTH = 140
 Row = Mapping[str, Any]
@@ -34,23 +34,26 @@ def format_seconds(seconds: float) -> str:
 
 
 def _format_times(rows: Sequence[Row], subjects: Sequence[str]) -> list[str]:
-    """One line a row, one column a subject; the Keras reference's loader stands below the first back end."""
-    keras = [subject for subject in subjects if subject.startswith("keras")]
-    lines = [["", *subjects, *(["Keras / ours"] if keras else [])]]
+    """One line a row and precision, one column a family of subjects; the Keras reference's loader stands below the first back end."""
+    keras = [subject for subject in subjects if subject != "ours"]
+    lines = [["", "", *subjects, *(["Keras / ours"] if keras else [])]]
     if keras:
-        lines.append([""] * (len(subjects) + 1) + ["> 1: ours faster"])
+        lines.append([""] * (len(subjects) + 2) + ["> 1: ours faster"])
     for row in rows:
-        cells = {cell["subject"]: cell for cell in row["cells"]}
-        if LOADER in cells and keras:
-            cells[keras[0]] = cells[LOADER]
-        lines.append([row["title"], *(_format_time(cells.get(subject)) for subject in subjects), *([_format_ratio(row)] if keras else [])])
-    text = _align(lines)
+        names = {LOADER: keras[0]} if keras else {}
+        cells = {(precision_of(cell["subject"]), names.get(cell["subject"], family_of(cell["subject"]))): cell for cell in row["cells"]}
+        precisions = list(dict.fromkeys(precision for precision, _ in cells))
+        for i, precision in enumerate(precisions):
+            times = [_format_time(cells.get((precision, subject))) for subject in subjects]
+            ratio = [_format_ratio(row["ratios"].get(precision))] if keras else []
+            lines.append([row["title"] if i == 0 else "", precision, *times, *ratio])
+    text = _align(lines, left=2)
     if keras:
-        text.append("Keras / ours: the fastest Keras median over our float32 median. Above 1 ours is faster, below 1 Keras is.")
+        text.append("Keras / ours: the fastest Keras median over ours in the same precision. Above 1 ours is faster, below 1 Keras is.")
     return text
 
 
-def _align(lines: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+def _align(lines: Sequence[Sequence[str]], *, left: int) -> list[str]:
     """Columns as wide as their longest entry, the first `left` ones to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = ["<" if i < left else ">" for i in range(len(widths))]
@@ -66,8 +69,8 @@ def _format_time(cell: Mapping[str, Any] | None) -> str:
     return f"{format_seconds(cell['median'])} ({low:.3g}-{high:.3g})"
 
 
-def _format_ratio(row: Row) -> str:
-    return "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+def _format_ratio(ratio: Mapping[str, Any] | None) -> str:
+    return "-" if ratio is None else f"{ratio['ratio']:.2f}"
 
 
 def _format_details(rows: Sequence[Row]) -> list[str]:

@@ -63,8 +63,12 @@ def peak_bytes() -> int | None:
 
 
 def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
-    """What a row times, with networks as the configuration describes them. Raises InputError if they have no Keras form."""
+    """What a row times, with networks as the configuration describes them. Raises InputError if they have no Keras form.
+
+    With dtype=bfloat16 the networks compute under Keras' policy mixed_bfloat16: weights, optimiser and losses stay in float32.
+    """
     del folder
+    keras.config.set_dtype_policy("mixed_bfloat16" if config["dtype"] == "bfloat16" else "float32")
     if row.name == "best-batch":
         return _prepare_best(config)
     make_call = {"training-step": _make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}

@@ -28,10 +28,11 @@ def wasserstein(labels: Any, scores: Any) -> Any:
 
 
 def make_content_loss(features: keras.Model) -> Callable[[Any, Any], Any]:
-    """Mean squared difference of the features of sharp and restored images."""
+    """Mean squared difference of the features of sharp and restored images, in float32 whatever the features are computed in."""
 
     def content(sharp: Any, restored: Any) -> Any:
-        return ops.mean(ops.square(features(sharp, training=False) - features(restored, training=False)))
+        first, second = (ops.cast(features(images, training=False), "float32") for images in (sharp, restored))
+        return ops.mean(ops.square(first - second))
 
     return content
 

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
-from drsn_jax.benchmark.rows import OURS, OURS_BFLOAT16, Row
+from drsn_jax.benchmark.rows import OURS, Row, family_of, precision_of
 
 LEAST, MOST = 3, 15  # samples of a subject
 SLOW, LEAST_SLOW = 3.0, 2  # of one that takes so many times longer than the fastest, and more than its share of the seconds
-_OURS = (OURS, OURS_BFLOAT16)
 Cell = dict[str, Any]
 Samples = dict[str, list[dict[str, Any]]]
 
@@ -75,8 +74,8 @@ def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: 
 def summarise_row(row: Row, cells: Mapping[str, Cell], samples: Samples) -> dict[str, Any]:
     """The row as the JSON holds it: every cell's statistics, shares of the device's peak, and the ratio.
 
-    Seconds are of one call, or of one image where the row has a unit. `ratio` is the fastest Keras median over our float32 one, so above 1
-    ours is faster; only what ran on the same kind of device as ours counts.
+    Seconds are of one call, or of one image where the row has a unit. `ratios` are by precision the fastest Keras median over ours, so
+    above 1 ours is faster; only what ran on the same kind of device as ours counts.
     """
     peaks = {subject: statistics.median(found) for subject in samples if (found := _ceilings(samples[subject]))}
     ours = cells.get(OURS, {})
@@ -85,16 +84,23 @@ def summarise_row(row: Row, cells: Mapping[str, Cell], samples: Samples) -> dict
     for subject, cell in done.items():
         _summarise(cell, [sample["seconds"] for sample in samples[subject]], divide=cell["images"] if row.unit else 1)
         cell["compile_seconds"] = None if row.host else max(cell["first_call"] - cell["images"] / cell["images_per_second"], 0.0)
-        peak = peaks.get(subject if subject in _OURS else OURS)
+        peak = peaks.get(f"ours-{precision_of(subject)}")
         if macs and peak and cell["platform"] == platform:
             cell["macs"] = round(macs * cell["images"] / ours["images"])
             cell["share_of_peak"] = 2 * cell["macs"] * cell["images_per_second"] / cell["images"] / peak
-    comparable = {s: cell["median"] for s, cell in done.items() if s not in _OURS and (row.host or cell["platform"] == platform)}
-    ratio = {"ratio": None, "fastest_keras": None}
-    if comparable and OURS in done:
-        fastest = min(comparable, key=comparable.__getitem__)
-        ratio = {"ratio": comparable[fastest] / ours["median"], "fastest_keras": fastest}
-    return {"peak_flops_per_second": peaks, "cells": list(cells.values()), **ratio}
+    comparable = {subject: cell["median"] for subject, cell in done.items() if row.host or cell["platform"] == platform}
+    return {"peak_flops_per_second": peaks, "cells": list(cells.values()), "ratios": _find_ratios(comparable)}
+
+
+def _find_ratios(medians: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """By precision, for those that both sides were measured in."""
+    ratios = {}
+    for precision in ("float32", "bfloat16"):
+        keras = [subject for subject in medians if family_of(subject) != "ours" and precision_of(subject) == precision]
+        if keras and (ours := medians.get(f"ours-{precision}")):
+            fastest = min(keras, key=medians.__getitem__)
+            ratios[precision] = {"ratio": medians[fastest] / ours, "fastest_keras": fastest}
+    return ratios
 
 
 def _summarise(cell: Cell, seconds: Sequence[float], *, divide: int) -> None:

@@ -9,6 +9,7 @@ from drsn_jax.system.errors import InputError, nearest
 
 OURS = "ours-float32"
 OURS_BFLOAT16 = "ours-bfloat16"
+_BFLOAT16 = "-bfloat16"  # what the name of a subject that computes in it ends in
 LOADER = "keras-loader"  # the Keras reference's reading of images, which no back end has a part in
 KERAS = {"keras-tensorflow": "tensorflow", "keras-jax": "jax", "keras-torch": "torch"}  # subject: the module of its back end
 _INSTALL = {
@@ -16,6 +17,16 @@ _INSTALL = {
     "jax": "pip install 'drsn-jax[bench]'",
     "torch": "pip install torch, from https://pytorch.org for your accelerator",
 }
+
+
+def precision_of(subject: str) -> str:
+    """What a subject computes in: float32 or bfloat16."""
+    return "bfloat16" if subject.endswith(_BFLOAT16) else "float32"
+
+
+def family_of(subject: str) -> str:
+    """A subject's name without its precision: ours, keras-tensorflow."""
+    return subject.removesuffix(_BFLOAT16).removesuffix("-float32")
 
 
 class Row(NamedTuple):
@@ -91,11 +102,15 @@ def choose_keras(against: str | None, *, installed_fn: Callable[[str], bool] = i
     return [name for name in KERAS if name not in missing], notes
 
 
-def choose_subjects(row: Row, *, ours: Sequence[str], keras: Sequence[str]) -> list[str]:
-    """Who is timed in a row, in the order of its rounds. No type and no back end has a part in reading images: one of each there."""
+def choose_subjects(row: Row, *, keras: Sequence[str], bfloat16: bool) -> list[str]:
+    """Who is timed in a row, in the order of its rounds: each of `keras` and ours in float32, with `bfloat16` in that too.
+
+    No type and no back end has a part in reading images: one of each there.
+    """
     if row.host:
         return [OURS, LOADER] if keras else [OURS]
-    return [*ours, *keras]
+    subjects = [OURS, *keras]
+    return subjects + ([OURS_BFLOAT16, *(f"{name}{_BFLOAT16}" for name in keras)] if bfloat16 else [])
 
 
 def worker_environment(subject: str) -> dict[str, str]:
@@ -110,8 +125,9 @@ def worker_environment(subject: str) -> dict[str, str]:
         "JAX_ENABLE_COMPILATION_CACHE": "false",  # else a second run would say that nothing had to be compiled
         "PYTHONUNBUFFERED": "1",
     }
-    if subject in KERAS:
-        changes["KERAS_BACKEND"] = KERAS[subject]
-    if subject not in (OURS, OURS_BFLOAT16, "keras-jax"):
+    family = family_of(subject)
+    if family in KERAS:
+        changes["KERAS_BACKEND"] = KERAS[family]
+    if family not in ("ours", "keras-jax"):
         changes["JAX_PLATFORMS"] = "cpu"  # it only reads weights with JAX, which is to leave the accelerator alone
     return {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **changes}

@@ -13,7 +13,7 @@ import traceback
 from typing import Any
 
 from drsn_jax.benchmark.prepared import process_peak_bytes
-from drsn_jax.benchmark.rows import LOADER, OURS, OURS_BFLOAT16, ROWS
+from drsn_jax.benchmark.rows import LOADER, ROWS, family_of
 from drsn_jax.system.errors import InputError
 
 _SAMPLE_SECONDS = 0.2  # calls that are faster are timed several at once
@@ -31,7 +31,7 @@ class Session:
 
     def hello(self, subject: str) -> dict[str, Any]:
         """Imports what the subject needs; answers with the device that it runs on, and the memory that the imports have taken."""
-        if subject in (OURS, OURS_BFLOAT16):
+        if family_of(subject) == "ours":
             from drsn_jax.benchmark import our_rows as rows
         elif subject == LOADER:
             from drsn_jax.benchmark import loader_rows as rows

@@ -4,12 +4,12 @@ import importlib.metadata
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from drsn_jax import __version__
+from drsn_jax.system.processor import read_processor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy", "pillow", "drsn-jax-native")
 OPTIONAL = ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "clu", "keras", "av", "scikit-image", "matplotlib", "onnxruntime")
@@ -25,7 +25,7 @@ def read_environment() -> dict[str, Any]:
         "drsn-jax": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _read_processor(),
+        "processor": _describe_processor(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
         "packages": {name: versions[name] for name in (*PACKAGES, *OPTIONAL, *PLUGINS) if versions[name] or name in PACKAGES},
@@ -49,11 +49,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _read_processor() -> str:
+def _describe_processor() -> str:
     """The processor's name and the instruction sets among `_FLAGS`, where Linux tells them."""
-    path = Path("/proc/cpuinfo")
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line) if path.is_file() else {}
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    known = fields.get("flags", fields.get("Features", "")).split()
-    flags = " ".join(flag for flag in _FLAGS if flag in known)
-    return f"{fields.get('model name') or platform.processor() or platform.machine()}" + (f" ({flags})" if flags else "")
+    processor = read_processor()
+    flags = " ".join(flag for flag in _FLAGS if flag in processor.flags)
+    return processor.name + (f" ({flags})" if flags else "")

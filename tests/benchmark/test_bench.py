@@ -132,24 +132,24 @@ def test_statistics_ratio_and_share_of_the_peak():
     assert (ours["median"], ours["spread"], ours["n"], ours["seconds"]) == (3.0, [2.0, 4.0], 3, [2.0, 4.0, 3.0])
     assert (ours["first_call"], ours["compile_seconds"]) == (9.0, 6.0)
     assert cells["keras-jax"]["compile_seconds"] == 0.0  # a first call that was faster than the others
-    assert measured["fastest_keras"] == "keras-tensorflow"
-    assert measured["ratio"] == 2.0  # ours takes half the time
+    assert measured["ratios"] == {"float32": {"ratio": 2.0, "fastest_keras": "keras-tensorflow"}}  # ours takes half the time
     assert ours["share_of_peak"] == pytest.approx(2 * 3e9 / 3.0 / 8e9)
     assert cells["keras-tensorflow"]["share_of_peak"] == pytest.approx(2 * 3e9 / 6.0 / 8e9)  # of the same nominal work and peak
 
 
-def test_bfloat16_has_a_peak_of_its_own_and_no_part_in_the_ratio():
+def test_each_precision_has_a_peak_and_a_ratio_of_its_own():
     log = []
     measured, cells = measure(
         {
             OURS: FakeWorker(OURS, log, seconds=4.0, macs=10**9, ceiling=1e9, platform="gpu"),
             OURS_BFLOAT16: FakeWorker(OURS_BFLOAT16, log, seconds=1.0, macs=10**9, ceiling=8e9, platform="gpu"),
             "keras-jax": FakeWorker("keras-jax", log, seconds=2.0, platform="gpu"),
+            "keras-jax-bfloat16": FakeWorker("keras-jax-bfloat16", log, seconds=3.0, platform="gpu"),
         }
     )
-    assert measured["ratio"] == 0.5
-    shares = [cells[name]["share_of_peak"] for name in (OURS, OURS_BFLOAT16, "keras-jax")]
-    assert shares == pytest.approx([0.5, 0.25, 1.0])
+    assert {precision: found["ratio"] for precision, found in measured["ratios"].items()} == {"float32": 0.5, "bfloat16": 3.0}
+    shares = [cells[name]["share_of_peak"] for name in cells]
+    assert shares == pytest.approx([0.5, 0.25, 1.0, 0.25 / 3])
 
 
 def test_another_device_than_ours_counts_neither_for_the_ratio_nor_for_the_share():
@@ -160,7 +160,7 @@ def test_another_device_than_ours_counts_neither_for_the_ratio_nor_for_the_share
         "keras-jax": FakeWorker("keras-jax", log, seconds=3.0, platform="gpu"),
     }
     measured, cells = measure(workers)
-    assert (measured["ratio"], measured["fastest_keras"]) == (3.0, "keras-jax")
+    assert measured["ratios"] == {"float32": {"ratio": 3.0, "fastest_keras": "keras-jax"}}
     assert "share_of_peak" not in cells["keras-tensorflow"]
     [note] = bench._explain([{"name": STEP.name, "title": "training step", **measured}])
     assert "keras-tensorflow on cpu" in note
@@ -170,7 +170,7 @@ def test_where_calls_differ_in_images_seconds_are_of_one():
     log = []
     workers = {OURS: FakeWorker(OURS, log, seconds=4.0, images=16, platform="gpu"), LOADER: FakeWorker(LOADER, log, seconds=4.0, images=8)}
     measured, cells = measure(workers, row=ROWS["input-pipeline"])
-    assert (cells[OURS]["median"], cells[LOADER]["median"], measured["ratio"]) == (0.25, 0.5, 2.0)
+    assert (cells[OURS]["median"], cells[LOADER]["median"], measured["ratios"]["float32"]["ratio"]) == (0.25, 0.5, 2.0)
     assert (cells[OURS]["images_per_second"], cells[LOADER]["images_per_second"]) == (4.0, 2.0)
     assert cells[OURS]["compile_seconds"] is None
 
@@ -188,14 +188,14 @@ def test_one_that_fails_says_so_and_the_others_go_on(when):
     assert "median" not in cells["keras-tensorflow"]
     seen = [do for name, do in log if name == "keras-tensorflow"]
     assert set(seen[seen.index(when) + 1 :]) == {"close"}
-    assert (measured["ratio"], cells["keras-jax"]["n"]) == (2.0, 3)
+    assert (measured["ratios"]["float32"]["ratio"], cells["keras-jax"]["n"]) == (2.0, 3)
 
 
 def test_without_ours_there_is_no_ratio():
     log = []
     workers = {OURS: FakeWorker(OURS, log, fails={"time": WorkerError("died")}), "keras-jax": FakeWorker("keras-jax", log)}
     measured, cells = measure(workers)
-    assert measured["ratio"] is None
+    assert measured["ratios"] == {}
     assert cells["keras-jax"]["median"] == 1.0
     assert bench.failures({"rows": [{"title": "step", **measured}]}) == ["step, ours-float32: died"]
 
@@ -317,10 +317,11 @@ def test_back_ends_by_name_and_by_what_is_installed():
 
 
 def test_who_is_timed_in_a_row():
-    names = {"ours": [OURS, OURS_BFLOAT16], "keras": list(KERAS)}
-    assert choose_subjects(STEP, **names) == [OURS, OURS_BFLOAT16, *KERAS]
-    assert choose_subjects(ROWS["input-pipeline"], **names) == [OURS, LOADER]
-    assert choose_subjects(ROWS["input-pipeline"], ours=[OURS], keras=[]) == [OURS]
+    in_bfloat16 = [f"{name}-bfloat16" for name in KERAS]
+    assert choose_subjects(STEP, keras=list(KERAS), bfloat16=True) == [OURS, *KERAS, OURS_BFLOAT16, *in_bfloat16]
+    assert choose_subjects(STEP, keras=list(KERAS), bfloat16=False) == [OURS, *KERAS]
+    assert choose_subjects(ROWS["input-pipeline"], keras=list(KERAS), bfloat16=True) == [OURS, LOADER]
+    assert choose_subjects(ROWS["input-pipeline"], keras=[], bfloat16=True) == [OURS]
 
 
 def test_each_process_has_its_back_end_and_compiles(monkeypatch):
@@ -333,6 +334,8 @@ def test_each_process_has_its_back_end_and_compiles(monkeypatch):
     assert rows.worker_environment(OURS)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     assert "JAX_PLATFORMS" not in rows.worker_environment("keras-jax")
+    assert "JAX_PLATFORMS" not in rows.worker_environment("keras-jax-bfloat16")
+    assert rows.worker_environment("keras-jax-bfloat16")["KERAS_BACKEND"] == "jax"
     assert rows.worker_environment("keras-tensorflow")["JAX_PLATFORMS"] == "cpu"  # it must not take the accelerator's memory
 
 
@@ -383,7 +386,7 @@ DOCUMENT = {
     "versions": {"jax": "0.10"},
     "date": "today",
     "config": {"batch_size": 1},
-    "subjects": [OURS, "keras-tensorflow", "keras-jax"],
+    "subjects": ["ours", "keras-tensorflow", "keras-jax"],
     "notes": ["keras-torch is not measured: torch is not installed."],
 }
 
@@ -403,16 +406,26 @@ def test_the_table():
     text = format_bench(measured_document())
     assert max(map(len, text.splitlines())) <= 140
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "training step 256x256 2.81 s (2.8-3) 5.62 s (5.62-5.62) failed 2.00" in lines
+    assert "training step 256x256 float32 2.81 s (2.8-3) 5.62 s (5.62-5.62) failed 2.00" in lines
     assert "training step 256x256 ours-float32 3 9 s 6.19 s 0.356 1,000 MB 100 28.5%" in lines
     assert "> 1: ours faster" in lines
     assert "- training step 256x256, keras-jax: failed: was killed by signal 9" in lines
     assert "- keras-torch is not measured: torch is not installed." in lines
 
 
+def test_the_table_has_a_line_for_each_precision():
+    workers = {OURS: FakeWorker(OURS, [], seconds=3.0), "keras-jax": FakeWorker("keras-jax", [], seconds=6.0)}
+    workers |= {OURS_BFLOAT16: FakeWorker(OURS_BFLOAT16, [], seconds=2.0)}
+    workers |= {"keras-jax-bfloat16": FakeWorker("keras-jax-bfloat16", [], seconds=1.0)}
+    row = {"name": STEP.name, "title": "training step", **measure(workers)[0]}
+    lines = [" ".join(line.split()) for line in format_bench({**DOCUMENT, "subjects": ["ours", "keras-jax"], "rows": [row]}).splitlines()]
+    first = lines.index("training step float32 3 s (3-3) 6 s (6-6) 2.00")
+    assert lines[first + 1] == "bfloat16 2 s (2-2) 1 s (1-1) 0.50"
+
+
 def test_the_table_of_ours_alone_has_no_ratio():
     row = {"name": STEP.name, "title": "training step", **measure({OURS: FakeWorker(OURS, [])})[0]}
-    text = format_bench({**DOCUMENT, "subjects": [OURS], "rows": [row], "notes": []})
+    text = format_bench({**DOCUMENT, "subjects": ["ours"], "rows": [row], "notes": []})
     assert "Keras" not in text
 
 
@@ -425,7 +438,7 @@ def test_only_a_failure_of_ours_is_one(failing, code, monkeypatch, tmp_path, cap
     log = []
     fails = {"time": WorkerError("died")}
     workers = {name: FakeWorker(name, log, fails=fails if name == failing else None) for name in (OURS, "keras-jax")}
-    document = {**DOCUMENT, "subjects": list(workers), "rows": [{"name": STEP.name, "title": "step", **measure(workers)[0]}]}
+    document = {**DOCUMENT, "subjects": ["ours", "keras-jax"], "rows": [{"name": STEP.name, "title": "step", **measure(workers)[0]}]}
     monkeypatch.setattr(bench, "run_bench", lambda config, **options: document)
     output = tmp_path / "new" / "bench.json"
     assert main(["bench", f"--output={output}"]) == code
