@@ -1,4 +1,4 @@
-"""Types and shapes checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
+"""Types, shapes and promotions checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
 
 import gc
 import os
@@ -18,6 +18,7 @@ os.environ.setdefault("NPROC", "32")
 import jax
 import numpy as np
 import pytest
+import strictness
 from hypothesis import HealthCheck, settings
 from jaxtyping import config as jaxtyping_config
 from jaxtyping import install_import_hook
@@ -26,6 +27,7 @@ from jaxtyping import install_import_hook
 # int passes for a float, as PEP 484 has it.
 install_import_hook("drsn_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
+strictness.be_strict()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -36,6 +38,20 @@ gc.set_threshold(100_000, 20, 50)
 # The same examples in every run, and no clock decides: what CI has passed it passes again. HYPOTHESIS_PROFILE=default draws new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plain_for_third_parties(request):
+    """The settings that JAX comes with, for modules that run code which needs them."""
+    with strictness.plain_settings(*strictness.third_parties_of(request.path)):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap():
+    """Programs and traces of a module are looked at by the collector once: else it takes a second and more towards the end."""
+    yield
+    gc.freeze()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Each starts from what the ones before have left in the process, as in a notebook
 starts a process of its own.
 """
 
+import functools
 import json
 import os
 import select
@@ -16,12 +17,12 @@ from pathlib import Path
 
 
 class Server:
-    """The warm process: started by the first run, ended with this process."""
+    """The warm process: started by the first run, ended with this process. It executes `prelude` before anything else."""
 
-    def __init__(self, environment: dict[str, str]):
+    def __init__(self, environment: dict[str, str], *, prelude: str = ""):
         self.environment = environment
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen([sys.executable, __file__], env=environment, text=True, **pipes)
+        self._process = subprocess.Popen([sys.executable, __file__, prelude], env=environment, text=True, **pipes)
 
     def run(self, arguments: Sequence[str], *, cwd: Path | None, timeout: float) -> subprocess.CompletedProcess:
         """`drsn-jax ARGUMENTS`, as subprocess.run gives it."""
@@ -41,19 +42,20 @@ class Server:
         return self._process.poll() is None
 
 
-def remember_trainings() -> None:
-    """Lets runs of one configuration share their functions, and with them traces and programs. To be called before others import it."""
+def remember_steps() -> None:
+    """Lets runs of one configuration share their step, and with it traces and programs. To be called before others import it."""
     from drsn_jax.config import build
+    from drsn_jax.training import step
 
-    make, made = build.make_training, {}
+    make_parts, parts = build.make_parts, {}
 
-    def make_training(config, *, num_train_steps):
-        key = json.dumps(dict(config), sort_keys=True, default=repr), num_train_steps
-        if key not in made or config["content_weight"]:  # VGG19's weights are a file that may change
-            made[key] = make(config, num_train_steps=num_train_steps)
-        return made[key]
+    def remembered_parts(config, **options):
+        key = json.dumps(dict(config), sort_keys=True, default=repr), repr(options)
+        if key not in parts:
+            parts[key] = make_parts(config, **options)
+        return parts[key]
 
-    build.make_training = make_training
+    build.make_parts, step.make_train_step = remembered_parts, functools.cache(step.make_train_step)
 
 
 def call(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
@@ -68,10 +70,11 @@ def call(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def serve() -> None:
+def serve(prelude: str) -> None:
     """Answers each line of standard input, a command line, with its exit code; its output is in the folder that the line names."""
     answers, home = os.fdopen(os.dup(1), "w"), os.getcwd()
-    remember_trainings()
+    exec(prelude, {})
+    remember_steps()
     from drsn_jax.cli.main import main
 
     for line in sys.stdin:
@@ -88,4 +91,4 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

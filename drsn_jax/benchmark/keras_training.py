@@ -31,8 +31,10 @@ def make_content_loss(features: keras.Model) -> Callable[[Any, Any], Any]:
     """Mean squared difference of the features of sharp and restored images, in float32 whatever the features are computed in."""
 
     def content(sharp: Any, restored: Any) -> Any:
-        first, second = (ops.cast(features(images, training=False), "float32") for images in (sharp, restored))
-        return ops.mean(ops.square(first - second))
+        def compute(images: Any) -> Any:
+            return ops.cast(features(images, training=False), "float32")
+
+        return ops.mean(ops.square(compute(sharp) - compute(restored)))
 
     return content
 

@@ -33,7 +33,8 @@ class VGG19(nn.Module):
         exact = jnp.promote_types(self.dtype, jnp.float32)
         x = jnp.asarray(images).astype(exact)
         if self.content_input == "imagenet":
-            x = (x[..., ::-1] + 1) * 127.5 - jnp.array(BGR_MEANS, x.dtype)
+            x = (x[..., ::-1] + 1) * 127.5
+            x -= jnp.broadcast_to(jnp.array(BGR_MEANS, x.dtype), x.shape)
         for name in LAYERS[: LAYERS.index(self.layer) + 1]:
             block = int(name[4])
             if block > 1 and name.endswith("_1"):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import subprocess
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # before keras is imported
 
@@ -17,6 +18,7 @@ from drsn_jax.benchmark.comparable import describe_differences, resolve_bench_co
 from drsn_jax.benchmark.our_rows import make_critic_part, make_generator_part, prepare
 from drsn_jax.benchmark.rows import ROWS
 from drsn_jax.benchmark.workload import count_row_macs
+from drsn_jax.cli.main import main
 from drsn_jax.config.build import frozen_shapes, make_generator, make_training
 from drsn_jax.config.files import load_config
 from drsn_jax.ops.backend import PLAIN
@@ -160,18 +162,25 @@ def test_what_the_loops_do_otherwise_is_said():
     assert describe_differences(configure("keras_reference")) == []
 
 
-def bench(folder, *arguments):
-    options = [f"--config.{key}={value}" for key, value in TINY.items()]
-    arguments = ("bench", "--crop-size=32", "--seconds=0.5", *options, *arguments)
-    # What is compiled without optimisation is not what is to be timed, and takes seconds a call; with a little, it compiles in a third of
-    # the time.
-    environment = tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS="--xla_backend_optimization_level=1")
-    return tiny.fresh_command(*arguments, cwd=folder, env=environment)
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capfd):
+    """Runs the verb in this process, with real workers; `returncode`, `stdout` and `stderr` as of a process."""
+
+    def run(*arguments):
+        options = [f"--config.{key}={value}" for key, value in TINY.items()]
+        code = main(["bench", "--crop-size=32", "--seconds=0.5", *options, *arguments])
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    # Workers compile with a little optimisation: with none a call takes seconds, with all of it compiling takes three times as long.
+    for name, value in tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS="--xla_backend_optimization_level=1").items():
+        monkeypatch.setenv(name, value)
+    return run
 
 
-def test_a_whole_run_against_keras_with_a_trace(tmp_path):
+def test_a_whole_run_against_keras_with_a_trace(bench, tmp_path):
     pytest.importorskip("keras", reason="pip install 'drsn-jax[bench]'")
-    done = bench(tmp_path, "--against=keras-jax", "--rows=inference", "--profile=trace")
+    done = bench("--against=keras-jax", "--rows=inference", "--profile=trace")
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "bench.json").read_text())
     [row] = document["rows"]
@@ -214,27 +223,27 @@ def test_the_rows_of_keras_train_its_networks(row, dtype):
     assert prepared.images == 2
 
 
-def test_a_refusal_of_a_worker_is_one_line(tmp_path):
-    done = bench(tmp_path, "--config=keras_reference")
+def test_a_refusal_of_a_worker_is_one_line(bench, tmp_path):
+    done = bench("--config=keras_reference")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("drsn-jax: threshold_norm=batch with a batch of 1")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_does_not_answer_is_one_line(tmp_path):
-    done = bench(tmp_path, "--rows=inference", "--timeout=0.01")
+def test_a_device_that_does_not_answer_is_one_line(bench, tmp_path):
+    done = bench("--rows=inference", "--timeout=0.01")
     assert done.returncode == 2
     assert "gave no answer in 0.01 s" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ours_failing_is_code_1_and_in_the_table(tmp_path):
+def test_ours_failing_is_code_1_and_in_the_table(bench, tmp_path):
     """Nobody has the memory for such an image."""
-    done = bench(tmp_path, "--rows=inference", "--crop-size=10000000", "--config.critic=patch")
+    done = bench("--rows=inference", "--crop-size=10000000", "--config.critic=patch")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "inference 10000000x10000000   float32   failed" in done.stdout
+    assert "inference 10000000x10000000 float32 failed" in [" ".join(line.split()) for line in done.stdout.splitlines()]
     cell = json.loads((tmp_path / "bench.json").read_text())["rows"][0]["cells"][0]
     assert "MemoryError: Unable to allocate" in cell["error"]
     assert "Traceback" not in done.stderr

@@ -192,6 +192,7 @@ def test_unfit_images_are_refused(trajectory, images):
         koehler.score_koehler_many(images, [])
 
 
+@pytest.mark.soak
 def test_the_benchmarks_blurred_images_read_as_known():
     """48 images by one truth a scene: 23.78 dB by the definition, 20.30 dB as they lie (measured apart, in numpy)."""
     if not DATA.is_dir():

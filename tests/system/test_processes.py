@@ -1,6 +1,7 @@
 """Two processes of two devices are one run: equal to one process, saved, killed, stopped and refused together. Nothing here is timed."""
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import warm
 
 from drsn_jax.cli.main import main
 from drsn_jax.system import processes
@@ -111,10 +113,14 @@ def free_port():
         return one.getsockname()[1]
 
 
+@functools.cache
+def server(devices):
+    """A warm process of its own, with as many devices."""
+    return warm.Server(tiny.environment(JAX_NUM_CPU_DEVICES=str(devices)), prelude=SGD)
+
+
 def train_alone(workdir, *, devices=1, **changes):
-    argv = [sys.executable, "-c", SGD + tiny.PAUSING, "0", ".", ".", *tiny.train_arguments(workdir, **OPTIONS | changes)]
-    environment = tiny.environment(JAX_NUM_CPU_DEVICES=str(devices))
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    done = server(devices).run(tiny.train_arguments(workdir, **OPTIONS | changes), cwd=None, timeout=TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -227,6 +233,7 @@ def test_sigterm_to_one_stops_both_after_the_same_step_and_a_second_run_is_refus
     assert ".lock" not in os.listdir(workdir)
 
 
+@pytest.mark.soak
 def test_an_image_that_one_alone_finds_damaged_ends_both_and_that_one_names_it(data, started, tmp_path):
     """On a disk of its own, and in its second step: the other waits inside a computation."""
     copy = shutil.copytree(data["pairs"]["train_dir"], tmp_path / "copy")

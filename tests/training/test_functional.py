@@ -167,6 +167,7 @@ def test_forward_mode_and_second_derivatives_work_through_the_plain_forms_on_cpu
     generator = Generator(widths=(12, 12, 12), num_blocks=1, norm="none", dropout=0.0, remat=True, forms=PLAIN)
     variables, x, direction = draw_variables(generator, images(1, 16, 16)), images(1, 16, 16, seed=1), images(1, 16, 16, seed=2)
 
+    @jax.jit
     def loss(scale, x):
         return jnp.square(generator.apply(variables, 0.3 * x + scale * direction, train=True)).mean()
 
