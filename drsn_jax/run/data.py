@@ -17,6 +17,7 @@ from drsn_jax.data.pairs import folders as pair_files
 from drsn_jax.data.pairs.pipeline import make_batches
 from drsn_jax.data.prepared import stored
 from drsn_jax.data.synthesis import clips, photos, resident
+from drsn_jax.data.synthesis.bank import check_room, make_bank
 from drsn_jax.run.writer import warn
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path
@@ -87,7 +88,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     rows = {stage: _clip_rows(config, stage) for stage in stages}
     crop_size = max(stage.crop_size for stage in stages)
     images, validation_fn = _resident_images(config, crop_size=crop_size)
-    bank = resident.make_bank(list(images.values()), names=list(images), crop_size=crop_size)
+    bank = make_bank(list(images.values()), names=list(images), crop_size=crop_size)
     clip = None
     if config["frames_dir"]:
         options = {"averaged": tuple(config["frames_averaged"]), "bad_images_fn": partial(_bad_images, config, what="frames of the clip")}
@@ -150,7 +151,7 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[s
     bad_images = _bad_images(config, len(found), "training pairs")
     found = pair_files.check_pairs(found, min_size=smallest_size(**fit), bad_images=bad_images)
     sizes = [fitted_size(pair_files.image_size(p.sharp), **fit) for p in found]
-    resident.check_room(sum(height * width for height, width in sizes), channels=6)
+    check_room(sum(height * width for height, width in sizes), channels=6)
 
     def read(pair: pair_files.Pair) -> np.ndarray:
         return np.concatenate([fit_frame(pair_files.read_rgb(path), **fit) for path in (pair.blurred, pair.sharp)], axis=-1)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drsn_jax.data.synthesis.bank import make_bank
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.data.synthesis.clips import Clip, make_clip_batch_fn
 from drsn_jax.data.synthesis.detail import choose_key, measure_detail
-from drsn_jax.data.synthesis.resident import make_bank, make_batch_fn
+from drsn_jax.data.synthesis.resident import make_batch_fn
 
 
 def test_detail_is_the_mean_step_between_neighbours(rng):

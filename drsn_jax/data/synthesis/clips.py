@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from drsn_jax.data.images.bad_images import BadImages
 from drsn_jax.data.images.listing import list_images
 from drsn_jax.data.images.rgb import read_rgb
+from drsn_jax.data.synthesis.bank import check_room
 from drsn_jax.data.synthesis.blur import GAMMA, camera_noise
 from drsn_jax.data.synthesis.camera_shake import EXACT
 from drsn_jax.data.synthesis.detail import choose_key
-from drsn_jax.data.synthesis.resident import check_room, turn
+from drsn_jax.data.synthesis.resident import turn
 from drsn_jax.system.errors import InputError
 
 
