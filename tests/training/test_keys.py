@@ -92,8 +92,7 @@ def test_every_draw_of_a_batch_of_photographs_has_a_key_of_its_own(recording, rn
 
 
 def test_every_draw_of_a_batch_of_a_clip_has_a_key_of_its_own(recording, rng):
-    frames = jnp.asarray(rng.integers(0, 256, (9, 20, 24, 3), dtype=np.uint8))
-    clip = clips.Clip(frames, following=jnp.arange(9, 0, -1))
+    clip = clips.make_clip(list(rng.integers(0, 256, (9, 20, 24, 3), dtype=np.uint8)), np.arange(9, 0, -1, dtype=np.int32))
     batch_fn = jax.jit(
         clips.make_clip_batch_fn(batch_size=3, crop_size=16, averaged=(3, 5), noise_variance=(0.001, 0.002), noise_share=0.5)
     )
