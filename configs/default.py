@@ -102,6 +102,7 @@ def get_config() -> ConfigDict:
     config.blur_variation = 0.5  # how much camera roll adds to it in the corners
     config.blur_saturation = 0.5  # how far beyond white highlights may reach
     config.blur_object = 0.0  # share of photographs with an object that moves in its own way; 0: the camera moves alone
+    config.object_masks = ""  # folders of masks, A,B,C: images that are black but for an object, whose shape it then has; empty: ellipses
     config.blur_softness = (0.0, 0.0)  # the range of how many pixels wide a lens softens the photographs, sharp and blurred (deviation)
     config.jpeg_quality = (100.0, 100.0)  # photos, demo: the range of what blurred images are compressed with; 100,100: not at all
     config.frames_dir = ""  # photos: folders of numbered frames besides, A,B,C or one that holds them, blurred by averaging as GoPro's were

@@ -66,8 +66,8 @@ MOST |= {
 }
 # What photographs are blurred by; pairs are blurred already.
 BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_moment", "blur_cross", "blur_variation", "blur_saturation", "blur_object")
-BLURRING += ("blur_softness", "jpeg_quality")
-PATHS = ("train_dir", "eval_dir", "frames_dir", "vgg19")  # on this machine; init_from may also lie in a bucket
+BLURRING += ("blur_softness", "jpeg_quality", "object_masks")
+PATHS = ("train_dir", "eval_dir", "frames_dir", "object_masks", "vgg19")  # on this machine; init_from may also lie in a bucket
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 # Keys that are younger than configurations stored with runs, with what was done before there was such a key.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
@@ -75,7 +75,7 @@ ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "st
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
 ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
 ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean", "parameter_groups": "by_shape"}
-ADDED |= {"frames_odd": False, "frames_sharpness": 0.0}
+ADDED |= {"frames_odd": False, "frames_sharpness": 0.0, "object_masks": ""}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 

@@ -13,8 +13,17 @@ from drsn_jax.data.images.rgb import smallest_size
 from drsn_jax.data.pairs import folders as pair_files
 from drsn_jax.data.pairs.pipeline import make_batches
 from drsn_jax.data.synthesis import clips, resident
-from drsn_jax.data.synthesis.bank import make_bank
-from drsn_jax.run.images import ValidationFn, count_bad_images, find_pairs, open_validation, read_resident_images, read_run_clips
+from drsn_jax.data.synthesis.bank import Bank, make_bank
+from drsn_jax.data.synthesis.objects import Shapes
+from drsn_jax.run.images import (
+    ValidationFn,
+    count_bad_images,
+    find_pairs,
+    open_validation,
+    read_resident_images,
+    read_run_clips,
+    read_run_shapes,
+)
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
@@ -27,6 +36,14 @@ class Data(NamedTuple):
     num_images: int  # or pairs, to train on
     stream_fn: Callable[[int, int], Iterator[dict[str, jax.Array]]]  # (start step, num_train_steps) -> batches
     validation_fn: ValidationFn | None  # anew for each evaluation
+
+
+class Held(NamedTuple):
+    """What the devices hold."""
+
+    bank: Bank  # of photographs or pairs
+    clip: clips.Clip | None
+    shapes: Shapes | None  # of objects
 
 
 def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
@@ -69,23 +86,26 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
         raise InputError(f"cache=True is for data=pairs; data={config['data']} is held on the device as it is (--config.cache=False).")
     rows = {stage: _clip_rows(config, stage) for stage in stages}
     crop_size = max(stage.crop_size for stage in stages)
-    images, validation_fn = read_resident_images(config, crop_size=crop_size)
+    shapes = read_run_shapes(config)
+    images, validation_fn = read_resident_images(config, crop_size=crop_size, shapes=shapes)
     bank = make_bank(list(images.values()), names=list(images), crop_size=crop_size)
     clip, shares = read_run_clips(config, crop_size=crop_size) or (None, {})
-    (bank, clip), key = replicate(((bank, clip), make_keys(config["seed"]).data), mesh)
+    held, key = replicate((Held(bank, clip, shapes), make_keys(config["seed"]).data), mesh)
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
             make_batch = _make_resident_batch_fn(config, stage, of_clip=rows[stage])
             batch_fn = jax.jit(
-                lambda banks, key, step, make=make_batch: make(banks, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
+                lambda held, key, step, make=make_batch: make(held, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
             )
             for step in range(first, end):
-                yield batch_fn((bank, clip), key, replicate(np.int32(step), mesh))
+                yield batch_fn(held, key, replicate(np.int32(step), mesh))
 
     kind = "pairs" if config["data"] == "resident" else "photographs, blurred there"
     megapixels = sum(image.shape[0] * image.shape[1] for image in images.values()) / 1e6
     text = f"{len(images)} {kind}, {megapixels:.1f} megapixels, held on the device"
+    if shapes is not None:
+        text += f"; {len(shapes)} shapes of objects"
     if clip is not None:
         windows = ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())
         text += f"; {len(clip.following)} frames, windows {windows}"
@@ -103,10 +123,8 @@ def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
     return rows
 
 
-def _make_resident_batch_fn(
-    config: Mapping[str, Any], stage: Stage, *, of_clip: int
-) -> Callable[[tuple[Any, Any], jax.Array], dict[str, jax.Array]]:
-    """((bank, clip), key) -> a batch of the bank, but for so many rows of the clip."""
+def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage, *, of_clip: int) -> Callable[[Held, jax.Array], dict[str, jax.Array]]:
+    """(held, key) -> a batch of the bank, but for so many rows of the clip."""
     total = stage.batch_size * count_parts(config)
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
     noise = {"noise_variance": tuple(config["noise_variance"]), "noise_share": config["noise_share"]}
@@ -114,13 +132,13 @@ def _make_resident_batch_fn(
     averaged = {"averaged": tuple(config["frames_averaged"]), "odd": config["frames_odd"]}
     of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **averaged, **noise, **options)
     if not of_clip:
-        return lambda banks, key: of_bank_fn(banks[0], key)
+        return lambda held, key: of_bank_fn(held.bank, key, held.shapes)
     if of_clip == total:
-        return lambda banks, key: of_clip_fn(banks[1], key)
+        return lambda held, key: of_clip_fn(held.clip, key)  # pyright: ignore[reportArgumentType]
 
-    def batch(banks: tuple[Any, Any], key: jax.Array) -> dict[str, jax.Array]:
+    def batch(held: Held, key: jax.Array) -> dict[str, jax.Array]:
         bank_key, clip_key, order_key = jax.random.split(key, 3)
-        of_bank, of_clip = of_bank_fn(banks[0], bank_key), of_clip_fn(banks[1], clip_key)
+        of_bank, of_clip = of_bank_fn(held.bank, bank_key, held.shapes), of_clip_fn(held.clip, clip_key)  # pyright: ignore[reportArgumentType]
         order = jax.random.permutation(order_key, total)  # so that micro-batches and devices get some of each
         return {name: jnp.concatenate([of_bank[name], of_clip[name]])[order] for name in of_bank}
 

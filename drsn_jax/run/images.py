@@ -16,6 +16,7 @@ from drsn_jax.data.prepared import stored
 from drsn_jax.data.synthesis import photos
 from drsn_jax.data.synthesis.bank import check_room
 from drsn_jax.data.synthesis.clips import Clip
+from drsn_jax.data.synthesis.objects import Shapes, read_shapes
 from drsn_jax.run.writer import warn
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path, local_paths
@@ -52,7 +53,9 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[s
     return {name: image for name, image in images.items() if image is not None}
 
 
-def read_resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], ValidationFn | None]:
+def read_resident_images(
+    config: Mapping[str, Any], *, crop_size: int, shapes: Shapes | None
+) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], ValidationFn | None]:
     """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), open_validation(config)
@@ -71,7 +74,7 @@ def read_resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[
     if config["eval_dir"]:
         return training, open_validation(config)
     blurred = photos.blur_photographs(
-        held, recipe=make_recipe(config), copies=config["eval_copies"], key=make_keys(config["seed"]).validation
+        held, recipe=make_recipe(config), copies=config["eval_copies"], key=make_keys(config["seed"]).validation, shapes=shapes
     )
     return training, partial(iter, pair_files.spread(blurred, config["eval_images"] or len(blurred)))
 
@@ -90,6 +93,13 @@ def open_validation(config: Mapping[str, Any]) -> ValidationFn | None:
         return pair.name, pair_files.read_rgb(pair.blurred), pair_files.read_rgb(pair.sharp)
 
     return lambda: (bad_images.read(str(p.blurred), partial(read, p)) for p in found)
+
+
+def read_run_shapes(config: Mapping[str, Any]) -> Shapes | None:
+    """The shapes of `object_masks`; None without any."""
+    if not config["object_masks"]:
+        return None
+    return read_shapes(local_paths(config["object_masks"]), bad_images_fn=partial(count_bad_images, config, what="masks of objects"))
 
 
 def read_run_clips(config: Mapping[str, Any], *, crop_size: int) -> tuple[Clip, dict[str, float]] | None:

@@ -14,6 +14,7 @@ from drsn_jax.data.synthesis.bank import Bank, cut, cut_mirrored
 from drsn_jax.data.synthesis.blur import camera_noise, synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.data.synthesis.detail import choose_key
+from drsn_jax.data.synthesis.objects import Shapes
 
 
 def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool) -> UInt8[Array, "side side c"]:
@@ -48,15 +49,16 @@ def turn(
 
 def make_batch_fn(
     *, batch_size: int, crop_size: int, recipe: BlurRecipe, flip: bool = True, rotate: bool = True, candidates: int = 1
-) -> Callable[[Bank, PRNGKeyArray], dict[str, Float[Array, "b h w 3"]]]:
-    """Builds the pure function (bank, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
+) -> Callable[..., dict[str, Float[Array, "b h w 3"]]]:
+    """Builds the pure function (bank, key, shapes=None) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
-    A bank of photographs is blurred by the recipe; of a bank of pairs only the recipe's noise is used. Of so many `candidates` the crop
+    A bank of photographs is blurred by the recipe, objects cut out by `Shapes` or ellipses; of a bank of pairs only the recipe's noise is
+    used. Of so many `candidates` the crop
     with the most detail is taken.
     """
     recipe.check()
 
-    def example(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "h w 3"]]:
+    def example(bank: Bank, key: PRNGKeyArray, shapes: Shapes | None) -> dict[str, Float[Array, "h w 3"]]:
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
@@ -67,10 +69,10 @@ def make_batch_fn(
             blurred, sharp = jnp.split(window.astype(jnp.float32) / 255.0, 2, axis=-1)
             blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share)
         else:
-            blurred, sharp = synthesise(blur_key, window, recipe)
+            blurred, sharp = synthesise(blur_key, window, recipe, shapes=shapes)
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}
 
-    def batch(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:
-        return jax.vmap(example, in_axes=(None, 0))(bank, jax.random.split(key, batch_size))
+    def batch(bank: Bank, key: PRNGKeyArray, shapes: Shapes | None = None) -> dict[str, Float[Array, "b h w 3"]]:
+        return jax.vmap(example, in_axes=(None, 0, None))(bank, jax.random.split(key, batch_size), shapes)
 
     return batch
