@@ -102,11 +102,14 @@ def get_config() -> ConfigDict:
     config.blur_variation = 0.5  # how much camera roll adds to it in the corners
     config.blur_saturation = 0.5  # how far beyond white highlights may reach
     config.blur_object = 0.0  # share of photographs with an object that moves in its own way; 0: the camera moves alone
+    config.object_masks = ""  # folders of masks, A,B,C: images that are black but for an object, whose shape it then has; empty: ellipses
     config.blur_softness = (0.0, 0.0)  # the range of how many pixels wide a lens softens the photographs, sharp and blurred (deviation)
     config.jpeg_quality = (100.0, 100.0)  # photos, demo: the range of what blurred images are compressed with; 100,100: not at all
-    config.frames_dir = ""  # photos: numbered frames of a clip besides, blurred by averaging as GoPro's were
+    config.frames_dir = ""  # photos: folders of numbered frames besides, A,B,C or one that holds them, blurred by averaging as GoPro's were
     config.frames_share = 0.5  # of a batch, where there is a frames_dir
     config.frames_averaged = (7, 13)  # the range of how many frames
+    config.frames_odd = False  # odd numbers of frames alone: the sharp one is in the middle of the exposure. GoPro's are of any number
+    config.frames_sharpness = 0.0  # leaves out windows whose middle frame has less than this share of its clip's median sharpness; 0: none
     config.hold_out_every = 10  # photos without eval_dir: each n-th photograph is for validation
 
     # The run

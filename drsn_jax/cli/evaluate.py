@@ -30,6 +30,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--noise-sweep", action="store_true", help="score at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, and draw the curve"
     )
+    aligned = "also PSNR over whole-pixel shifts of up to 3, the best of each image: for truth that is off the blur's middle, as GoPro's"
+    how.add_argument("--aligned", action="store_true", help=aligned)
     how.add_argument("--lpips", action="store_true", help="also LPIPS (pip install 'drsn-jax[lpips]')")
     how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects that this YOLOX or YOLOv8 finds")
     others = parser.add_argument_group("other methods")
@@ -106,7 +108,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
 def _open_benchmark(arguments: argparse.Namespace, *, trained_on: str) -> Any:
     from drsn_jax.evaluation.benchmark import open_folder_benchmark, open_prepared_benchmark
 
-    how = {"protocol": arguments.protocol, "lpips": arguments.lpips}
+    how = {"protocol": arguments.protocol, "lpips": arguments.lpips, "aligned": arguments.aligned}
     if (arguments.data is None) == (arguments.blurred is None):
         raise InputError(
             "Give the images to evaluate on, either --data=NAME:SPLIT (see `drsn-jax prepare`) or --blurred=DIR with --sharp=DIR."

@@ -19,6 +19,7 @@ from drsn_jax.system.paths import local_path
 
 # Inside the wheel the files are in the package; in a checkout they are at its top level.
 _PACKAGE = Path(__file__).parents[1]
+OF_FRAMES = ("frames_averaged", "frames_share", "frames_odd", "frames_sharpness")  # how the clips of `frames_dir` are averaged
 CONFIG_FOLDERS = (_PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs",)
 
 
@@ -61,7 +62,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
     given = overridden_keys(overrides)
     if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
         # What is done with a clip may stand in a file whose folder is given with each run.
-        given |= {key for key in config if config[key] != defaults[key]} - {"frames_averaged", "frames_share"}
+        given |= {key for key in config if config[key] != defaults[key]} - set(OF_FRAMES)
     plain = config.to_dict()
     check_values(plain, defaults=defaults.to_dict())
     _check_effect(given, config)
@@ -112,8 +113,10 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
         )
     if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
         raise InputError("middle_blocks does nothing with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
-    for key in ("frames_averaged", "frames_share"):
-        if key in given and not config.frames_dir:
+    if "object_masks" in given and config.object_masks and not config.blur_object:
+        raise InputError("object_masks does nothing without objects; add --config.blur_object=0.3.")
+    for key in OF_FRAMES:
+        if key in given and config[key] and not config.frames_dir:
             raise InputError(f"{key} does nothing without a clip of frames; add --config.frames_dir=FOLDER.")
 
 

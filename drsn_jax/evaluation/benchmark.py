@@ -29,7 +29,9 @@ class Benchmark(NamedTuple):
     notes: list[str]
 
 
-def open_prepared_benchmark(data: str, *, data_dir: Path | None, protocol: str | None, lpips: bool, trained_on: str) -> Benchmark:
+def open_prepared_benchmark(
+    data: str, *, data_dir: Path | None, protocol: str | None, trained_on: str, lpips: bool = False, aligned: bool = False
+) -> Benchmark:
     """Opens a prepared data set, NAME[/CONFIG][:SPLIT].
 
     Without a `protocol` RealBlur and Köhler are scored by their own, images without sharp ones, or with approximate ones (Lai's non-uniform
@@ -53,10 +55,12 @@ def open_prepared_benchmark(data: str, *, data_dir: Path | None, protocol: str |
     else:
         fitting = own if prepared.kind == "pairs" else f"{own} or noreference"
         raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or leave --protocol away.")
-    return _make_benchmark(entries, protocol, {"data": prepared.name, "data_sha256": prepared.sha256}, notes, lpips=lpips)
+    return _make_benchmark(entries, protocol, {"data": prepared.name, "data_sha256": prepared.sha256}, notes, lpips=lpips, aligned=aligned)
 
 
-def open_folder_benchmark(blurred: Path, sharp: Path | None, *, protocol: str | None, blur_folder: str, lpips: bool) -> Benchmark:
+def open_folder_benchmark(
+    blurred: Path, sharp: Path | None, *, protocol: str | None, blur_folder: str, lpips: bool = False, aligned: bool = False
+) -> Benchmark:
     """Opens a folder of blurred images, and one of sharp images or of Köhler's truths.
 
     Without a `protocol` pairs are scored in full, images without sharp ones by scores that need none. Raises InputError for folders that do
@@ -77,7 +81,7 @@ def open_folder_benchmark(blurred: Path, sharp: Path | None, *, protocol: str | 
         entries = paired_entries(match_folders(blurred, sharp, blur_folder=blur_folder))
         if any(blur_folder in Path(str(entry.blurred)).relative_to(blurred).parts[:-1] for entry in entries):
             description["blur_folder"] = blur_folder  # it has chosen something
-    return _make_benchmark(entries, protocol, description, [], lpips=lpips)
+    return _make_benchmark(entries, protocol, description, [], lpips=lpips, aligned=aligned)
 
 
 def _check_named(protocol: str | None) -> None:
@@ -100,10 +104,13 @@ def _find_images(folder: Path) -> dict[str, Path]:
     return images
 
 
-def _make_benchmark(entries: list[Entry], protocol: str, description: dict[str, Any], notes: list[str], *, lpips: bool) -> Benchmark:
+def _make_benchmark(
+    entries: list[Entry], protocol: str, description: dict[str, Any], notes: list[str], *, lpips: bool, aligned: bool
+) -> Benchmark:
     """With one truth a scene Köhler's protocol is called by another name: the figures are not the benchmark's."""
-    if lpips and protocol not in PROTOCOLS:
-        raise InputError(f"LPIPS is for pairs under {', '.join(PROTOCOLS)}; leave --lpips away with the protocol {protocol}.")
+    for asked, what, option in ((lpips, "LPIPS", "--lpips"), (aligned, "Aligned PSNR", "--aligned")):
+        if asked and protocol not in PROTOCOLS:
+            raise InputError(f"{what} is for pairs under {', '.join(PROTOCOLS)}; leave {option} away with the protocol {protocol}.")
     if protocol.startswith("koehler"):
         if (single := has_single_truths(entries)) is False and protocol == "koehler_single":
             raise InputError("The protocol koehler_single is for one truth a scene; these are trajectories: use --protocol=koehler.")
@@ -114,4 +121,4 @@ def _make_benchmark(entries: list[Entry], protocol: str, description: dict[str, 
     if protocol == "noreference":
         return Benchmark(entries, make_noreference_scorer(), protocol, description, notes)
     side = min(min(size) for size in scored_sizes(entries, protocol=protocol))
-    return Benchmark(entries, make_paired_scorer(smallest_side=side, lpips=lpips), protocol, description, notes)
+    return Benchmark(entries, make_paired_scorer(smallest_side=side, lpips=lpips, aligned=aligned), protocol, description, notes)

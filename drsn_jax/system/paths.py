@@ -56,6 +56,15 @@ def local_path(text: str | os.PathLike[str], *, instead: str = "copy it to this 
     return Path(text).expanduser()
 
 
+def local_paths(text: str) -> list[Path]:
+    """The local paths of a list with commas between them; a text that is itself the name of something that is there is one path.
+
+    Raises InputError for any address.
+    """
+    whole = local_path(text)
+    return [whole] if whole.exists() else [local_path(part.strip()) for part in text.split(",")]
+
+
 def any_path(text: str | os.PathLike[str]) -> AnyPath:
     """A local path or one in a bucket.
 

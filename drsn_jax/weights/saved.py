@@ -35,7 +35,14 @@ def read_saved(path: AnyPath, fields: tuple[str, ...]) -> Saved:
     return Saved(checkpoint, {name: tree or {} for name, tree in found.items()}, config, step)
 
 
-PATHS = ("train_dir", "eval_dir", "frames_dir", "init_from", "vgg19")  # whose folders are nobody's business where the model goes
+PATHS = (
+    "train_dir",
+    "eval_dir",
+    "frames_dir",
+    "object_masks",
+    "init_from",
+    "vgg19",
+)  # whose folders are nobody's business where the model goes
 
 
 def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:
@@ -54,7 +61,9 @@ def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:
         fields = {name: fields[name] for name in INFERENCE_FIELDS}
     elif not saved.config["adversarial_weight"]:  # a critic that was never trained
         fields |= {"critic_params": {}, "critic_stats": {}}
-    config = saved.config | {key: Path(saved.config[key]).name for key in PATHS if saved.config.get(key)}
+    # Several folders may stand in one text, with commas between them.
+    names = {key: ",".join(Path(path).name for path in saved.config[key].split(",")) for key in PATHS if saved.config.get(key)}
+    config = saved.config | names
     files = write_compact(output, fields=fields, config=config, step=saved.step or 0)
     numbers = sum(x.size for x in jax.tree.leaves(fields))
     megabytes = sum(map(size_of, files)) / 1e6

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drsn_jax.data.synthesis.bank import make_bank
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
-from drsn_jax.data.synthesis.clips import Clip, make_clip_batch_fn
+from drsn_jax.data.synthesis.clips import make_clip, make_clip_batch_fn
 from drsn_jax.data.synthesis.detail import choose_key, measure_detail
-from drsn_jax.data.synthesis.resident import make_bank, make_batch_fn
+from drsn_jax.data.synthesis.resident import make_batch_fn
 
 
 def test_detail_is_the_mean_step_between_neighbours(rng):
@@ -46,7 +47,7 @@ def test_flat_crops_become_rare(kind, half_flat):
     """About half of all crops of 8 at random are flat, and one in 2**4 where four are drawn."""
     options = {"batch_size": 128, "crop_size": 8}
     if kind == "clip":
-        data = Clip(jnp.asarray(np.stack([half_flat] * 3)), jnp.array([3, 2, 1]))
+        data = make_clip([half_flat] * 3, np.array([3, 2, 1]))
         make = lambda n: make_clip_batch_fn(averaged=(1, 3), noise_variance=(0.0, 0.0), candidates=n, **options)  # noqa: E731
     else:
         image = np.concatenate([half_flat] * 2, axis=-1) if kind == "pairs" else half_flat

@@ -16,8 +16,8 @@ from drsn_jax.data.images import png16
 from drsn_jax.data.images.listing import list_images, name_images
 from drsn_jax.data.images.reader import read_photo
 from drsn_jax.data.images.rgb import read_rgb
+from drsn_jax.data.making.clip_folders import read_clips
 from drsn_jax.data.making.video import list_frames
-from drsn_jax.data.synthesis.clips import read_clip
 from drsn_jax.data.synthesis.photos import find_photos
 from drsn_jax.evaluation.benchmark import _find_images
 from drsn_jax.restoration.jobs import plan_jobs
@@ -300,7 +300,8 @@ def test_images_of_a_folder_are_the_same_for_all(folder):
     assert list(find_photos(folder).values()) == kept
     assert sorted(_find_images(folder).values()) == kept
     assert [source for source, _ in plan_jobs([folder], output=folder / "out").jobs] == kept
-    assert read_clip(folder, crop_size=8).frames.shape == (1, 16, 16, 3)
+    clip, _ = read_clips([folder], crop_size=8)
+    assert clip.frames.pixels.shape == (16, 16 * 3)
 
 
 def test_links_that_lead_nowhere_are_told_and_links_to_folders_are_not_followed(folder, tmp_path):

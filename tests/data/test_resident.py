@@ -1,5 +1,6 @@
 """Data on the device: windows traced back pixel by pixel to where they were cut; photographs and what is held out of them."""
 
+import hashlib
 from functools import partial
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from drsn_jax.data.images.bad_images import BadImages
+from drsn_jax.data.synthesis import bank as bank_module
 from drsn_jax.data.synthesis import photos
+from drsn_jax.data.synthesis.bank import Bank, check_room, make_bank
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
-from drsn_jax.data.synthesis.resident import make_bank, make_batch_fn, sample_window
+from drsn_jax.data.synthesis.resident import make_batch_fn, sample_window
 from drsn_jax.system.errors import InputError
 
 SIZES = ((9, 40), (30, 12), (16, 17))
@@ -87,6 +90,73 @@ def test_flips_and_quarter_turns(flip, rotate, kinds):
         assert counts[4] > 0, "left to right"
 
 
+def test_the_windows_of_a_seed_are_those_of_older_workdirs():
+    """Whole numbers alone are drawn and moved. The digest is of what was drawn when images lay end to end in one flat array."""
+    seen = windows(number=64, margin=5, flip=True, rotate=True)
+    assert hashlib.sha256(seen.tobytes()).hexdigest()[:16] == "120a3fc1877847b6"
+
+
+# The sheet
+
+
+@pytest.mark.parametrize("sizes", [SIZES, ((12, 12),) * 7, ((30, 9), (8, 100), (9, 9), (9, 10), (50, 20))])
+def test_every_image_has_a_place_of_its_own_on_the_sheet(sizes):
+    images = [coded(i + 1, *size) for i, size in enumerate(sizes)]
+    bank = bank_of(images)
+    sheet = np.asarray(bank.pixels).reshape(len(bank.pixels), -1, 3)
+    for image, top, left in zip(images, bank.tops, bank.lefts, strict=True):
+        height, width, _ = image.shape
+        np.testing.assert_array_equal(sheet[top : top + height, left : left + width], image)
+    assert (sheet[..., 0] > 0).sum() == sum(height * width for height, width in sizes), "none covers another"
+    if len(set(sizes)) == 1:
+        assert bank.pixels.size == sum(image.size for image in images), "nothing is wasted on images of one size"
+
+
+def test_a_sheet_beyond_2_gb_is_cut_as_slices_of_rows():
+    """By shapes alone: the only thing done to the sheet is to cut a window from it, at a row and a column of 32 bits."""
+    sheet, numbers = jax.ShapeDtypeStruct((1_000_000, 4096 * 3), np.uint8), jax.ShapeDtypeStruct((9,), np.int32)
+    assert sheet.size > 5 * 2**31
+    for margin, side in ((0, 128), (20, 168)):
+
+        def cut(key, sheet, numbers, margin=margin):
+            bank = Bank(sheet, numbers, numbers, numbers, numbers, channels=3)
+            return sample_window(bank, key, size=128, margin=margin, flip=True, rotate=True)
+
+        jaxpr = jax.make_jaxpr(cut)(jax.random.key(0), sheet, numbers).jaxpr
+        uses = [eqn for eqn in jaxpr.eqns if jaxpr.invars[1] in eqn.invars]
+        assert [(eqn.primitive.name, eqn.params["slice_sizes"]) for eqn in uses] == [("dynamic_slice", (side, side * 3))]
+        text = jax.jit(jax.vmap(cut, in_axes=(0, None, None))).lower(jax.random.split(jax.random.key(0), 8), sheet, numbers).as_text()
+        assert "1000000x12288xui8" in text, "it is not copied into another shape"
+        assert f"slice_sizes = array<i64: {side}, {side * 3}>" in text
+
+
+@pytest.mark.parametrize("margin", [0, 5])
+def test_windows_of_a_sheet_beyond_2_gb_begin_where_they_should(margin, monkeypatch):
+    """The numbers themselves, of a sheet that is not there: in bytes from its beginning they would not fit into 32 bits."""
+    seen = []
+
+    def record(pixels, start, sizes):
+        seen.append([int(at) for at in start])
+        return jnp.zeros(sizes, np.uint8)
+
+    class Sheet:
+        shape = (1_000_000, 4096 * 3)
+
+    tops, lefts, side = np.array([999_000, 999_500], np.int32), np.array([4000, 0], np.int32), 8 + 2 * margin
+    sizes = np.array([40, 500], np.int32), np.array([50, 96], np.int32)
+    bank = Bank(jnp.zeros((1, 1), np.uint8), *map(jnp.asarray, (tops, lefts, *sizes)), channels=3)
+    object.__setattr__(bank, "pixels", Sheet())
+    monkeypatch.setattr(jax.lax, "dynamic_slice", record)
+    for seed in range(12):
+        sample_window(bank, jax.random.key(seed), size=8, margin=margin, flip=False, rotate=False)
+    assert len(seen) == 12
+    for row, byte in seen:
+        assert 999_000 <= row <= 999_040 - side or 999_500 <= row <= 1_000_000 - side
+        assert byte % 3 == 0
+        assert 4000 <= byte // 3 <= 4050 - side if row < 999_500 else 0 <= byte // 3 <= 96 - side
+        assert row * Sheet.shape[1] + byte > 2**31
+
+
 # Batches
 
 
@@ -154,9 +224,13 @@ def test_no_images():
         make_bank([], names=[], crop_size=8)
 
 
-def test_more_than_can_be_indexed(monkeypatch):
+def test_more_than_fits_into_memory(monkeypatch):
+    monkeypatch.setattr(bank_module, "half_of_memory", lambda: 2_200_000_000)
+    check_room(730_000_000, channels=3)  # more than 32 bits reach
+    with pytest.raises(InputError, match=r"800 megapixels take 2\.4 GB, and half .* is 2\.2 GB; .*--config.data=pairs"):
+        check_room(800_000_000, channels=3)
     huge = np.broadcast_to(np.uint8(0), (40_000, 20_000, 3))
-    with pytest.raises(InputError, match="800 megapixels are more"):
+    with pytest.raises(InputError, match="800 megapixels"):
         make_bank([huge], names=["huge.png"], crop_size=8)
 
 

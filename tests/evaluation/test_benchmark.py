@@ -154,7 +154,7 @@ def test_five_scales_are_left_out_where_the_smallest_image_has_no_room(koehler, 
     for name in ("blur", "sharp"):
         shutil.copytree(koehler[1] / "Image1" / "Kernel1", tmp_path / "pairs" / name)
     truth = tmp_path / "pairs"
-    options = {"blur_folder": "blur", "lpips": False}
+    options: dict = {"blur_folder": "blur"}
     benchmarks = {protocol: open_folder_benchmark(truth, truth, protocol=protocol, **options) for protocol in ("full", "half")}
     names = {protocol: [metric.name for metric in benchmark.scorer.metrics] for protocol, benchmark in benchmarks.items()}
     assert "ms_ssim" in names["full"]
@@ -172,6 +172,7 @@ def test_the_scored_size_follows_the_protocol(gopro):
         (["--protocol=koehler"], "GroundTruth"),
         (["--protocol=noreference"], "takes no sharp images"),
         (["--protocol=realblur", "--lpips"], "leave --lpips away"),
+        (["--protocol=realblur", "--aligned"], "leave --aligned away"),
         (["--noise-variance=-0.1"], "variance"),
         (["--noise-sweep", "--noise-variance=0.1"], "leave --noise-variance away"),
         (["--zoom-box=1,2,3"], "TOP,LEFT,HEIGHT,WIDTH"),

@@ -391,11 +391,12 @@ def test_frame_and_cache_where_they_do_nothing(refused, photos):
     assert "cache=True is for data=pairs" in refused.train(data="photos", train_dir=photos, cache=True)
 
 
-def test_pairs_that_resident_data_cannot_index(refused, gopro, monkeypatch):
-    monkeypatch.setattr("drsn_jax.run.data.fitted_size", lambda size, **fit: (20_000, 20_000))
-    monkeypatch.setattr("drsn_jax.run.data.fit_frame", lambda *a, **k: pytest.fail("decoded before it was refused"))
+def test_pairs_that_do_not_fit_into_memory(refused, gopro, monkeypatch):
+    monkeypatch.setattr("drsn_jax.run.images.fitted_size", lambda size, **fit: (20_000, 20_000))
+    monkeypatch.setattr("drsn_jax.run.images.fit_frame", lambda *a, **k: pytest.fail("decoded before it was refused"))
+    monkeypatch.setattr("drsn_jax.data.synthesis.bank.half_of_memory", lambda: 8 * 10**9)
     message = refused.train(data="resident", train_dir=gopro)
-    assert "2000 megapixels are more than the 358 that resident data can index" in message
+    assert "2000 megapixels take 12 GB, and half of this machine's memory is 8 GB" in message
 
 
 def test_somebody_elses_report_is_not_written_over(refused, model, gopro, tmp_path):

@@ -16,6 +16,7 @@ from networks import draw_state, images, quick_compiles  # noqa: F401
 from drsn_jax.config.build import make_training
 from drsn_jax.config.files import load_config
 from drsn_jax.data.synthesis import clips, resident
+from drsn_jax.data.synthesis.bank import make_bank
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 
 EVERYTHING = BlurRecipe(
@@ -84,15 +85,14 @@ def test_the_recording_generator_is_jaxs_own_and_finds_both_faults(recording):
 
 def test_every_draw_of_a_batch_of_photographs_has_a_key_of_its_own(recording, rng):
     photograph = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-    bank = resident.make_bank([photograph], names=["photograph"], crop_size=16)
+    bank = make_bank([photograph], names=["photograph"], crop_size=16)
     batch_fn = jax.jit(resident.make_batch_fn(batch_size=3, crop_size=16, recipe=EVERYTHING))
     jax.block_until_ready(batch_fn(bank, jax.random.key(0, impl=recording.impl)))
     recording.check(at_least=3 * 30)
 
 
 def test_every_draw_of_a_batch_of_a_clip_has_a_key_of_its_own(recording, rng):
-    frames = jnp.asarray(rng.integers(0, 256, (9, 20, 24, 3), dtype=np.uint8))
-    clip = clips.Clip(frames, following=jnp.arange(9, 0, -1))
+    clip = clips.make_clip(list(rng.integers(0, 256, (9, 20, 24, 3), dtype=np.uint8)), np.arange(9, 0, -1, dtype=np.int32))
     batch_fn = jax.jit(
         clips.make_clip_batch_fn(batch_size=3, crop_size=16, averaged=(3, 5), noise_variance=(0.001, 0.002), noise_share=0.5)
     )

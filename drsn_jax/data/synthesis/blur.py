@@ -12,16 +12,21 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe, blur_linear, shake_kernels
 from drsn_jax.data.synthesis.jpeg import jpeg
+from drsn_jax.data.synthesis.objects import Shapes, add_object
 
 GAMMA = 2.2
 
 
 def synthesise(
-    key: PRNGKeyArray, photograph: UInt8[Array, "H W 3"], recipe: BlurRecipe, length: Float[Array, ""] | None = None
+    key: PRNGKeyArray,
+    photograph: UInt8[Array, "H W 3"],
+    recipe: BlurRecipe,
+    length: Float[Array, ""] | None = None,
+    shapes: Shapes | None = None,
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 3"]]:
     """Blurs one photograph: returns (blurred, sharp) in [0, 1], k/255, less `recipe.margin` pixels on each side.
 
-    `length` of the path, in pixels, is drawn from the recipe where it is not given.
+    `length` of the path, in pixels, is drawn from the recipe where it is not given. Objects have one of the `shapes`, or are ellipses.
     """
     # All at once: fold_in(key, i) is split(key, n)[i], so a number folded into a key that is also split gives one of its parts again.
     kernel_key, saturation_key, noise_key, object_key, jpeg_key, softness_key = jax.random.split(key, 6)
@@ -37,7 +42,7 @@ def synthesise(
         light *= 1.0 + beyond * jnp.clip((sharp - 0.98) / 0.02, 0.0, 1.0)
     if recipe.length[1]:
         background = blur_linear(light, shake_kernels(kernel_key, recipe, length))
-        light = add_object(object_key, light, background, recipe) if recipe.object_share else background
+        light = add_object(object_key, light, background, recipe, shapes) if recipe.object_share else background
     inner = (slice(margin, -margin), slice(margin, -margin))
     blurred = jnp.clip(light[inner], 0.0, 1.0) ** (1 / GAMMA)
     if recipe.jpeg_quality[0] < 100:
@@ -59,37 +64,6 @@ def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[floa
         shifted = [jax.lax.slice_in_dim(padded, i, i + light.shape[axis], axis=axis) for i in range(2 * reach + 1)]
         light = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), start=jnp.zeros_like(light))
     return light
-
-
-def add_object(
-    key: PRNGKeyArray, light: Float[Array, "h w 3"], background: Float[Array, "h w 3"], recipe: BlurRecipe
-) -> Float[Array, "h w 3"]:
-    """Puts a part of the sharp photograph, blurred by a motion of its own, before the blurred background, in `object_share` of all draws.
-
-    The part is an ellipse of any place and direction with an edge of a few pixels. What it covers during the exposure is as far as it
-    covers it: its mask is blurred as it is.
-    """
-    there_key, mask_key, kernel_key = jax.random.split(key, 3)
-    there = jax.random.bernoulli(there_key, recipe.object_share).astype(jnp.float32)
-    mask = random_ellipse(mask_key, *light.shape[:2]) * there
-    kernel = shake_kernels(kernel_key, recipe._replace(variation=0.0))
-    kernel = jnp.pad(kernel, [(0, 0)] * 2 + [((recipe.margin - kernel.shape[-1] // 2),) * 2] * 2)
-    layers = blur_linear(jnp.concatenate([light, jnp.ones_like(light[..., :1])], axis=-1) * mask[..., None], kernel)
-    return layers[..., :3] + (1.0 - layers[..., 3:]) * background
-
-
-def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "h w"]:
-    """1 inside a random ellipse, 0 outside, with a slope of three pixels in between. Its axes are 0.1 to 0.4 of the shorter side."""
-    centre_key, size_key, angle_key = jax.random.split(key, 3)
-    side = min(height, width)
-    y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in (height, width)), indexing="ij")
-    centre = jax.random.uniform(centre_key, (2,)) * jnp.array([height, width], jnp.float32)
-    axes = jax.random.uniform(size_key, (2,), minval=0.1, maxval=0.4) * side
-    angle = jax.random.uniform(angle_key, maxval=math.pi)
-    down, right = y - centre[0], x - centre[1]
-    along, across = jnp.cos(angle) * right + jnp.sin(angle) * down, jnp.cos(angle) * down - jnp.sin(angle) * right
-    distance = (1.0 - jnp.sqrt(jnp.square(along / axes[0]) + jnp.square(across / axes[1]))) * axes.min()  # in pixels, about
-    return jnp.clip(distance / 3.0 + 0.5, 0.0, 1.0)
 
 
 def camera_noise(

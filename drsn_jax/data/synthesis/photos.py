@@ -15,6 +15,7 @@ from drsn_jax.data.images.listing import IMAGE_SUFFIXES, list_images
 from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.data.synthesis.blur import synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
+from drsn_jax.data.synthesis.objects import Shapes
 from drsn_jax.system.errors import InputError
 
 # Held out by subject, chosen before anything was trained; the stereo pair of the motorcycle stays on the training side.
@@ -70,8 +71,12 @@ def read_photos(found: Mapping[str, Path], *, bad_images: BadImages) -> Photogra
     return {name: image for name, image in read.items() if image is not None}
 
 
-def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: int, key: PRNGKeyArray) -> list[Sample]:
+def blur_photographs(
+    photographs: Photographs, *, recipe: BlurRecipe, copies: int, key: PRNGKeyArray, shapes: Shapes | None = None
+) -> list[Sample]:
     """Blurs whole photographs without noise, `copies` times each: (name, blurred, sharp), the same for the same key.
+
+    Objects have one of the `shapes`, or are ellipses.
 
     The lengths are spread evenly over the recipe's range rather than drawn, so that a few images measure all of it.
     """
@@ -84,6 +89,6 @@ def blur_photographs(photographs: Photographs, *, recipe: BlurRecipe, copies: in
         name, image = list(photographs.items())[i % len(photographs)]
         length = recipe.length[0] + (recipe.length[1] - recipe.length[0]) * (i + 0.5) / number
         padded = jnp.asarray(np.pad(image, margins, mode="reflect"))
-        blurred, _ = blur(jax.random.fold_in(key, i), padded, recipe, jnp.float32(length))
+        blurred, _ = blur(jax.random.fold_in(key, i), padded, recipe, jnp.float32(length), shapes)
         samples.append((f"{Path(name).stem}-{i + 1:02d}-{length:.0f}px", np.rint(np.asarray(blurred) * 255).astype(np.uint8), image))
     return samples

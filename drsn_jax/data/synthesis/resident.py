@@ -1,70 +1,20 @@
 """A data set held on the device as uint8, sampled, augmented and blurred inside jit. No TensorFlow.
 
-Photographs of any sizes are laid end to end in one flat array, so that nothing is padded or cut before training. A batch is a pure function
-of (bank, key): a run resumes at any step with nothing saved.
+A batch is a pure function of (bank, key): a run resumes at any step with nothing saved.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
+from drsn_jax.data.synthesis.bank import Bank, cut, cut_mirrored
 from drsn_jax.data.synthesis.blur import camera_noise, synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.data.synthesis.detail import choose_key
-from drsn_jax.system.errors import InputError
-
-
-@struct.dataclass
-class Bank:
-    """Images laid end to end. `channels` is 3 (sharp photographs) or 6 (blurred and sharp)."""
-
-    pixels: UInt8[Array, " n"]
-    offsets: Int[Array, " images"]  # of each image's first pixel
-    heights: Int[Array, " images"]
-    widths: Int[Array, " images"]
-    channels: int = struct.field(pytree_node=False)
-
-
-def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Sequence[str], crop_size: int) -> Bank:
-    """Lays images [h w 3], or pairs [h w 6] (blurred, sharp), end to end.
-
-    Raises InputError if there are none, or if one (its name is given) is smaller than the crop.
-    """
-    if not images:
-        raise InputError("There are no training images; give a folder of photographs or pairs (--config.train_dir=DIR).")
-    for name, image in zip(names, images, strict=True):
-        if (side := min(image.shape[:2])) < crop_size:
-            raise InputError(
-                f"{name} is {image.shape[1]}x{image.shape[0]}, smaller than the crop of {crop_size};"
-                f" use --config.crop_size={side // 16 * 16 or side} or less (also in --config.stages), or take it out."
-            )
-    heights, widths = (np.array([image.shape[axis] for image in images], np.int32) for axis in (0, 1))
-    areas = heights.astype(np.int64) * widths
-    check_room(int(areas.sum()), channels=images[0].shape[-1])
-    offsets = (np.cumsum(areas) - areas).astype(np.int32)
-    pixels = np.concatenate([image.reshape(-1) for image in images])
-    return Bank(*map(jnp.asarray, (pixels, offsets, heights, widths)), channels=images[0].shape[-1])
-
-
-def check_room(pixels: int, *, channels: int) -> None:
-    """Raises InputError for more bytes than 32-bit indices reach: 715 megapixels of photographs, 357 of pairs."""
-    if pixels * channels >= 2**31:
-        limit = 2**31 / channels / 1e6
-        raise InputError(
-            f"{pixels / 1e6:.0f} megapixels are more than the {limit:.0f} that resident data can index; use --config.data=pairs (tf.data)."
-        )
-
-
-def _mirror(index: jax.Array, size: jax.Array) -> jax.Array:
-    """Reflects indices beyond 0 and size - 1 back inside, as often as it takes."""
-    period = jnp.maximum(2 * size - 2, 1)
-    index = jnp.abs(index) % period
-    return jnp.minimum(index, period - index)
+from drsn_jax.data.synthesis.objects import Shapes
 
 
 def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool) -> UInt8[Array, "side side c"]:
@@ -76,11 +26,11 @@ def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip
     shares = bank.heights.astype(jnp.float32) * bank.widths.astype(jnp.float32)
     image = jax.random.choice(image_key, len(bank.heights), p=shares / shares.sum())
     height, width = bank.heights[image], bank.widths[image]
-    side = jnp.arange(size + 2 * margin) - margin
-    rows = _mirror(jax.random.randint(row_key, (), 0, height - size + 1) + side, height)
-    columns = _mirror(jax.random.randint(column_key, (), 0, width - size + 1) + side, width)
-    pixel = bank.offsets[image] + rows[:, None] * width + columns[None]
-    window = bank.pixels[pixel[..., None] * bank.channels + jnp.arange(bank.channels)[None, None]]
+    row, column = jax.random.randint(row_key, (), 0, height - size + 1), jax.random.randint(column_key, (), 0, width - size + 1)
+    if margin:
+        window = cut_mirrored(bank, image, row - margin, column - margin, side=size + 2 * margin)
+    else:
+        window = cut(bank, image, row, column, height=size, width=size)
     return turn(flip_key, turn_key, window, flip=flip, rotate=rotate)
 
 
@@ -99,15 +49,16 @@ def turn(
 
 def make_batch_fn(
     *, batch_size: int, crop_size: int, recipe: BlurRecipe, flip: bool = True, rotate: bool = True, candidates: int = 1
-) -> Callable[[Bank, PRNGKeyArray], dict[str, Float[Array, "b h w 3"]]]:
-    """Builds the pure function (bank, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
+) -> Callable[..., dict[str, Float[Array, "b h w 3"]]]:
+    """Builds the pure function (bank, key, shapes=None) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
-    A bank of photographs is blurred by the recipe; of a bank of pairs only the recipe's noise is used. Of so many `candidates` the crop
+    A bank of photographs is blurred by the recipe, objects cut out by `Shapes` or ellipses; of a bank of pairs only the recipe's noise is
+    used. Of so many `candidates` the crop
     with the most detail is taken.
     """
     recipe.check()
 
-    def example(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "h w 3"]]:
+    def example(bank: Bank, key: PRNGKeyArray, shapes: Shapes | None) -> dict[str, Float[Array, "h w 3"]]:
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
@@ -118,10 +69,10 @@ def make_batch_fn(
             blurred, sharp = jnp.split(window.astype(jnp.float32) / 255.0, 2, axis=-1)
             blurred = camera_noise(blur_key, blurred, noise_variance=recipe.noise_variance, noise_share=recipe.noise_share)
         else:
-            blurred, sharp = synthesise(blur_key, window, recipe)
+            blurred, sharp = synthesise(blur_key, window, recipe, shapes=shapes)
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}
 
-    def batch(bank: Bank, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:
-        return jax.vmap(example, in_axes=(None, 0))(bank, jax.random.split(key, batch_size))
+    def batch(bank: Bank, key: PRNGKeyArray, shapes: Shapes | None = None) -> dict[str, Float[Array, "b h w 3"]]:
+        return jax.vmap(example, in_axes=(None, 0, None))(bank, jax.random.split(key, batch_size), shapes)
 
     return batch

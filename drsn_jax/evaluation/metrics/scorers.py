@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from drsn_jax.evaluation.metrics.aligned import LARGEST_SHIFT, psnr_aligned
 from drsn_jax.evaluation.metrics.multiscale import MS_SSIM_MINIMUM_SIDE, ms_ssim
 from drsn_jax.ops.metrics import SSIM_KINDS, check_pair, score_pair
 
@@ -48,6 +49,13 @@ class Scorer(NamedTuple):
 PSNR = Metric("psnr", "PSNR (dB)", "20 log10(255 / RMSE) of uint8 RGB over all pixels; 100 dB for identical images", 2)
 SSIMS = tuple(Metric(name, f"SSIM ({name.removeprefix('ssim_')})", words) for name, words in SSIM_KINDS.items())
 MS_SSIM = Metric("ms_ssim", "MS-SSIM", "multi-scale SSIM: five scales, Gaussian window, each channel (tf.image.ssim_multiscale)")
+PSNR_ALIGNED = Metric(
+    "psnr_aligned",
+    "PSNR aligned (dB)",
+    f"the largest PSNR over whole-pixel shifts of up to {LARGEST_SHIFT}, for input and result alike, over all pixels but a frame of"
+    f" {LARGEST_SHIFT}",
+    2,
+)
 LPIPS = Metric(
     "lpips", "LPIPS (alex)", "distance of AlexNet features, weighted as people judge (Zhang et al. 2018)", higher_is_better=False
 )
@@ -62,12 +70,17 @@ PAIRED = Scorer(BASIC, lambda images, sharp: [_score_basic(image, sharp) for ima
 """PSNR and the three SSIMs against the sharp image: what training validates by."""
 
 
-def make_paired_scorer(*, smallest_side: int, lpips: bool = False) -> Scorer:
-    """PSNR, the SSIMs, MS-SSIM where the smallest side of all images (pixels) allows five scales, and LPIPS where it is asked for.
+def make_paired_scorer(*, smallest_side: int, lpips: bool = False, aligned: bool = False) -> Scorer:
+    """PSNR, the SSIMs, MS-SSIM where the smallest side of all images (pixels) allows five scales, and what is asked for: LPIPS, and PSNR
+    over whole-pixel shifts beside the raw one.
 
     Raises InputError where the package of LPIPS is missing.
     """
-    metrics, further = list(BASIC), []
+    metrics: list[Metric] = list(BASIC)
+    further: list[tuple[str, Callable]] = []
+    if aligned:
+        metrics.insert(1, PSNR_ALIGNED)
+        further.append(("psnr_aligned", psnr_aligned))
     if smallest_side >= MS_SSIM_MINIMUM_SIDE:
         metrics.append(MS_SSIM)
         further.append(("ms_ssim", ms_ssim))  # bare: under one jit XLA's CPU back end fuses what is faster apart (97 against 66 ms)

@@ -1,0 +1,152 @@
+"""Folders of frames read for the device: where frames are missing, how much the picture moves, and which frames are soft."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from drsn_jax.data.images.bad_images import BadImages
+from drsn_jax.data.images.listing import list_images
+from drsn_jax.data.images.rgb import read_rgb
+from drsn_jax.data.images.sharpness import measure_sharpness
+from drsn_jax.data.making.video import Frame
+from drsn_jax.data.making.windows import measure_motion, travelled
+from drsn_jax.data.synthesis.clips import Clip, make_clip, window_numbers
+from drsn_jax.system.errors import InputError
+
+_LAG = 2  # frames: what moves differs more from two frames before than from one, and noise does not
+
+
+class Folder(NamedTuple):
+    """The frames of one folder, all of one size, in order; `following` as in `Clip`, `speed` in pixels a frame."""
+
+    path: Path
+    frames: list[UInt8[np.ndarray, "h w 3"]]
+    following: Int[np.ndarray, " n"]
+    sharp: Bool[np.ndarray, " n"] | None
+    speed: float
+
+
+def read_clips(
+    folders: Sequence[Path],
+    *,
+    crop_size: int,
+    averaged: tuple[int, int] = (1, 1),
+    odd: bool = False,
+    sharpness: float = 0.0,
+    bad_images_fn: Callable[[int], BadImages] | None = None,
+) -> tuple[Clip, dict[str, float]]:
+    """Reads folders of frames named by their numbers (000001.jpg ...), and says which share of all windows is of which folder.
+
+    One that holds no frames but folders stands for these. Where a number is missing no average reaches across, and where `bad_images_fn`,
+    given how many frames there are, says that a damaged one is passed over, it is missing. Of several folders a window is drawn as often
+    as its folder's picture moves from frame to frame: a long clip of little motion weighs no more than a short one of much, and more
+    frames in between change nothing. With `sharpness`, windows are left out whose middle frame has less than this share of the median
+    sharpness of its folder.
+
+    Raises InputError if there are none, if names hold no number, if frames differ in size or are smaller than the crop, or if a folder has
+    no window of as many frames as are to be averaged.
+    """
+    numbers = window_numbers(averaged, odd=odd)
+    found = [(folder, _number_frames(folder)) for folder in _expand(folders)]
+    total = sum(len(numbered) for _, numbered in found)
+    bad_images = bad_images_fn(total) if bad_images_fn else BadImages(total, what="frames", skip=False)
+    read = [_read_folder(*one, crop_size=crop_size, sharpness=sharpness, bad_images=bad_images, move=len(found) > 1) for one in found]
+    for folder in read:
+        _check_windows(folder, numbers, sharpness=sharpness)
+    speeds = _relative([folder.speed for folder in read])
+    frames = [frame for folder in read for frame in folder.frames]
+    following = np.concatenate([folder.following for folder in read])
+    weights = np.repeat(np.array(speeds, np.float32), [len(folder.frames) for folder in read]) if len(read) > 1 else None
+    sharp = np.concatenate([folder.sharp for folder in read if folder.sharp is not None]) if sharpness else None
+    return make_clip(frames, following, weights=weights, sharp=sharp), _shares(read, speeds)
+
+
+def _expand(folders: Sequence[Path]) -> list[Path]:
+    """Folders of frames: each itself, or those in it where it holds none of its own."""
+    expanded = []
+    for folder in folders:
+        if folder.is_dir() and not list_images(folder, deep=False):
+            inner = sorted({path.parent for path in list_images(folder)})
+            expanded += inner or [folder]
+        else:
+            expanded.append(folder)
+    return expanded
+
+
+def _number_frames(folder: Path) -> list[tuple[Path, int]]:
+    """Path and number of every frame of a folder."""
+    paths = list_images(folder, deep=False) if folder.is_dir() else []
+    numbers = [int(found.group()) if (found := re.search(r"\d+(?=\D*$)", path.stem)) else None for path in paths]
+    if not paths or None in numbers:
+        raise InputError(f"{folder} holds no frames named by their numbers, such as 000001.jpg; give a folder of a clip's frames.")
+    return [(path, number) for path, number in zip(paths, numbers, strict=True) if number is not None]
+
+
+def _read_folder(
+    folder: Path, numbered: list[tuple[Path, int]], *, crop_size: int, sharpness: float, bad_images: BadImages, move: bool
+) -> Folder:
+    read = [(path, number, bad_images.read(str(path), partial(read_rgb, path))) for path, number in numbered]
+    kept = [(path, number, image) for path, number, image in read if image is not None]
+    if not kept:
+        raise InputError(f"Of {folder} no frame can be read; give a folder of a clip's frames.")
+    size = kept[0][2].shape
+    for path, _, image in kept:
+        if image.shape != size or min(image.shape[:2]) < crop_size:
+            raise InputError(
+                f"{path} is {image.shape[1]}x{image.shape[0]}; frames must be of one size ({size[1]}x{size[0]},"
+                f" as the first) and hold a crop of {crop_size} (--config.crop_size)."
+            )
+    frames, following = [image for _, _, image in kept], np.ones(len(kept), np.int32)
+    for i in range(len(kept) - 2, -1, -1):
+        if kept[i + 1][1] == kept[i][1] + 1:
+            following[i] += following[i + 1]
+    sharp = None
+    if sharpness:
+        measured = np.array([measure_sharpness(frame) for frame in frames])
+        sharp = measured >= sharpness * np.median(measured)
+    return Folder(folder, frames, following, sharp, measure_speed(frames, following) if move else 1.0)
+
+
+def measure_speed(frames: Sequence[UInt8[np.ndarray, "h w 3"]], following: Int[np.ndarray, " n"]) -> float:
+    """About how many pixels the picture moves from one frame to the next, in the mean over all that no gap parts; 0 where none are left."""
+    motion = measure_motion(map(Frame, frames), lag=_LAG)
+    first, far, steps = 0, 0.0, 0
+    while first < len(frames):
+        run = int(following[first])
+        if run > _LAG:
+            far, steps = far + travelled(motion, first, run), steps + run - 1
+        first += run
+    return far / steps if steps else 0.0
+
+
+def _relative(speeds: Sequence[float]) -> list[float]:
+    """Speeds as shares of the largest; all 1 where nothing moves anywhere."""
+    return [speed / max(speeds) for speed in speeds] if max(speeds) else [1.0] * len(speeds)
+
+
+def _shares(folders: Sequence[Folder], speeds: Sequence[float]) -> dict[str, float]:
+    """The share of each folder among all windows, about: windows that are too long or too soft count too."""
+    weights = {str(folder.path): len(folder.frames) * speed for folder, speed in zip(folders, speeds, strict=True)}
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
+def _check_windows(folder: Folder, numbers: Sequence[int], *, sharpness: float) -> None:
+    """Raises InputError where a folder has no window of one of the numbers of frames."""
+    longest = int(folder.following.max())
+    if longest < max(numbers):
+        raise InputError(
+            f"frames_averaged={min(numbers)},{max(numbers)} averages up to {max(numbers)} frames, and {folder.path} has runs of at most"
+            f" {longest} without a gap; use 1 to {longest} (--config.frames_averaged)."
+        )
+    for number in numbers if folder.sharp is not None else ():
+        firsts = np.flatnonzero(folder.following >= number)
+        if folder.sharp is not None and not folder.sharp[firsts + number // 2].any():
+            raise InputError(
+                f"frames_sharpness={sharpness:g} leaves no window of {number} frames in {folder.path}: each has a soft frame in the middle;"
+                " use a lower share of the median (--config.frames_sharpness=0.5), or fewer frames."
+            )
