@@ -26,7 +26,7 @@ from drsn_jax.run.images import (
 )
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.schedule import Stage, stage_spans
-from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
+from drsn_jax.training.sharding import check_batch_size, divides, over_data, replicate, shard_batch, spread_rows
 
 
 class Data(NamedTuple):
@@ -94,7 +94,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
 
     def stream(start_step: int, num_train_steps: int) -> Iterator[dict[str, jax.Array]]:
         for stage, first, end in stage_spans(stages, start_step=start_step, num_train_steps=num_train_steps):
-            make_batch = _make_resident_batch_fn(config, stage, of_clip=rows[stage])
+            make_batch = _make_resident_batch_fn(config, stage, of_clip=rows[stage], mesh=mesh)
             batch_fn = jax.jit(
                 lambda held, key, step, make=make_batch: make(held, jax.random.fold_in(key, step)), out_shardings=over_data(mesh)
             )
@@ -109,6 +109,8 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     if clip is not None:
         windows = ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())
         text += f"; {len(clip.following)} frames, windows {windows}"
+        if uneven := [number for number in rows.values() if not divides(mesh, number)]:
+            text += f"; every device makes the whole batch, since {uneven[0]} rows of frames do not divide over {mesh.size} devices"
     return Data(text, len(images), stream, validation_fn)
 
 
@@ -123,10 +125,13 @@ def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
     return rows
 
 
-def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage, *, of_clip: int) -> Callable[[Held, jax.Array], dict[str, jax.Array]]:
-    """(held, key) -> a batch of the bank, but for so many rows of the clip."""
+def _make_resident_batch_fn(
+    config: Mapping[str, Any], stage: Stage, *, of_clip: int, mesh: Mesh
+) -> Callable[[Held, jax.Array], dict[str, jax.Array]]:
+    """(held, key) -> a batch of the bank, but for so many rows of the clip; each device makes its own rows where both divide."""
     total = stage.batch_size * count_parts(config)
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
+    options["mesh"] = mesh
     noise = {"noise_variance": tuple(config["noise_variance"]), "noise_share": config["noise_share"]}
     of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)
     averaged = {"averaged": tuple(config["frames_averaged"]), "odd": config["frames_odd"]}
@@ -139,7 +144,12 @@ def _make_resident_batch_fn(config: Mapping[str, Any], stage: Stage, *, of_clip:
     def batch(held: Held, key: jax.Array) -> dict[str, jax.Array]:
         bank_key, clip_key, order_key = jax.random.split(key, 3)
         of_bank, of_clip = of_bank_fn(held.bank, bank_key, held.shapes), of_clip_fn(held.clip, clip_key)  # pyright: ignore[reportArgumentType]
-        order = jax.random.permutation(order_key, total)  # so that micro-batches and devices get some of each
-        return {name: jnp.concatenate([of_bank[name], of_clip[name]])[order] for name in of_bank}
+        return spread_rows(_mix, whole=1, mesh=mesh)(order_key, of_bank, of_clip)
 
     return batch
+
+
+def _mix(key: jax.Array, *parts: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """All rows in an order drawn by the key, so that micro-batches get some of each part; devices have some of each already."""
+    order = jax.random.permutation(key, sum(len(part["sharp"]) for part in parts))
+    return {name: jnp.concatenate([part[name] for part in parts])[order] for name in parts[0]}

@@ -1,5 +1,6 @@
 """Arrays over devices: the batch split over a mesh's `data` axis, the state on every device. One code path from one CPU up."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,6 +46,28 @@ def check_batch_size(batch_size: int, *, devices: int, accumulation_steps: int =
             f"Batch size {batch_size} does not divide over {devices} device{'s' * (devices > 1)}{parts}; use a multiple of {multiple}"
             f" (--config.batch_size={near}, or in --config.stages)."
         )
+
+
+def spread_rows(function: Callable[..., Any], *, whole: int, mesh: Mesh | None) -> Callable[..., Any]:
+    """Lets each device compute its own rows: function(*whole, *by_rows) -> arrays by rows, whose rows must not depend on each other.
+
+    The first `whole` arguments are whole on every device, the leading axes of the others and of the results are split. XLA would compute
+    every row on every device where it cannot split an operation, as with FFTs. Rows that do not divide over the devices of the mesh, or
+    no mesh, leave the function as it is.
+    """
+
+    def spread(*arguments: Any) -> Any:
+        if mesh is None or not divides(mesh, *(leaf.shape[0] for leaf in jax.tree.leaves(arguments[whole:]))):
+            return function(*arguments)
+        specs = (PartitionSpec(),) * whole + (PartitionSpec("data"),) * (len(arguments) - whole)
+        return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("data"))(*arguments)
+
+    return spread
+
+
+def divides(mesh: Mesh, *rows: int) -> bool:
+    """Whether each of these numbers of rows splits evenly over the devices of a mesh."""
+    return all(number % mesh.size == 0 for number in rows)
 
 
 def shard_batch(batch: dict[str, Shaped[np.ndarray, "b *shape"]], mesh: Mesh) -> dict[str, Shaped[Array, "B *shape"]]:

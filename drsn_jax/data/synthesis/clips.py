@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from drsn_jax.data.synthesis.bank import Bank, cut, make_bank
@@ -15,6 +16,7 @@ from drsn_jax.data.synthesis.camera_shake import EXACT
 from drsn_jax.data.synthesis.detail import choose_key
 from drsn_jax.data.synthesis.resident import turn
 from drsn_jax.system.errors import InputError
+from drsn_jax.training.sharding import spread_rows
 
 
 @struct.dataclass
@@ -68,12 +70,14 @@ def make_clip_batch_fn(
     flip: bool = True,
     rotate: bool = True,
     candidates: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[[Clip, PRNGKeyArray], dict[str, Float[Array, "b h w 3"]]]:
     """Builds the pure function (clip, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
     A blurred crop is the gamma 2.2 mean of as many consecutive frames as is drawn from `averaged`, low to high; its sharp one is of
     their centre frame (the later of two), as in GoPro's pairs. With `odd` numbers alone the sharp frame is in the middle of the exposure,
-    where an even motion is in the mean. Of so many `candidates` the crop with the most detail is taken.
+    where an even motion is in the mean. Of so many `candidates` the crop with the most detail is taken. Each device of a
+    `mesh` makes its own rows, the same as one device.
     """
     numbers = window_numbers(averaged, odd=odd)
     most = numbers[-1]
@@ -103,7 +107,7 @@ def make_clip_batch_fn(
         return {"blurred": blurred * 2 - 1, "sharp": pair[..., 3:] * 2 - 1}
 
     def batch(clip: Clip, key: PRNGKeyArray) -> dict[str, Float[Array, "b h w 3"]]:
-        return jax.vmap(example, in_axes=(None, 0))(clip, jax.random.split(key, batch_size))
+        return spread_rows(jax.vmap(example, in_axes=(None, 0)), whole=1, mesh=mesh)(clip, jax.random.split(key, batch_size))
 
     return batch
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from drsn_jax.data.synthesis.bank import Bank, cut, cut_mirrored
@@ -15,6 +16,7 @@ from drsn_jax.data.synthesis.blur import camera_noise, synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.data.synthesis.detail import choose_key
 from drsn_jax.data.synthesis.objects import Shapes
+from drsn_jax.training.sharding import spread_rows
 
 
 def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool) -> UInt8[Array, "side side c"]:
@@ -48,17 +50,24 @@ def turn(
 
 
 def make_batch_fn(
-    *, batch_size: int, crop_size: int, recipe: BlurRecipe, flip: bool = True, rotate: bool = True, candidates: int = 1
+    *,
+    batch_size: int,
+    crop_size: int,
+    recipe: BlurRecipe,
+    flip: bool = True,
+    rotate: bool = True,
+    candidates: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[..., dict[str, Float[Array, "b h w 3"]]]:
     """Builds the pure function (bank, key, shapes=None) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
     A bank of photographs is blurred by the recipe, objects cut out by `Shapes` or ellipses; of a bank of pairs only the recipe's noise is
-    used. Of so many `candidates` the crop
-    with the most detail is taken.
+    used. Of so many `candidates` the crop with the most detail is taken. Each device
+    of a `mesh` makes its own rows, the same as one device.
     """
     recipe.check()
 
-    def example(bank: Bank, key: PRNGKeyArray, shapes: Shapes | None) -> dict[str, Float[Array, "h w 3"]]:
+    def example(bank: Bank, shapes: Shapes | None, key: PRNGKeyArray) -> dict[str, Float[Array, "h w 3"]]:
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
@@ -73,6 +82,6 @@ def make_batch_fn(
         return {"blurred": blurred * 2 - 1, "sharp": sharp * 2 - 1}
 
     def batch(bank: Bank, key: PRNGKeyArray, shapes: Shapes | None = None) -> dict[str, Float[Array, "b h w 3"]]:
-        return jax.vmap(example, in_axes=(None, 0, None))(bank, jax.random.split(key, batch_size), shapes)
+        return spread_rows(jax.vmap(example, in_axes=(None, None, 0)), whole=2, mesh=mesh)(bank, shapes, jax.random.split(key, batch_size))
 
     return batch
