@@ -4,7 +4,8 @@ Importing this module imports keras, so only a worker does. Each call ends with 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -68,13 +69,24 @@ def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
     With dtype=bfloat16 the networks compute under Keras' policy mixed_bfloat16: weights, optimiser and losses stay in float32.
     """
     del folder
-    keras.config.set_dtype_policy("mixed_bfloat16" if config["dtype"] == "bfloat16" else "float32")
-    if row.name == "best-batch":
-        return _prepare_best(config)
-    make_call = {"training-step": _make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}
-    size = row.frame or (config["crop_size"], config["crop_size"])
-    call = make_call[row.name](config) if row.name in make_call else _make_inference_call(config, size=size)
-    return Prepared(call, config["batch_size"])
+    with _policy("mixed_bfloat16" if config["dtype"] == "bfloat16" else "float32"):
+        if row.name == "best-batch":
+            return _prepare_best(config)
+        make_call = {"training-step": _make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}
+        size = row.frame or (config["crop_size"], config["crop_size"])
+        call = make_call[row.name](config) if row.name in make_call else _make_inference_call(config, size=size)
+        return Prepared(call, config["batch_size"])
+
+
+@contextmanager
+def _policy(name: str) -> Iterator[None]:
+    """Layers that are made inside compute under this policy, and keep it."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _make_step_call(config: Config) -> Callable[[], Any]:

@@ -90,7 +90,8 @@ def _prepare(arguments: argparse.Namespace) -> Any:
     check_tile(stride=model.stride, **tiles)
     benchmark = _open_benchmark(arguments, trained_on=model.config["blur_folder"])
     inspect_fn, detector = make_inspect_fn(arguments.detector)
-    restore_fn = partial(restore_uint8, predict_fn=model.predict_fn, stride=model.stride, **tiles)
+    predict_fn, together = _spread(model)
+    restore_fn = partial(restore_uint8, predict_fn=predict_fn, stride=model.stride, **tiles)
     options = {"overwrite": arguments.overwrite, "command": arguments.command, "notes": benchmark.notes, "zoom_box": zoom_box}
     options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}
     options |= {"model_info": model.info | describe_networks(model.config), "detector": detector, **tiles, **benchmark.description}
@@ -100,9 +101,24 @@ def _prepare(arguments: argparse.Namespace) -> Any:
         if arguments.write_inputs:
             write_inputs(benchmark.entries, folder=arguments.write_inputs, **inputs)
         entries = add_baselines(benchmark.entries, compared, **inputs)
-        return evaluate(entries, restore_fn=restore_fn, output=output, **inputs, **options)
+        return evaluate(entries, restore_fn=restore_fn, together=together, output=output, **inputs, **options)
 
     return evaluate_fn
+
+
+def _spread(model: Any) -> tuple[Any, int]:
+    """The model on every device of this machine, each with images of its own, and how many that are; exported files run on one."""
+    from functools import partial
+
+    import jax
+
+    from drsn_jax.restoration.core.spread import make_parallel
+
+    devices = jax.local_devices()
+    if model.apply_fn is None or len(devices) == 1:
+        return model.predict_fn, 1
+    parallel = make_parallel(model.apply_fn, devices=devices)
+    return partial(parallel.apply_fn, parallel.place_fn(model.variables)), parallel.devices
 
 
 def _open_benchmark(arguments: argparse.Namespace, *, trained_on: str) -> Any:

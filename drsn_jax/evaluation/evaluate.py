@@ -1,4 +1,4 @@
-"""Restore blurred files one at a time, score them and write a report; an interrupted evaluation goes on where it was."""
+"""Restore blurred files, a few at a time, score them and write a report; an interrupted evaluation goes on where it was."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -14,7 +14,8 @@ from drsn_jax.evaluation.report.report import describe_run, finished_summary, op
 from drsn_jax.evaluation.scoring.entries import Entry, fingerprint, read_case, scored_sizes
 from drsn_jax.evaluation.scoring.journal import Journal
 from drsn_jax.evaluation.scoring.protocols import check_protocol
-from drsn_jax.evaluation.scoring.scores import Case, ImageScore, score_images, summarise
+from drsn_jax.evaluation.scoring.scores import Case, ImageScore, summarise
+from drsn_jax.evaluation.scoring.stream import score_images
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.locks import lock_folder
 from drsn_jax.system.panels import Box, check_box
@@ -28,6 +29,7 @@ def evaluate(
     entries: Sequence[Entry],
     *,
     restore_fn: Callable[[Image], Image],
+    together: int = 1,
     model_info: Mapping[str, Any],
     output: AnyPath,
     scorer: Scorer = PAIRED,
@@ -43,11 +45,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score `restore_fn` (uint8 [h w 3] to the same) on `entries`; write the report to `output` and return its metrics.json.
 
+    With `together` above 1 `restore_fn` gets up to so many neighbours of one size at once (`scoring.stream`).
+
     The entries' order seeds the noise. Panels are drawn of `max_panels` images spread evenly over them. `model_info` (path, step,
     parameters, sha256), `command`, `notes` and `details` (tile, overlap, folders) go into metrics.json as they are. Called again with the
     same arguments it goes on after the last image that an interrupted call had scored, and returns the summary of a finished one. Raises
     InputError for an unknown protocol, a negative variance, no entries, files that cannot be scored, and a folder that holds another
-    evaluation (unless `overwrite`) or cannot be written. One image at a time is held in memory.
+    evaluation (unless `overwrite`) or cannot be written. A few images are held in memory.
     """
     check_protocol(protocol, noise_variance=noise_variance)
     if max_panels < 0:
@@ -62,7 +66,8 @@ def evaluate(
     illustrator = _open_illustrator(entries, output, scorer=scorer, protocol=protocol, max_panels=max_panels, zoom_box=zoom_box)
     with lock_folder(output, doing="evaluating"), open_report(output, settings=settings, overwrite=overwrite) as journal:
         cases = _read(entries, journal, protocol=protocol, noise_variance=noise_variance)
-        scores = score_images(cases, restore_fn=restore_fn, scorer=scorer, inspect_fn=inspect_fn, on_image=illustrator)
+        how = {"restore_fn": restore_fn, "together": together, "scorer": scorer, "inspect_fn": inspect_fn}
+        scores = score_images(cases, **how, on_image=illustrator)
         _keep(scores, journal, total=len(entries))
         ordered = [journal.scores[entry.name] for entry in entries]
     run = describe_run(protocol=protocol, noise_variance=noise_variance, scorer=scorer, model_info=model_info, command=command)

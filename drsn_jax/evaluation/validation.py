@@ -1,7 +1,8 @@
 """Full-frame evaluation during training: every validation image at every noise variance, and panels of some."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,17 +10,21 @@ from jaxtyping import UInt8
 
 from drsn_jax.data.synthesis.photos import Sample
 from drsn_jax.evaluation.scoring.protocols import add_noise, apply_protocol
-from drsn_jax.evaluation.scoring.scores import Case, ImageScore, score_images, summarise
+from drsn_jax.evaluation.scoring.scores import Case, ImageScore, Scores, summarise
+from drsn_jax.evaluation.scoring.stream import score_images
 from drsn_jax.system.panels import make_panel, save_png, stack_panels
 
 Image = UInt8[np.ndarray, "h w 3"]
 
 
 class Validation(NamedTuple):
-    """What an evaluation found: a summary for each noise variance (see `scoring.summarise`), and a picture of panels."""
+    """What an evaluation found: a summary for each noise variance (see `scoring.summarise`), a picture of panels, and the figures of the
+    blurred images by noise variance and name.
+    """
 
     summaries: dict[float, dict[str, Any]]
     picture: Image | None
+    input_scores: dict[tuple[float, str], Scores]
 
     @property
     def psnr(self) -> float:
@@ -56,12 +61,16 @@ def validate(
     noise_variances: Sequence[float],
     protocol: str,
     num_panels: int,
+    together: int = 1,
+    input_scores: Mapping[tuple[float, str], Scores] = MappingProxyType({}),
 ) -> Validation:
     """Restores and scores every sample at every noise variance; draws `num_panels` of the first ones, all variances below each other.
 
-    None in the place of a sample is left out, and leaves their noise to the others. Raises InputError for samples that cannot be scored.
+    None in the place of a sample is left out, and leaves their noise to the others. With `together` above 1 `restore_fn` gets up to so
+    many neighbours of one size at once. `input_scores` of an earlier evaluation of the same samples are not computed again. Raises
+    InputError for samples that cannot be scored.
     """
-    summaries, rows = {}, {}
+    summaries, rows, found = {}, {}, {}
 
     def draw(score: ImageScore, case: Case, restored: Image) -> None:
         if len(rows) < num_panels or score.name in rows:
@@ -74,14 +83,17 @@ def validate(
                 name,
                 blurred=add_noise(apply_protocol(blurred, protocol=protocol), variance=variance, index=i),
                 truth=apply_protocol(sharp, protocol=protocol),
+                input_scores=input_scores.get((variance, name)),
             )
             for i, sample in enumerate(samples_fn())
             if sample is not None
             for name, blurred, sharp in [sample]
         )
-        summaries[float(variance)] = summarise(score_images(cases, restore_fn=restore_fn, on_image=draw))
+        scores = list(score_images(cases, restore_fn=restore_fn, together=together, on_image=draw))
+        summaries[float(variance)] = summarise(scores)
+        found |= {(variance, score.name): score.input for score in scores}
     panels = [panel for group in rows.values() for panel in group]
-    return Validation(summaries, stack_panels(panels) if panels else None)
+    return Validation(summaries, stack_panels(panels) if panels else None, found)
 
 
 def write_samples(samples: Iterable[Sample], folder: Path) -> Path:

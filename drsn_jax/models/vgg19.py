@@ -30,7 +30,7 @@ class VGG19(nn.Module):
         """Returns the features, each >= 0, of 1 / 2^(block - 1) of the height and width. Raises ValueError for an unknown layer."""
         if self.layer not in LAYERS:
             raise ValueError(f"VGG19 has no layer {self.layer!r}; use one of {', '.join(LAYERS)}.")
-        exact = jnp.promote_types(self.dtype, jnp.float32)
+        exact = np.promote_types(self.dtype, np.float32)
         x = jnp.asarray(images).astype(exact)
         if self.content_input == "imagenet":
             x = (x[..., ::-1] + 1) * 127.5

@@ -2,14 +2,12 @@
 
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +19,7 @@ from drsn_jax.restoration.files.images import check_target, encode_panel, write_
 from drsn_jax.restoration.files.targets import Encoding, plan_encoding
 from drsn_jax.restoration.jobs import is_video, panel_path, plan_jobs
 from drsn_jax.restoration.video.restore import describe, restore_video
+from drsn_jax.system.ahead import map_ahead
 from drsn_jax.system.errors import InputError
 
 
@@ -84,9 +83,9 @@ def restore_files(
     images = [job for job in plan.jobs if not is_video(job[0])]
     works = [_Work(source, target, panel_path(target) if panel else None) for source, target in images]
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        read = _ahead(reader, partial(_unless_failed, partial(_read, overwrite=overwrite)), works)
+        read = map_ahead(reader, partial(_unless_failed, partial(_read, overwrite=overwrite)), works)
         restored = map(partial(_unless_failed, partial(_restore, restore_fn=restore_fn, progress=progress)), read)
-        for _ in _ahead(writer, finish, restored):
+        for _ in map_ahead(writer, finish, restored):
             pass
     videos = [job for job in plan.jobs if is_video(job[0])]
     if unused := [name for name, given in {"--panel": panel, "--output-format": output_format}.items() if given and videos]:
@@ -108,17 +107,6 @@ def _restore_videos(
         else:
             report.restored.append(target)
             progress.done(source, f"{quoted(source)} -> {quoted(target)}  {describe(restored)}")
-
-
-def _ahead(executor: Executor, function: Callable, items: Iterable) -> Iterator[Any]:
-    """`map` in another thread, one item ahead of what is asked for. What `function` raises is raised here."""
-    futures: deque[Future] = deque()
-    for item in items:
-        futures.append(executor.submit(function, item))
-        if len(futures) > 1:
-            yield futures.popleft().result()
-    while futures:
-        yield futures.popleft().result()
 
 
 def _unless_failed(step: Callable[[_Work], None], work: _Work) -> _Work:

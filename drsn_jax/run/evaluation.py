@@ -9,6 +9,7 @@ import jax
 from drsn_jax.data.synthesis.photos import Sample
 from drsn_jax.evaluation.validation import validate
 from drsn_jax.models.generator import Generator
+from drsn_jax.restoration.core.spread import make_parallel
 from drsn_jax.restoration.core.tiling import EVALUATION_TILE, restore_uint8
 from drsn_jax.run.data import Data
 from drsn_jax.run.feed import StopSignal
@@ -43,20 +44,24 @@ def make_evaluate_fn(
 ) -> Callable[[TrainState, int], float | None]:
     """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
 
-    None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on one
-    device, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
+    None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on its
+    own devices, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
     """
-    apply_fn = jax.jit(generator.apply)
+    parallel = make_parallel(generator.apply, devices=jax.local_devices())
+    input_scores = {}
 
     def evaluate(state: TrainState, step: int) -> float | None:
         if data.validation_fn is None:
             say("No validation images (--config.eval_dir=DIR): not evaluated.")
             return None
-        variables = local_copy(state.variables)
+        nonlocal input_scores
+        predict_fn = partial(parallel.apply_fn, parallel.place_fn(local_copy(state.variables)))
         try:
             validation = validate(
                 partial(_until_stopped, data.validation_fn, stop),
-                restore_fn=partial(restore_uint8, predict_fn=partial(apply_fn, variables), stride=generator.stride, tile=EVALUATION_TILE),
+                restore_fn=partial(restore_uint8, predict_fn=predict_fn, stride=generator.stride, tile=EVALUATION_TILE),
+                together=parallel.devices,
+                input_scores=input_scores,
                 noise_variances=config["eval_noise_variances"],
                 protocol=config["eval_protocol"],
                 num_panels=config["sample_images"],
@@ -64,6 +69,7 @@ def make_evaluate_fn(
         except _BrokenOffError:
             say(f"The evaluation after step {step} was broken off {stop.reason}; `drsn-jax evaluate --model={workdir}` makes one.")
             return None
+        input_scores = validation.input_scores
         writer.scalars(step, validation.scalars())
         say(validation.table(protocol=config["eval_protocol"]))
         if validation.picture is not None:

@@ -25,6 +25,8 @@ class Model(NamedTuple):
     config: dict[str, Any]
     info: dict[str, Any]  # path, step, parameters, sha256: for reports
     size: tuple[int, int] | None = None  # height and width of the largest image that `predict_fn` takes, None for any
+    apply_fn: Callable[[Any, Any], Any] | None = None  # (variables, images) -> what `predict_fn` gives, pure; None for exported files
+    variables: Any = None
 
     def fit_tile(self, tile: int | None) -> int | None:
         """The `tile` in pixels, or a smaller one where `predict_fn` takes no such images."""
@@ -55,7 +57,8 @@ def load_model(path: AnyPath, *, device: Any = None) -> Model:
     generator, variables, config, info = read_generator(path)
     variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
     network = generator.clone(forms=forms_for(device.platform if device else jax.default_backend()))
-    return Model(partial(jax.jit(network.apply), variables), generator.stride, config, info)
+    predict_fn = partial(jax.jit(network.apply), variables)
+    return Model(predict_fn, generator.stride, config, info, apply_fn=network.apply, variables=variables)
 
 
 def read_generator(path: AnyPath) -> StoredGenerator:

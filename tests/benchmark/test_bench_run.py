@@ -213,14 +213,17 @@ def check_trace(files):
 
 
 @pytest.mark.parametrize(("row", "dtype"), [("training-step", "float32"), ("generator-part", "bfloat16")])
-def test_the_rows_of_keras_train_its_networks(row, dtype):
+def test_the_rows_of_keras_train_its_networks(row, dtype, monkeypatch):
     keras_rows = pytest.importorskip("drsn_jax.benchmark.keras_rows", reason="pip install 'drsn-jax[bench]'")
+    make_generator, made = keras_rows.keras_models.make_generator, []
+    monkeypatch.setattr(keras_rows.keras_models, "make_generator", lambda **options: made.append(make_generator(**options)) or made[-1])
     prepared = keras_rows.prepare(ROWS[row], config=configure(batch_size=2, dtype=dtype), folder="")
-    assert keras_rows.keras.config.dtype_policy().compute_dtype == dtype
     first, second = prepared.call(), prepared.call()
     assert first["generator/loss"] != second["generator/loss"]
     assert ("critic/sharp" in first) == (row == "training-step")
     assert prepared.images == 2
+    assert {layer.compute_dtype for layer in made[0].layers} == {dtype}
+    assert keras_rows.keras.config.dtype_policy().name == "float32", "others' layers are as they were"
 
 
 def test_a_refusal_of_a_worker_is_one_line(bench, tmp_path):

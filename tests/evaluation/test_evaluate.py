@@ -199,8 +199,8 @@ def test_killed_it_goes_on_and_scores_no_image_twice(folder, tmp_path, capsys):
     summary = run(
         folder, tmp_path / "report", restore_fn=lambda image: seen.append(1) or sharpen(image), noise_variance=0.001, max_panels=3
     )
-    assert len(seen) == 1
-    assert "2 of 3 were done by an earlier run" in capsys.readouterr().err
+    assert len(seen) == 2, "the last, and the one before it, which was being scored"
+    assert "1 of 3 were done by an earlier run" in capsys.readouterr().err
     assert len(summary["panels"]) == 3
     whole = run(folder, tmp_path / "whole", noise_variance=0.001)
     for resumed, alone in zip(summary["per_image"], whole["per_image"], strict=True):
@@ -209,8 +209,8 @@ def test_killed_it_goes_on_and_scores_no_image_twice(folder, tmp_path, capsys):
     assert not (tmp_path / "report" / "scores.jsonl").exists()
 
 
-def test_memory_holds_one_image_at_a_time(folder, tmp_path, monkeypatch):
-    """Every image that was read is gone before the next but one is."""
+def test_memory_holds_a_few_images_whatever_their_number(folder, tmp_path, monkeypatch):
+    """One is read, one restored, one scored and one handed on, and each is blurred and sharp."""
     alive, most = weakref.WeakSet(), []
 
     class Pixels(np.ndarray):
@@ -229,7 +229,7 @@ def test_memory_holds_one_image_at_a_time(folder, tmp_path, monkeypatch):
     files = folder / "blur" / "a.png", folder / "sharp" / "a.png"
     run(folder, tmp_path / "report", entries=[Entry(f"{i:02d}", *files) for i in range(12)], max_panels=0)
     assert len(most) == 12
-    assert max(most) <= 4, most
+    assert max(most) <= 10, most
 
 
 def test_other_methods_stand_in_every_table_and_picture(folder, tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from drsn_jax.evaluation.metrics.scorers import Metric, Scorer
-from drsn_jax.evaluation.scoring.scores import Case, ImageScore, score_images, summarise
+from drsn_jax.evaluation.scoring.scores import Case, ImageScore, summarise
+from drsn_jax.evaluation.scoring.stream import score_images
 from drsn_jax.ops.metrics import METRICS, score_pair
 from drsn_jax.system.errors import InputError
 
@@ -36,11 +37,11 @@ def test_each_image_is_scored_before_and_after(sharp):
 
 
 def test_the_stream_is_never_held(sharp):
-    """Each image is scored and handed on before the next one is read."""
+    """One is read and one restored while one is scored, and each is handed on in its turn, however many there are."""
     events = []
 
     def samples():
-        for name in "ab":
+        for name in "abcdefgh":
             events.append(f"read {name}")
             yield Case(name, soften(sharp), sharp)
 
@@ -54,7 +55,44 @@ def test_the_stream_is_never_held(sharp):
     assert events == []
     for score in scores:
         events.append(f"got {score.name}")
-    assert events == ["read a", "seen a", "got a", "read b", "seen b", "got b"]
+    handed_on = [event for event in events if not event.startswith("read")]
+    assert handed_on == [f"{what} {name}" for name in "abcdefgh" for what in ("seen", "got")]
+    held = [sum(e.startswith("read") for e in events[:i]) - sum(e.startswith("got") for e in events[:i]) for i in range(len(events))]
+    assert max(held) <= 4
+
+
+@pytest.mark.parametrize("together", [2, 3])
+def test_neighbours_of_one_size_are_restored_together(sharp, together):
+    images = [soften(sharp), sharp, sharp[:20], sharp, soften(sharp), sharp, sharp]
+    batches = []
+
+    def restore(blurred):
+        batches.append(blurred.shape)
+        return 255 - blurred
+
+    cases = [Case(str(i), image, sharp[: len(image)]) for i, image in enumerate(images)]
+    scores = list(score_images(cases, restore_fn=restore, together=together))
+    alone = list(score_images(cases, restore_fn=lambda image: 255 - image))
+    assert [score.scores for score in scores] == [score.scores for score in alone]
+    assert [score.first_of_size for score in scores] == [True, False, True, False, False, False, False]
+    sizes = {2: [2, 1, 2, 2], 3: [2, 1, 3, 1]}[together]
+    assert [shape[0] for shape in batches] == sizes
+    assert [shape[1] for shape in batches] == [48, 20, 48, 48]
+
+
+def test_figures_of_the_input_that_are_known_are_not_computed_again(sharp):
+    seen = []
+
+    def score_fn(images, truth):
+        seen.append(len(images))
+        return [{"psnr": float(image.mean())} for image in images]
+
+    scorer = Scorer((Metric("psnr", "", ""),), score_fn)
+    cases = [Case("a", sharp, sharp), Case("b", sharp, sharp, input_scores={"psnr": 7.0})]
+    scores = list(score_images(cases, restore_fn=lambda image: image, scorer=scorer))
+    assert seen == [2, 1]
+    assert [score.input["psnr"] for score in scores] == [float(sharp.mean()), 7.0]
+    assert list(scores[1].scores) == ["input", "restored"]
 
 
 def test_first_of_each_size_is_marked(sharp):

@@ -158,7 +158,7 @@ def test_tanh_is_added_to_the_input():
         variables = draw_variables(generator, x)
         bias = np.linspace(-0.5, 0.5, 3 * unshuffle**2).astype(np.float32)
         variables["params"]["head"]["conv"] = {"kernel": jnp.zeros_like(variables["params"]["head"]["conv"]["kernel"]), "bias": bias}
-        expected = np.tile(np.tanh(bias).reshape(unshuffle, unshuffle, 3), (32 // unshuffle, 32 // unshuffle, 1)) + x
+        expected = np.tile(np.tanh(bias).reshape(unshuffle, unshuffle, 3), (32 // unshuffle, 32 // unshuffle, 1))[None] + x
         np.testing.assert_allclose(jax.jit(generator.apply)(variables, x), expected, atol=1e-6)
 
 

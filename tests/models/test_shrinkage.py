@@ -201,7 +201,7 @@ def test_without_shrinkage_the_parameters_are_deblurgans():
 def alphas(norm, seed, *, batch=1, train=True):
     """threshold / mean|r| of a threshold net with fixed, random parameters, for one random residual."""
     net = ThresholdNet(norm=norm, train=train)
-    residual = images(seed, batch=batch) * np.linspace(0.2, 3, CHANNELS, dtype=np.float32)
+    residual = images(seed, batch=batch) * np.linspace(0.2, 3, CHANNELS, dtype=np.float32).reshape(1, 1, 1, -1)
     variables = jax.eval_shape(net.init, jax.random.key(0), residual)
     variables = randomised({name: variables[name] for name in variables if name != THRESHOLDS})
     threshold, _ = net.apply(variables, residual, mutable=["batch_stats", THRESHOLDS])

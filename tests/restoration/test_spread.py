@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from levels import assert_same_levels
 from networks import draw_variables, images, quick_compiles  # noqa: F401
 from PIL import Image
@@ -17,8 +17,8 @@ from drsn_jax.config.build import make_generator
 from drsn_jax.config.files import load_config
 from drsn_jax.models.generator import Generator
 from drsn_jax.ops.rows import Rows, convolve_rows, mean_pixels, pad_by_reflection
-from drsn_jax.restoration.core.spread import make_spread_fn, spread_bytes
-from drsn_jax.restoration.core.tiling import restore_array, restore_uint8
+from drsn_jax.restoration.core.spread import _spread_images, make_parallel, make_spread_fn, spread_bytes
+from drsn_jax.restoration.core.tiling import restore_array, restore_arrays, restore_uint8
 
 DEVICES = jax.devices()
 SMALL = {"widths": (4, 6, 8), "num_blocks": 1}
@@ -54,6 +54,30 @@ def test_devices_together_make_what_one_makes(case, rng):
     levels = np.rint(image * 255).astype(np.uint8)
     differences = restore_8bit(levels, predict_fn=together).astype(int) - restore_8bit(levels, predict_fn=alone)
     assert np.abs(differences).max() <= 1
+
+
+@pytest.mark.parametrize("number", [1, 4, 5])
+def test_each_device_restores_images_of_its_own(number, rng):
+    """As many as there are devices, fewer, and one more; their thresholds are those of each image alone."""
+    generator = CASES["best"][0]
+    variables = draw_variables(generator, images(height=generator.stride, width=generator.stride))
+    parallel = make_parallel(generator.apply, devices=DEVICES[:4])
+    batch = rng.random((number, 21, 27, 3), dtype=np.float32) * rng.random((number, 1, 1, 1), dtype=np.float32)
+    predict_fn = partial(parallel.apply_fn, parallel.place_fn(variables))
+    restored = restore_arrays(batch, predict_fn=predict_fn, stride=generator.stride)
+    alone = partial(restore_array, predict_fn=partial(jax.jit(generator.apply), variables), stride=generator.stride)
+    assert restored.shape == batch.shape
+    np.testing.assert_allclose(restored, [alone(image) for image in batch], atol=1e-5, rtol=0)
+
+
+def test_devices_with_images_of_their_own_exchange_nothing():
+    generator = CASES["best"][0]
+    variables = draw_variables(generator, images(height=generator.stride, width=generator.stride))
+    mesh = Mesh(np.array(DEVICES), ("images",), axis_types=(AxisType.Auto,))
+    batch = jax.ShapeDtypeStruct((8, 16, 16, 3), np.float32, sharding=NamedSharding(mesh, PartitionSpec("images")))
+    variables = make_parallel(generator.apply, devices=DEVICES).place_fn(variables)
+    program = _spread_images(generator.apply, mesh=mesh).lower(variables, batch).compile().as_text()
+    assert not [word for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute") if word in program]
 
 
 @pytest.mark.parametrize(("strides", "count"), [(2, 2), (2, 8), (3, 2), (5, 8), (7, 3), (9, 8), (5, 1)])

@@ -83,7 +83,9 @@ def test_penalty_of_a_linear_critic():
         w = scale * np.random.default_rng(2).normal(size=SHARP.shape[1:]).astype(np.float32)
         expected = (np.linalg.norm(w.astype(np.float64)) - 1) ** 2
         for key in (KEY, jax.random.key(7)):
-            penalty = losses.gradient_penalty(lambda x, w=w: (x * w).sum((1, 2, 3)), SHARP, RESTORED, weight=losses.draw_weights(key, 3))
+            penalty = losses.gradient_penalty(
+                lambda x, w=w[None]: (x * w).sum((1, 2, 3)), SHARP, RESTORED, weight=losses.draw_weights(key, 3)
+            )
             assert penalty == pytest.approx(expected, rel=1e-5)
 
 
@@ -102,7 +104,7 @@ def test_penalty_is_taken_between_the_images_with_a_weight_a_sample():
 
     def penalty(only):
         """64 times what one image adds, the others scored with the slope 1."""
-        unit = jnp.zeros((4, 4, 3)).at[0, 0, 0].set(1.0)
+        unit = jnp.zeros((1, 4, 4, 3)).at[0, 0, 0, 0].set(1.0)
         mask = jnp.arange(64) == only
         return 64 * losses.gradient_penalty(
             lambda x: jnp.where(mask, jnp.square(x).sum((1, 2, 3)) / 2, (x * unit).sum((1, 2, 3))),

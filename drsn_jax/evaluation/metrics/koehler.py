@@ -107,7 +107,7 @@ def match_intensity(truth: UInt8[Array, "h w 3"], restored: UInt8[Array, "h w 3"
 def find_covered(size: tuple[int, ...], shift: Int[Array, "2"]) -> Bool[Array, "h w 1"]:
     """Which pixels an image of `size` covers after it was moved (down, right) by `shift`, which may be traced."""
     rows, columns = ((jnp.arange(n) >= by) & (jnp.arange(n) < n + by) for n, by in zip(size, shift, strict=True))
-    return (rows[:, None] & columns)[..., None]
+    return (rows[:, None] & columns[None])[..., None]
 
 
 @jax.jit

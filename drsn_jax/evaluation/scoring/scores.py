@@ -1,10 +1,6 @@
-"""Restoring and scoring a stream of images one at a time, so that memory does not grow with their number.
+"""What is measured on an image, and summaries over images."""
 
-The training loop scores images it holds; `evaluate` scores files: both through `score_images` and `summarise`.
-"""
-
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -12,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from drsn_jax.evaluation.metrics.scorers import PAIRED, Metric, Scorer, Scores
+from drsn_jax.evaluation.metrics.scorers import PAIRED, Metric, Scores
 from drsn_jax.system.errors import InputError
 
 Image = UInt8[np.ndarray, "_ _ 3"]
@@ -24,7 +20,8 @@ WORSE_BY_DB = 0.1
 class Case(NamedTuple):
     """One image to restore and score. `truth` is what the scorer compares with, `reference` the sharp image to show, where there is one.
 
-    `others` are the results of other methods on the same image, by the method's name.
+    `others` are the results of other methods on the same image, by the method's name. `input_scores` are the figures of the blurred image
+    where they are known already.
     """
 
     name: str
@@ -32,6 +29,7 @@ class Case(NamedTuple):
     truth: Any
     reference: Image | None = None
     others: Mapping[str, Image] = {}
+    input_scores: Scores | None = None
 
     def versions(self, restored: Image) -> dict[str, Image]:
         """What is scored: the input, our restoration and the other methods'."""
@@ -72,57 +70,6 @@ class ImageScore:
     def worse(self) -> bool:
         """Whether restoring lost more than `WORSE_BY_DB`."""
         return self.gain_db is not None and self.gain_db < -WORSE_BY_DB
-
-
-def score_images(
-    cases: Iterable[Case],
-    *,
-    restore_fn: Callable[[Image], Image],
-    scorer: Scorer = PAIRED,
-    inspect_fn: Callable[[Mapping[str, Image]], dict[str, Any]] | None = None,
-    on_image: Callable[[ImageScore, Case, Image], None] | None = None,
-) -> Iterator[ImageScore]:
-    """Restore and score one case after another, yielding each score; images are uint8 [h w 3].
-
-    `restore_fn` maps uint8 [h w 3] to the same. `inspect_fn` may find more in the versions of an image, the reference among them as
-    'sharp'. `on_image(score, case, restored)` is called before the score is yielded, to draw panels or show progress while the pixels are
-    at hand. A size seen for the first time is marked (`first_of_size`), not warmed up: restoring a large image twice only to time it costs
-    too much. Raises InputError with the image's name where it cannot be scored (unequal sizes, below 11x11), ValueError where `restore_fn`
-    changes shape or type.
-    """
-    seen: set[tuple[int, ...]] = set()
-    for case in cases:
-        try:
-            for image in (case.blurred, *case.others.values()):
-                scorer.check_fn(image, case.truth)  # ahead of the restoration: a bad pair fails before the costly part
-            restored, seconds = _restore(restore_fn, case)
-            versions = case.versions(restored)
-            scores = dict(zip(versions, scorer.score_fn(list(versions.values()), case.truth), strict=True))
-        except InputError as error:
-            raise InputError(f"{case.name}: {error}") from None
-        shown = versions if case.reference is None else {**versions, "sharp": case.reference}
-        score = ImageScore(
-            name=case.name,
-            height=case.blurred.shape[0],
-            width=case.blurred.shape[1],
-            scores=scores,
-            seconds=seconds,
-            first_of_size=case.blurred.shape not in seen,
-            findings=inspect_fn(shown) if inspect_fn else {},
-        )
-        seen.add(case.blurred.shape)
-        if on_image is not None:
-            on_image(score, case, restored)
-        yield score
-
-
-def _restore(restore_fn: Callable[[Image], Image], case: Case) -> tuple[Image, float]:
-    start = time.perf_counter()
-    restored = np.asarray(restore_fn(case.blurred))  # waits for the device: the pixels have to be here
-    seconds = time.perf_counter() - start
-    if restored.shape != case.blurred.shape or restored.dtype != np.uint8:
-        raise ValueError(f"{case.name}: restore_fn made {restored.dtype} {restored.shape} of uint8 {case.blurred.shape}; both must agree.")
-    return restored, seconds
 
 
 def summarise(scores: Iterable[ImageScore], *, metrics: Sequence[Metric] = PAIRED.metrics) -> dict[str, Any]:

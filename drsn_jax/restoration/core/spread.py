@@ -1,8 +1,8 @@
-"""One image whole over several devices: each has a strip of its rows, and the result is that of one device."""
+"""Several devices: a strip of one image's rows on each, or an image of its own. The result is that of one device."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from drsn_jax.ops.rows import Rows
 
 _AXIS = "rows"
 _STRIPS, _WHOLE = PartitionSpec(None, _AXIS), PartitionSpec()  # images [b h w 3] by rows; parameters
+_IMAGES = PartitionSpec("images")
 
 
 def make_spread_fn(
@@ -48,6 +49,36 @@ def make_spread_fn(
         return np.asarray(apply_fn(variables, strips))[:, :height]
 
     return predict_fn
+
+
+class Parallel(NamedTuple):
+    """Images of one size on several devices, one on each at a time.
+
+    `place_fn` puts variables whole on every device. `apply_fn` maps them and [b h w 3] in [-1, 1] to the same; where b is no multiple of
+    `devices`, some of them restore the last image again.
+    """
+
+    devices: int
+    place_fn: Callable[[Any], Any]
+    apply_fn: Callable[[Any, Float[np.ndarray, "b h w 3"]], Float[np.ndarray, "b h w 3"]]
+
+
+def make_parallel(apply_fn: Callable[[Any, Any], Any], *, devices: Sequence[Any]) -> Parallel:
+    """Spreads batches over devices: each image is restored as `apply_fn(variables, [1 h w 3])` does it alone, thresholds included."""
+    mesh = Mesh(np.array(devices), ("images",), axis_types=(AxisType.Auto,))
+    own_fn = _spread_images(apply_fn, mesh=mesh)
+
+    def apply(variables: Any, blurred: Float[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b h w 3"]:
+        filled = np.concatenate([blurred, np.repeat(blurred[-1:], -len(blurred) % mesh.size, axis=0)])
+        return np.asarray(own_fn(variables, jax.device_put(filled, NamedSharding(mesh, _IMAGES))))[: len(blurred)]
+
+    return Parallel(mesh.size, lambda variables: jax.device_put(variables, NamedSharding(mesh, _WHOLE)), apply)
+
+
+def _spread_images(apply_fn: Callable[[Any, Any], Any], *, mesh: Mesh) -> Any:
+    """The jitted function on batches whose images lie split over the devices; one device keeps the program of `jax.jit(apply_fn)`."""
+    spread = jax.shard_map(apply_fn, mesh=mesh, in_specs=(_WHOLE, _IMAGES), out_specs=_IMAGES)
+    return jax.jit(spread if mesh.size > 1 else apply_fn)
 
 
 def spread_bytes(generator: Generator, *, height: int, width: int, devices: Sequence[Any]) -> int | None:

@@ -29,28 +29,37 @@ def restore_array(
     Memory on the host: the image, one float32 result of its padded size and one tile; on the device: one tile through the network.
     Raises InputError for an image of another shape, sizes `check_tile` refuses, or a network that returns infinities or NaN.
     """
-    check_tile(stride=stride, tile=tile, overlap=overlap)
     if image.ndim != 3 or image.shape[-1] != 3 or image.size == 0:
         raise InputError(f"An image of shape {image.shape} cannot be restored; give an array [h w 3] with at least one pixel.")
-    height, width = image.shape[:2]
+    return restore_arrays(image[None], predict_fn=predict_fn, stride=stride, tile=tile, overlap=overlap)[0]
+
+
+def restore_arrays(
+    images: Float[np.ndarray, "b h w 3"], *, predict_fn: Callable, stride: int, tile: int | None = 768, overlap: int = 64
+) -> Float[np.ndarray, "b h w 3"]:
+    """Restore images of one size together, each as `restore_array` does; `predict_fn` gets all of them, [b h w 3]."""
+    check_tile(stride=stride, tile=tile, overlap=overlap)
+    height, width = images.shape[1:3]
     sizes = [padded_size(size, stride=stride, tile=tile) for size in (height, width)]
-    padded = np.pad(image, ((0, sizes[0] - height), (0, sizes[1] - width), (0, 0)), mode="reflect") if sizes != [height, width] else image
+    pads = ((0, 0), (0, sizes[0] - height), (0, sizes[1] - width), (0, 0))
+    padded = np.pad(images, pads, mode="reflect") if sizes != [height, width] else images
     if tile is None or max(height, width) <= tile:
         restored = _predict(padded, predict_fn)
     else:
         restored = _blend_tiles(padded, predict_fn, tile=tile, overlap=overlap)
     if not np.isfinite(restored).all():
         raise InputError("The network returned values that are not finite; the weights are damaged or do not fit, try another checkpoint.")
-    restored = restored[:height, :width]
+    restored = restored[:, :height, :width]
     return np.clip(restored, 0, 1, out=restored)
 
 
 def restore_uint8(
-    image: UInt8[np.ndarray, "h w 3"], *, predict_fn: Callable, stride: int, tile: int | None = 768, overlap: int = 64
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Restore an 8-bit image as `restore_array` does; the result is clipped and rounded half to even, never truncated."""
+    image: UInt8[np.ndarray, "*b h w 3"], *, predict_fn: Callable, stride: int, tile: int | None = 768, overlap: int = 64
+) -> UInt8[np.ndarray, "*b h w 3"]:
+    """Restore an 8-bit image, or several of one size, as `restore_array` does; clipped and rounded half to even, never truncated."""
     scaled = image.astype(np.float32) / np.float32(255)
-    restored = restore_array(scaled, predict_fn=predict_fn, stride=stride, tile=tile, overlap=overlap)
+    restore = restore_array if image.ndim == 3 else restore_arrays
+    restored = restore(scaled, predict_fn=predict_fn, stride=stride, tile=tile, overlap=overlap)
     return to_uint8(restored)
 
 
@@ -99,22 +108,22 @@ def tile_weights(length: int, *, tile: int, overlap: int) -> Float[np.ndarray, "
     return weights
 
 
-def _predict(patch: np.ndarray, predict_fn: Callable) -> Float[np.ndarray, "h w 3"]:
-    blurred = (patch[None] * 2 - 1).astype(np.float32)
+def _predict(patches: np.ndarray, predict_fn: Callable) -> Float[np.ndarray, "b h w 3"]:
+    blurred = (patches * 2 - 1).astype(np.float32)
     restored = np.asarray(predict_fn(blurred), dtype=np.float32)
     if restored.shape != blurred.shape:
         raise ValueError(f"predict_fn returned shape {restored.shape} for {blurred.shape}; it must keep the shape.")
-    return (restored[0] + 1) / 2
+    return (restored + 1) / 2
 
 
-def _blend_tiles(image: np.ndarray, predict_fn: Callable, *, tile: int, overlap: int) -> Float[np.ndarray, "h w 3"]:
-    height, width = image.shape[:2]
+def _blend_tiles(images: np.ndarray, predict_fn: Callable, *, tile: int, overlap: int) -> Float[np.ndarray, "b h w 3"]:
+    height, width = images.shape[1:3]
     rows, columns = (tile_starts(size, tile=tile, overlap=overlap) for size in (height, width))
     row_weights, column_weights = (tile_weights(size, tile=tile, overlap=overlap) for size in (height, width))
-    blended = np.zeros(image.shape, np.float32)
+    blended = np.zeros(images.shape, np.float32)
     for row, row_weight in zip(rows, row_weights, strict=True):
         for column, column_weight in zip(columns, column_weights, strict=True):
-            window = slice(row, row + len(row_weight)), slice(column, column + len(column_weight))
+            window = slice(None), slice(row, row + len(row_weight)), slice(column, column + len(column_weight))
             weight = (row_weight[:, None, None] * column_weight[:, None]).astype(np.float32)
-            blended[window] += weight * _predict(image[window], predict_fn)
+            blended[window] += weight * _predict(images[window], predict_fn)
     return blended
