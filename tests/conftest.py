@@ -54,6 +54,11 @@ def small_heap():
     gc.freeze()
 
 
+LONGEST = ("test_processes", "test_resume", "test_keras_parity", "test_train_step", "test_bench_run", "test_buckets", "test_colab")
+LONGEST += ("test_accumulation", "test_bad_input", "test_export", "test_end_to_end", "test_compact", "test_cli", "test_functional")
+LONGEST += ("test_benchmark", "test_pipeline", "test_making", "test_memory", "test_fit", "test_generator", "test_koehler", "test_docs")
+
+
 @pytest.fixture
 def rng():
     """A seeded numpy generator."""
@@ -75,8 +80,16 @@ def photograph() -> np.ndarray:
     return data.astronaut()
 
 
+def pytest_configure(config):
+    """Files go to the processes in the order below, not by the number of their tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config, items):
-    """Tests that take minutes run when they are asked for."""
+    """The files that take longest come first, so that all processes end together; tests that take minutes run when they are asked for."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     if "soak" not in (config.getoption("-m") or ""):
         for item in (item for item in items if "soak" in item.keywords):
             item.add_marker(pytest.mark.skip(reason="takes minutes, to be run before a release: pytest -m soak"))

@@ -99,6 +99,7 @@ def test_a_copy_is_committed_after_all_else(stores, tmp_path, monkeypatch):
     assert sorted(path.name for path in target.iterdir()) == ["_A", COMMIT_FILE, "config", "state"]
 
 
+@pytest.mark.parametrize("store", ["s3", pytest.param("gs", marks=pytest.mark.soak)], indirect=True)  # the second waits 20 s in retries
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_read(store):
     workdir, said = any_path(store), []
     with Checkpoints(workdir, config={"x": 1}) as checkpoints:

@@ -332,7 +332,11 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("left", "expected"), [(0, ("metrics.jsonl", "No room for a checkpoint")), (64 * 1024, ("No room for a checkpoint",))]
+    ("left", "expected"),
+    [
+        pytest.param(0, ("metrics.jsonl", "No room for a checkpoint"), marks=pytest.mark.soak),
+        (64 * 1024, ("No room for a checkpoint",)),
+    ],
 )
 def test_disk_full_while_saving(left, expected, kinds, whole, small_disk, tmp_path):
     workdir = small_disk / "run"

@@ -448,7 +448,7 @@ def in_float64(tree):
 
 
 @pytest.mark.usefixtures("smooth_float64")
-@pytest.mark.parametrize("critic_batches", ["same", "fresh"])
+@pytest.mark.parametrize("critic_batches", [pytest.param("same", marks=pytest.mark.soak), "fresh"])
 def test_eight_devices_equal_one(critic_batches):
     """Over six steps, each mesh on its own way."""
     setting = Setting(
@@ -500,7 +500,9 @@ def shrunken(name, **changes):
     return load_config(name, [f"--config.{key}={value}" for key, value in overrides.items()])
 
 
-@pytest.mark.parametrize("name", ["best", "default", "paper", "keras_reference", "demo"])
+@pytest.mark.parametrize(
+    "name", ["best", "keras_reference", "demo", *(pytest.param(name, marks=pytest.mark.soak) for name in ("default", "paper"))]
+)
 def test_shipped_configurations_take_a_step(name):
     config = shrunken(name)
     training = make_training(config, num_train_steps=10)
