@@ -105,6 +105,8 @@ def get_config() -> ConfigDict:
     config.object_masks = ""  # folders of masks, A,B,C: images that are black but for an object, whose shape it then has; empty: ellipses
     config.blur_softness = (0.0, 0.0)  # the range of how many pixels wide a lens softens the photographs, sharp and blurred (deviation)
     config.jpeg_quality = (100.0, 100.0)  # photos, demo: the range of what blurred images are compressed with; 100,100: not at all
+    config.text_share = 0.0  # photos, demo: share of a batch that is rendered text and line drawings, blurred like photographs
+    config.text_fonts = ""  # a folder of .ttf and .otf files to write it with; empty: Pillow's own font
     config.frames_dir = ""  # photos: folders of numbered frames besides, A,B,C or one that holds them, blurred by averaging as GoPro's were
     config.frames_share = 0.5  # of a batch, where there is a frames_dir
     config.frames_averaged = (7, 13)  # the range of how many frames

@@ -115,6 +115,8 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
         raise InputError("middle_blocks does nothing with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
     if "object_masks" in given and config.object_masks and not config.blur_object:
         raise InputError("object_masks does nothing without objects; add --config.blur_object=0.3.")
+    if "text_fonts" in given and config.text_fonts and not config.text_share:
+        raise InputError("text_fonts does nothing without text; add --config.text_share=0.1.")
     for key in OF_FRAMES:
         if key in given and config[key] and not config.frames_dir:
             raise InputError(f"{key} does nothing without a clip of frames; add --config.frames_dir=FOLDER.")

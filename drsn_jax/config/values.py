@@ -51,23 +51,23 @@ POSITIVE += ("max_nonfinite_steps", "crop_candidates")
 NOT_NEGATIVE = ("adversarial_weight", "content_weight", "pixel_weight", "frequency_weight", "penalty_weight", "num_epochs", "warmup_steps")
 NOT_NEGATIVE += ("weight_decay", "clip_norm", "eval_every_steps", "checkpoint_every_steps", "eval_images", "seed", "sample_images")
 NOT_NEGATIVE += ("prefetch", "blur_variation", "blur_saturation", "blur_cross", "blur_object", "frames_share", "noise_share", "blur_skew")
-NOT_NEGATIVE += ("middle_blocks", "frames_sharpness")
+NOT_NEGATIVE += ("middle_blocks", "frames_sharpness", "text_share")
 FRACTIONS = ("dropout", "ema_decay", "beta1", "beta2", "critic_beta1")
 RANGES = ("noise_variance", "blur_length", "blur_inertia", "blur_softness", "jpeg_quality", "frames_averaged")  # pairs: 0 <= low <= high
 MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
-MOST |= {
-    "frames_sharpness": 1,
-    "jpeg_quality": 100,
-    "blur_object": 1,
-    "frames_share": 1,
-    "noise_share": 1,
-    "blur_skew": 10,
-    "blur_softness": 10,
-}
+MOST |= {"jpeg_quality": 100, "blur_object": 1, "frames_share": 1, "noise_share": 1, "blur_skew": 10, "blur_softness": 10}
+MOST |= {"frames_sharpness": 1, "text_share": 1}
 # What photographs are blurred by; pairs are blurred already.
 BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_moment", "blur_cross", "blur_variation", "blur_saturation", "blur_object")
-BLURRING += ("blur_softness", "jpeg_quality", "object_masks")
-PATHS = ("train_dir", "eval_dir", "frames_dir", "object_masks", "vgg19")  # on this machine; init_from may also lie in a bucket
+BLURRING += ("blur_softness", "jpeg_quality", "object_masks", "text_share", "text_fonts")
+PATHS = (
+    "train_dir",
+    "eval_dir",
+    "frames_dir",
+    "object_masks",
+    "text_fonts",
+    "vgg19",
+)  # on this machine; init_from may also lie in a bucket
 WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
 # Keys that are younger than configurations stored with runs, with what was done before there was such a key.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
@@ -75,7 +75,7 @@ ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "st
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
 ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
 ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean", "parameter_groups": "by_shape"}
-ADDED |= {"frames_odd": False, "frames_sharpness": 0.0, "object_masks": ""}
+ADDED |= {"frames_odd": False, "frames_sharpness": 0.0, "object_masks": "", "text_share": 0.0, "text_fonts": ""}
 MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 

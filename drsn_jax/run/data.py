@@ -18,6 +18,7 @@ from drsn_jax.data.synthesis.objects import Shapes
 from drsn_jax.run.images import (
     ValidationFn,
     count_bad_images,
+    draw_run_sheets,
     find_pairs,
     open_validation,
     read_resident_images,
@@ -85,10 +86,14 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     if config["cache"]:
         raise InputError(f"cache=True is for data=pairs; data={config['data']} is held on the device as it is (--config.cache=False).")
     rows = {stage: _clip_rows(config, stage) for stage in stages}
+    for stage in stages:
+        _drawn_share(config, stage, of_clip=rows[stage])  # refused before anything is read
     crop_size = max(stage.crop_size for stage in stages)
     shapes = read_run_shapes(config)
     images, validation_fn = read_resident_images(config, crop_size=crop_size, shapes=shapes)
-    bank = make_bank(list(images.values()), names=list(images), crop_size=crop_size)
+    sheets = draw_run_sheets(config, crop_size=crop_size)
+    named = images | sheets
+    bank = make_bank(list(named.values()), names=list(named), crop_size=crop_size, drawn=len(sheets))
     clip, shares = read_run_clips(config, crop_size=crop_size) or (None, {})
     held, key = replicate((Held(bank, clip, shapes), make_keys(config["seed"]).data), mesh)
 
@@ -104,6 +109,8 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
     kind = "pairs" if config["data"] == "resident" else "photographs, blurred there"
     megapixels = sum(image.shape[0] * image.shape[1] for image in images.values()) / 1e6
     text = f"{len(images)} {kind}, {megapixels:.1f} megapixels, held on the device"
+    if sheets:
+        text += f"; {len(sheets)} sheets of text and lines"
     if shapes is not None:
         text += f"; {len(shapes)} shapes of objects"
     if clip is not None:
@@ -125,15 +132,28 @@ def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
     return rows
 
 
+def _drawn_share(config: Mapping[str, Any], stage: Stage, *, of_clip: int) -> float:
+    """The share of drawings among the crops of the bank that makes it `text_share` of all. Raises InputError for more than there are."""
+    of_bank = 1 - of_clip / (stage.batch_size * count_parts(config))
+    share = config["text_share"] if config["data"] in ("photos", "demo") else 0.0
+    if share > of_bank:
+        raise InputError(
+            f"text_share={share:g} and frames_share={config['frames_share']:g} are more than a whole batch;"
+            f" use --config.text_share={of_bank:g} or less."
+        )
+    return share / of_bank if share else 0.0
+
+
 def _make_resident_batch_fn(
     config: Mapping[str, Any], stage: Stage, *, of_clip: int, mesh: Mesh
 ) -> Callable[[Held, jax.Array], dict[str, jax.Array]]:
     """(held, key) -> a batch of the bank, but for so many rows of the clip; each device makes its own rows where both divide."""
     total = stage.batch_size * count_parts(config)
+    drawn_share = _drawn_share(config, stage, of_clip=of_clip)
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
     options["mesh"] = mesh
     noise = {"noise_variance": tuple(config["noise_variance"]), "noise_share": config["noise_share"]}
-    of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), **options)
+    of_bank_fn = resident.make_batch_fn(batch_size=total - of_clip, recipe=make_recipe(config), drawn_share=drawn_share, **options)
     averaged = {"averaged": tuple(config["frames_averaged"]), "odd": config["frames_odd"]}
     of_clip_fn = clips.make_clip_batch_fn(batch_size=of_clip, **averaged, **noise, **options)
     if not of_clip:

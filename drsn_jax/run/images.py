@@ -13,7 +13,7 @@ from drsn_jax.data.images.rgb import fit_frame, fitted_size, smallest_size
 from drsn_jax.data.making.clip_folders import read_clips
 from drsn_jax.data.pairs import folders as pair_files
 from drsn_jax.data.prepared import stored
-from drsn_jax.data.synthesis import photos
+from drsn_jax.data.synthesis import drawings, photos
 from drsn_jax.data.synthesis.bank import check_room
 from drsn_jax.data.synthesis.clips import Clip
 from drsn_jax.data.synthesis.objects import Shapes, read_shapes
@@ -100,6 +100,15 @@ def read_run_shapes(config: Mapping[str, Any]) -> Shapes | None:
     if not config["object_masks"]:
         return None
     return read_shapes(local_paths(config["object_masks"]), bad_images_fn=partial(count_bad_images, config, what="masks of objects"))
+
+
+def draw_run_sheets(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "s s 3"]]:
+    """Sheets of text and lines by name, each at least as large as a crop; none where `text_share` is 0, or for pairs."""
+    if not config["text_share"] or config["data"] not in ("photos", "demo"):
+        return {}
+    fonts = drawings.list_fonts(local_path(config["text_fonts"])) if config["text_fonts"] else ()
+    sheets = drawings.draw_sheets(number=drawings.SHEETS, side=max(drawings.SIDE, crop_size), seed=config["seed"], fonts=fonts)
+    return {f"drawing {i}": sheet for i, sheet in enumerate(sheets)}
 
 
 def read_run_clips(config: Mapping[str, Any], *, crop_size: int) -> tuple[Clip, dict[str, float]] | None:

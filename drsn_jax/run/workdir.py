@@ -27,18 +27,8 @@ FREE_KEYS = (
     "eval_images",
     "sample_images",
 )
-FREE_KEYS += (
-    "train_dir",
-    "eval_dir",
-    "frames_dir",
-    "object_masks",
-    "tensorboard",
-    "cache",
-    "prefetch",
-    "vgg19",
-    "eval_noise_variances",
-    "remat",
-)
+FREE_KEYS += ("train_dir", "eval_dir", "frames_dir", "object_masks", "text_fonts", "vgg19")
+FREE_KEYS += ("tensorboard", "cache", "prefetch", "eval_noise_variances", "remat")
 FREE_KEYS += ("on_nonfinite", "max_nonfinite_steps", "on_bad_image")
 # A free key whose default is another than what was done before it existed: a workdir keeps its own until a command names the key.
 KEPT_KEYS = ("parameter_groups",)
@@ -51,6 +41,7 @@ CONSEQUENCES = {
     "on_nonfinite": ": the same to rounding, no longer bit for bit",
     "train_dir": ": the data are others, so this is no longer the same run bit for bit",
     "parameter_groups": ": other parameters decay, and with optimizer=muon other ones are left to Adam",
+    "text_fonts": ": the data are others, so this is no longer the same run bit for bit",
     "object_masks": ": the data are others, so this is no longer the same run bit for bit",
     "frames_dir": ": the data are others, so this is no longer the same run bit for bit",
 }

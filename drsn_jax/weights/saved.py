@@ -35,14 +35,8 @@ def read_saved(path: AnyPath, fields: tuple[str, ...]) -> Saved:
     return Saved(checkpoint, {name: tree or {} for name, tree in found.items()}, config, step)
 
 
-PATHS = (
-    "train_dir",
-    "eval_dir",
-    "frames_dir",
-    "object_masks",
-    "init_from",
-    "vgg19",
-)  # whose folders are nobody's business where the model goes
+# Whose folders are nobody's business where the model goes.
+PATHS = ("train_dir", "eval_dir", "frames_dir", "object_masks", "text_fonts", "init_from", "vgg19")
 
 
 def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:

@@ -31,10 +31,13 @@ class Bank:
     heights: Int[Array, " images"]
     widths: Int[Array, " images"]
     channels: int = struct.field(pytree_node=False)
+    drawn: int = struct.field(pytree_node=False, default=0)  # so many of the images, the last ones, are drawings and no photographs
 
 
-def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[str], crop_size: int) -> Bank:
+def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[str], crop_size: int, drawn: int = 0) -> Bank:
     """Lays images [h w 3], or pairs [h w 6] (blurred, sharp), on a sheet, the tallest first; they keep their order as images.
+
+    The last `drawn` of them are drawings.
 
     Raises InputError if there are none, if one (its name is given) is smaller than the crop, or if they do not fit into memory.
     """
@@ -53,7 +56,7 @@ def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[s
     for image, (top, left), (height, width) in zip(images, places, sizes, strict=True):
         pixels[top : top + height, left * channels : (left + width) * channels] = image.reshape(height, width * channels)
     tops, lefts, heights, widths = (np.array(values, np.int32) for values in (*zip(*places, strict=True), *zip(*sizes, strict=True)))
-    return Bank(*map(jnp.asarray, (pixels, tops, lefts, heights, widths)), channels=channels)
+    return Bank(*map(jnp.asarray, (pixels, tops, lefts, heights, widths)), channels=channels, drawn=drawn)
 
 
 def check_room(pixels: int, *, channels: int) -> None:

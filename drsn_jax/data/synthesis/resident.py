@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped, UInt8
 
 from drsn_jax.data.synthesis.bank import Bank, cut, cut_mirrored
 from drsn_jax.data.synthesis.blur import camera_noise, synthesise
@@ -19,13 +19,17 @@ from drsn_jax.data.synthesis.objects import Shapes
 from drsn_jax.training.sharding import spread_rows
 
 
-def sample_window(bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool) -> UInt8[Array, "side side c"]:
+def sample_window(
+    bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool, drawn: Bool[Array, ""] | None = None
+) -> UInt8[Array, "side side c"]:
     """Cuts a random square of size + 2 margin, mirrored where the margin leaves the image; then flips and quarter turns.
 
-    An image is drawn as often as its share of all pixels.
+    An image is drawn as often as its share of all pixels; where `drawn` is given, of all pixels of drawings or of photographs.
     """
     image_key, row_key, column_key, flip_key, turn_key = jax.random.split(key, 5)
     shares = bank.heights.astype(jnp.float32) * bank.widths.astype(jnp.float32)
+    if drawn is not None:
+        shares *= (jnp.arange(len(shares)) >= len(shares) - bank.drawn) == drawn
     image = jax.random.choice(image_key, len(bank.heights), p=shares / shares.sum())
     height, width = bank.heights[image], bank.widths[image]
     row, column = jax.random.randint(row_key, (), 0, height - size + 1), jax.random.randint(column_key, (), 0, width - size + 1)
@@ -57,13 +61,14 @@ def make_batch_fn(
     flip: bool = True,
     rotate: bool = True,
     candidates: int = 1,
+    drawn_share: float = 0.0,
     mesh: Mesh | None = None,
 ) -> Callable[..., dict[str, Float[Array, "b h w 3"]]]:
     """Builds the pure function (bank, key, shapes=None) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
     A bank of photographs is blurred by the recipe, objects cut out by `Shapes` or ellipses; of a bank of pairs only the recipe's noise is
-    used. Of so many `candidates` the crop with the most detail is taken. Each device
-    of a `mesh` makes its own rows, the same as one device.
+    used. Of so many `candidates` the crop with the most detail is taken. Of all crops `drawn_share` are of the bank's drawings, whatever
+    their detail; 0 is for a bank without any. Each device of a `mesh` makes its own rows, the same as one device.
     """
     recipe.check()
 
@@ -71,7 +76,11 @@ def make_batch_fn(
         window_key, blur_key = jax.random.split(key)
         pairs = bank.channels == 6
         margin = 0 if pairs else recipe.margin
-        cut_fn = partial(sample_window, bank, size=crop_size, flip=flip, rotate=rotate)
+        drawn = None
+        if drawn_share:
+            drawn_key, window_key = jax.random.split(window_key)
+            drawn = jax.random.bernoulli(drawn_key, drawn_share)
+        cut_fn = partial(sample_window, bank, size=crop_size, flip=flip, rotate=rotate, drawn=drawn)
         window_key = choose_key(lambda key: cut_fn(key, margin=0)[..., -3:], window_key, candidates=candidates)
         window = cut_fn(window_key, margin=margin)
         if pairs:
