@@ -62,6 +62,7 @@ def test_text_of_png_is_kept_byte_for_byte(deep, tmp_path):
         (b"tEXt", b"Author\0somebody"),
         (b"zTXt", b"Comment\0\0" + zlib.compress(b"packed" * 9)),
         (b"iTXt", b"Title\0\0\0de\0Titel\0" + "ä".encode()),
+        (b"tEXt", b"photoshop\0by whose name Pillow has a table for JPEG"),
     ]
     samples = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype(np.uint16)
     data = png16.encode(samples, chunks=chunks) if deep else encoded(PICTURE, "PNG")

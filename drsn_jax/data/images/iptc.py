@@ -9,9 +9,12 @@ _MARK = 0x1C  # begins each of a record's entries
 
 
 def read_iptc(image: Image.Image) -> bytes | None:
-    """The record of an opened JPEG or TIFF, empty where there is none; None where it is damaged."""
-    tags = getattr(getattr(image, "tag_v2", None), "_tagdata", {})  # as they lie in the file: the type that is declared varies
-    record = tags.get(TIFF_TAG, b"") if image.format == "TIFF" else image.info.get("photoshop", {}).get(_RESOURCE, b"")
+    """The record of an opened image, empty where it has none; None where it is damaged."""
+    record = b""
+    if image.format in ("JPEG", "MPO"):
+        record = image.info.get("photoshop", {}).get(_RESOURCE, b"")
+    elif image.format == "TIFF":
+        record = getattr(getattr(image, "tag_v2", None), "_tagdata", {}).get(TIFF_TAG, b"")  # as it lies there: the declared type varies
     return record if not record or record[0] == _MARK else None
 
 
