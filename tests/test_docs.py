@@ -79,6 +79,18 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch, quick_compiles):
         assert np.shape(names["restored"])[-3:] == np.shape(names["image"])[-3:]
 
 
+def test_contributing_names_what_there_is():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)) + re.findall(r"pytest (.*?) &&", text)
+    files = {word for name in named for word in name.split() if re.fullmatch(r"\.?\w[\w.]*(/[\w.]+)+/?", word) and "NAME" not in word}
+    assert len(files) > 10, "files are found at all"
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    code = "\n".join(path.read_text() for path in (ROOT / "drsn_jax").rglob("*.py"))
+    words = {name for name in named if re.fullmatch(r"_?[A-Z][A-Z_]{3,}|_?[a-z]+(_[a-z]+)+", name)} - {"NAME"}
+    assert len(words) > 10
+    assert [word for word in words if not re.search(rf"\b{word}\b", code)] == []
+
+
 def headings(text):
     """What the headings of a page are called in links, as GitHub and MkDocs make it of them."""
     lines = re.findall(r"^#+ (.*)$", text, re.MULTILINE)

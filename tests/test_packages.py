@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from release.__main__ import check_release, read_version
+from release.__main__ import BEFORE_THE_FIRST, check_release, read_notes, read_version
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = ROOT / ".github" / "workflows"
@@ -93,6 +93,7 @@ def test_what_the_sdist_installs_restores_evaluates_and_describes(installed, tmp
 def test_a_tag_that_differs_from_the_version_is_refused(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.0 (2027-01-01)\n\n- New.\n\n## 1.1.0 (2026-12-01)\n\n- Old.\n")
+    (tmp_path / "README.md").write_text("pip install drsn-jax\n")
     assert check_release("v1.2.0", tmp_path) == "- New."
     for tag in ("1.2.0", "v1.2.1", "v1.2.0rc1"):
         with pytest.raises(ValueError, match=rf"The tag is {tag}, and pyproject\.toml has version 1\.2\.0: tag the commit v1\.2\.0"):
@@ -102,8 +103,22 @@ def test_a_tag_that_differs_from_the_version_is_refused(tmp_path):
         check_release("v1.3.0", tmp_path)
 
 
+def test_a_release_without_its_day_or_with_the_readme_of_before_is_refused(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.0.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.0.0 (unreleased)\n\n- New.\n")
+    (tmp_path / "README.md").write_text((ROOT / "README.md").read_text())
+    with pytest.raises(ValueError, match=r"'## 1\.0\.0 \(unreleased\)': write the day of the release in it, as `## 1\.0\.0 \(20\d\d-"):
+        check_release("v1.0.0", tmp_path)
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 1.0.0 (2027-01-01)\n\n- New.\n")
+    if BEFORE_THE_FIRST in (ROOT / "README.md").read_text():
+        with pytest.raises(ValueError, match="make `pip install drsn-jax` its first command"):
+            check_release("v1.0.0", tmp_path)
+    (tmp_path / "README.md").write_text("pip install drsn-jax\n")
+    assert check_release("v1.0.0", tmp_path) == "- New."
+
+
 def test_this_version_has_notes_and_is_written_once():
-    assert check_release(f"v{read_version()}")
+    assert read_notes(read_version())
     assert "metadata.version(" in (ROOT / "drsn_jax" / "__init__.py").read_text()
     assert "version:" not in (ROOT / "CITATION.cff").read_text().replace("cff-version:", "")
 

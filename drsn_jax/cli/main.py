@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from drsn_jax import __version__
-from drsn_jax.cli import bench, compare, convert, evaluate, export, info, plot, prepare, push, restore, serve, train
+from drsn_jax.cli import bench, compare, completion, convert, evaluate, export, info, plot, prepare, push, restore, serve, train
 from drsn_jax.cli.options import find_models
 from drsn_jax.system.errors import explain, nearest
 from drsn_jax.system.interrupts import EXIT_CODE, leave, twice_leaves
@@ -113,6 +113,12 @@ VERBS = {
         info.run,
         ("drsn-jax info --environment", "drsn-jax info --config=best --fit=8GB"),
     ),
+    "completion": Verb(
+        "print a script by which a shell completes this command line",
+        completion.declare,
+        completion.run,
+        ("drsn-jax completion bash", "drsn-jax completion zsh"),
+    ),
 }
 
 
@@ -159,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "verb"]
         hint = nearest(unknown[0].split("=")[0], known)
         return _fail(f"{arguments.verb}: unrecognized arguments: {' '.join(unknown)}{hint}; see `drsn-jax {arguments.verb} --help`", code=2)
-    arguments.overrides, arguments.command = overrides, shlex.join(["drsn-jax", *argv])
+    arguments.overrides, arguments.command, arguments.parser = overrides, shlex.join(["drsn-jax", *argv]), parser
     try:
         find_models(arguments)
         return VERBS[arguments.verb].run(arguments)

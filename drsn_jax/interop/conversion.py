@@ -1,7 +1,5 @@
 """Weight files of other frameworks to a model of ours, and back: whole or not at all."""
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from drsn_jax.models.critic import Critic
 from drsn_jax.models.generator import Generator
 from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.system.errors import InputError
-from drsn_jax.system.files import write_atomically
+from drsn_jax.system.files import appearing, write_atomically
 from drsn_jax.training.state import TrainState
 from drsn_jax.weights.keras_files import SUFFIXES as KERAS_SUFFIXES
 from drsn_jax.weights.keras_files import read_layers
@@ -80,17 +78,13 @@ def make_state(config: Mapping[str, Any], generator: Variables, critic: Variable
 
 
 def save_model(output: Path, state: TrainState, *, config: Mapping[str, Any]) -> None:
-    """Writes a workdir with one checkpoint, beside itself first: whoever sees `output` sees all of it. Raises InputError if it exists."""
+    """Writes a workdir with one checkpoint: whoever sees `output` sees all of it. Raises InputError if it exists."""
     _check_free(output)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        with Checkpoints(temporary, config=to_plain(config)) as checkpoints:
+        with appearing(output, overwrite=False) as temporary, Checkpoints(temporary, config=to_plain(config)) as checkpoints:
             checkpoints.save(int(state.step), state)
-        os.replace(temporary, output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error.strerror or error}); choose another --output.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def convert_model(model: Path, output: Path, *, critic: Path | None) -> list[str]:

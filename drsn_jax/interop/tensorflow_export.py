@@ -1,7 +1,6 @@
 """A generator as a TensorFlow SavedModel or a TFLite file, through jax2tf. TensorFlow is imported when a function here is called."""
 
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 from drsn_jax.interop.export import SMALLEST, Images, apply_on_platform, check_size, without_source_paths
 from drsn_jax.models.generator import Generator
 from drsn_jax.system.errors import InputError
+from drsn_jax.system.files import appearing
 
 
 def write_saved_model(
@@ -21,7 +21,7 @@ def write_saved_model(
 ) -> None:
     """Writes a SavedModel; its `serving_default` maps `images`, float32 [b h w 3] in [-1, 1], to `restored`. Sizes as `export_stablehlo`.
 
-    `check_fn` is given what the written one computes; where it raises, nothing is left. `folder` must not exist. Raises InputError where
+    `check_fn` is given what the written one computes; where it raises, nothing is left. Raises InputError where `folder` exists, and where
     TensorFlow or jax2tf is missing, or too old for this jax.
     """
     tf, jax2tf = _import_tensorflow()
@@ -37,21 +37,20 @@ def write_saved_model(
     module.weights = jax.tree.map(lambda x: tf.Variable(np.asarray(x), trainable=False), dict(variables))
     signature = [tf.TensorSpec([None, None, None, 3], tf.float32, name="images")]
     module.restore = tf.function(lambda images: {"restored": apply_fn(module.weights, images)}, autograph=False, input_signature=signature)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        with without_source_paths():
-            tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.restore})
-        saved = tf.saved_model.load(str(temporary)).signatures["serving_default"]
-        check_fn(lambda images: saved(images=tf.constant(images))["restored"].numpy())
-        temporary.rename(folder)
+        with appearing(folder, overwrite=False) as temporary:
+            with without_source_paths():
+                tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.restore})
+            saved = tf.saved_model.load(str(temporary)).signatures["serving_default"]
+            check_fn(lambda images: saved(images=tf.constant(images))["restored"].numpy())
+    except FileExistsError as error:
+        raise InputError(f"{folder} is there already; choose another --output.") from error
     except tf.errors.OpError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"TensorFlow {tf.__version__} cannot run what jax {jax.__version__} writes ({reason}): it is older; use --format=stablehlo or"
             " tflite, a newer TensorFlow, or an older jax."
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def convert_tflite(

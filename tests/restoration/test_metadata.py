@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, IptcImagePlugin, PngImagePlugin
 from PIL.ExifTags import Base
 from readers import encoded, tiff_block, with_segments
 
@@ -62,6 +62,7 @@ def test_text_of_png_is_kept_byte_for_byte(deep, tmp_path):
         (b"tEXt", b"Author\0somebody"),
         (b"zTXt", b"Comment\0\0" + zlib.compress(b"packed" * 9)),
         (b"iTXt", b"Title\0\0\0de\0Titel\0" + "ä".encode()),
+        (b"tEXt", b"photoshop\0by whose name Pillow has a table for JPEG"),
     ]
     samples = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype(np.uint16)
     data = png16.encode(samples, chunks=chunks) if deep else encoded(PICTURE, "PNG")
@@ -92,6 +93,53 @@ def test_xmp_of_parts_that_are_not_restored_is_left_out(tmp_path, capsys):
     assert "xmp" not in image.info
     assert image.size == (8, 16)
     assert "its XMP tells of parts that are not restored (hdrgm), and is not kept" in capsys.readouterr().err
+
+
+IPTC = b"\x1c\x02\x50\x00\x09Ansel\0abc" + b"\x1c\x02\x78\x00\x07caption"  # by-line and caption: odd in length
+
+
+def with_iptc(record, *, length=None):
+    """A JPEG file with the record as Photoshop writes it, between resources that are not kept; `length` is the one that it claims."""
+    resources = b"8BIM\x04\x0c\0\0\0\0\0\3abc\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(record) if length is None else length)
+    content = b"Photoshop 3.0\0" + resources + record + b"\0" * (len(record) % 2) + b"8BIM\x04\x25\0\0\0\0\0\1x\0"
+    jpeg = encoded(PICTURE, "JPEG", xmp=UPRIGHT)
+    return jpeg[:2] + b"\xff\xed" + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
+
+
+def test_iptc_is_kept_where_it_has_a_place(tmp_path, capfd):
+    (tmp_path / "a.jpg").write_bytes(with_iptc(IPTC))
+    for path, target in (("a.jpg", "b.jpg"), ("b.jpg", "c.tif"), ("c.tif", "d.tif"), ("d.tif", "e.jpg")):
+        image = restored(tmp_path / path, tmp_path / target)
+        assert IptcImagePlugin.getiptcinfo(image) == {(2, 0x50): b"Ansel\0abc", (2, 0x78): b"caption"}
+        assert image.info["xmp"] == UPRIGHT
+        if target.endswith("jpg"):
+            assert image.info["photoshop"] == {0x0404: IPTC}, "neither the thumbnail nor the digest of the blurred picture"
+    assert "not kept" not in capfd.readouterr().err
+    PICTURE.save(tmp_path / "f.tif", compression="tiff_lzw", tiffinfo={33723: IPTC})
+    assert restored(tmp_path / "f.tif", tmp_path / "g.tif").info["compression"] == "tiff_lzw"
+    assert IptcImagePlugin.getiptcinfo(Image.open(tmp_path / "g.tif"))[2, 0x78] == b"caption"
+    for suffix in ("png", "webp", "gif"):
+        restored(tmp_path / "a.jpg", tmp_path / f"h.{suffix}")
+        assert f"its IPTC record is not kept: {suffix.upper()} cannot hold it" in capfd.readouterr().err
+
+
+def test_iptc_beside_exif_of_many_segments(tmp_path):
+    block = long_block(100_000)
+    parts = [b"Exif\0\0" + block[at : at + 65_000] for at in range(0, len(block), 65_000)]
+    (tmp_path / "a.jpg").write_bytes(with_segments(with_iptc(IPTC), *parts))
+    image = restored(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert (len(image.info["exif"]), image.info["photoshop"]) == (len(block) + 6, {0x0404: IPTC})
+
+
+def test_iptc_that_is_damaged_or_too_long_is_said(tmp_path, capsys):
+    (tmp_path / "a.jpg").write_bytes(with_iptc(b"nonsense"))
+    assert "photoshop" not in restored(tmp_path / "a.jpg", tmp_path / "b.jpg").info
+    assert capsys.readouterr().err.endswith("; its IPTC record is damaged, and not kept\n")
+    (tmp_path / "cut.jpg").write_bytes(with_iptc(IPTC, length=10_000))
+    assert restored(tmp_path / "cut.jpg", tmp_path / "c.jpg").info["photoshop"][0x0404].startswith(IPTC)
+    PICTURE.save(tmp_path / "long.tif", tiffinfo={33723: IPTC * 5_000})
+    assert "photoshop" not in restored(tmp_path / "long.tif", tmp_path / "d.jpg").info
+    assert "its IPTC record is not kept: JPEG cannot hold it" in capsys.readouterr().err
 
 
 def long_block(length):

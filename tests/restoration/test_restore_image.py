@@ -133,9 +133,9 @@ def test_what_resampling_leaves_beyond_the_range_is_clipped(path, restored, imag
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"strength": "0.5"}, "Strength '0.5' is not between 0"),
-        ({"strength": None}, "Strength None is not between 0"),
-        ({"strength": float("nan")}, "Strength nan is not between 0"),
+        ({"strength": "0.5"}, "Strength '0.5' is no number from 0"),
+        ({"strength": None}, "Strength None is no number from 0"),
+        ({"strength": float("nan")}, "Strength nan is no number from 0"),
         ({"model": None}, "model=None names no model; give one of small, base"),
         ({"model": 3}, "model=3 names no model"),
     ],
@@ -183,7 +183,7 @@ def test_the_command_does_what_its_options_say(path, model, restored, image, tmp
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--strength=2", ["Strength 2.0 is not between 0", "1"]),
+        ("--strength=2", ["Strength 2.0 is no number from 0", "1"]),
         ("--device=gpu", ["no device 'gpu'", "cpu:0"]),
         ("--whole --device=tpu:1", ["no device 'tpu:1'"]),
     ],

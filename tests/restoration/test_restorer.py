@@ -68,7 +68,7 @@ def test_strength_is_the_way_from_the_image_to_the_restored(self_ensemble, image
 
 @pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
 def test_strengths_outside_are_named(strength):
-    with pytest.raises(InputError, match=rf"^Strength {strength} is not between 0 .* and 1 .*--strength=1\)\.$"):
+    with pytest.raises(InputError, match=rf"^Strength {strength} is no number from 0 .* to 1 .*--strength=1\)\.$"):
         make_restore_fn(MODEL, strength=strength)
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("starlette", reason="the page needs starlette and uvicorn: p
 from serving.test_serving import Caller
 
 from drsn_jax.data.images import png16
+from drsn_jax.data.images.iptc import jpeg_segment
 from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.evaluation.evaluate import evaluate
 from drsn_jax.evaluation.metrics.scorers import PSNR, Scorer
@@ -37,6 +38,7 @@ def sound_files():
     return [
         (".jpg", with_segments(encoded(image, "JPEG", quality=90, comment=b"a comment"), exif)),
         (".jpg", encoded(image.convert("CMYK"), "JPEG", progressive=True)),
+        (".jpg", encoded(image, "JPEG", extra=jpeg_segment(b"\x1c\x02\x78\x00\x07caption"))),
         (".png", encoded(image, "PNG", exif=exif)),
         (".png", encoded(image.quantize(9), "PNG", transparency=3)),
         (".png", png16.encode(deep, exif=tiff_block(6), chunks=[(b"tEXt", b"Author\0somebody")])),

@@ -1,11 +1,16 @@
-"""Checks a tag against pyproject.toml and CHANGELOG.md, and prints the notes of that release: `python -m tools.release v1.0.0`."""
+"""Checks a tag against pyproject.toml, CHANGELOG.md and README.md, and prints the notes of that release: `python -m tools.release v1.0.0`.
+
+The tag must be `v` and the version, the notes must bear a day, and the README must not say any more that there is no release.
+"""
 
 import re
 import sys
 import tomllib
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+BEFORE_THE_FIRST = "is not on PyPI yet"  # what README.md says until there is a release
 
 
 def read_version(root: Path = ROOT) -> str:
@@ -21,12 +26,25 @@ def read_notes(version: str, root: Path = ROOT) -> str:
     return found[1].strip()
 
 
+def check_date(version: str, root: Path = ROOT) -> None:
+    """Raises ValueError where the heading of a version's notes bears no day."""
+    [heading] = re.findall(rf"^## {re.escape(version)} .*$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    if not re.fullmatch(r"## \S+ \(\d{4}-\d\d-\d\d\)", heading):
+        raise ValueError(f"CHANGELOG.md has {heading!r}: write the day of the release in it, as `## {version} ({date.today()})`.")
+
+
 def check_release(tag: str, root: Path = ROOT) -> str:
-    """The notes of the release with this tag. Raises ValueError where the tag is not `v` and the version, or there are no notes."""
+    """The notes of the release with this tag. Raises ValueError where the tag is not `v` and the version, or its files are not ready."""
     version = read_version(root)
     if tag != f"v{version}":
         raise ValueError(f"The tag is {tag}, and pyproject.toml has version {version}: tag the commit v{version}, or change the version.")
-    return read_notes(version, root)
+    notes = read_notes(version, root)
+    check_date(version, root)
+    if BEFORE_THE_FIRST in (root / "README.md").read_text():
+        raise ValueError(
+            f"README.md says that the package {BEFORE_THE_FIRST}: with this release it is; make `pip install drsn-jax` its first command."
+        )
+    return notes
 
 
 def main(arguments: list[str]) -> int:

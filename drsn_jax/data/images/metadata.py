@@ -8,6 +8,7 @@ from PIL import Image, ImageFile
 
 from drsn_jax.data.images import png16
 from drsn_jax.data.images.exif import block_of_tiff, find_orientation, make_upright, xmp_upright
+from drsn_jax.data.images.iptc import read_iptc
 from drsn_jax.data.images.photo import Metadata, Stream
 
 _XMP_KEYWORD, _EXIF_KEYWORDS = b"XML:com.adobe.xmp", (b"Raw profile type exif", b"Raw profile type APP1")
@@ -47,6 +48,8 @@ def read_metadata(image: ImageFile.ImageFile, stream: Stream) -> Metadata:
     exif, notes = make_upright(blocks.exif) if blocks.exif else b"", list(blocks.notes)
     if exif is None:
         notes.append("its EXIF block is damaged, and not kept")
+    if (iptc := read_iptc(image)) is None:
+        notes.append("its IPTC record is damaged, and not kept")
     if told := _OF_PARTS.search(blocks.xmp):
         notes.append(f"its XMP tells of parts that are not restored ({told[0].decode().rstrip(':')}), and is not kept")
     elif b"HasExtendedXMP" in blocks.xmp:
@@ -54,6 +57,7 @@ def read_metadata(image: ImageFile.ImageFile, stream: Stream) -> Metadata:
     return Metadata(
         exif=exif or b"",
         xmp=b"" if told else xmp_upright(blocks.xmp),
+        iptc=iptc or b"",
         icc_profile=image.info.get("icc_profile") or None,
         dpi=_dpi(image),
         comment=_as_bytes(image.info.get("comment")) if image.format in ("JPEG", "MPO", "GIF") else b"",

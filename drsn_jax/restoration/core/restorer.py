@@ -28,7 +28,7 @@ def make_restore_fn(
     tile = model.fit_tile(tile)
     check_tile(stride=model.stride, tile=tile, overlap=overlap)
     if not _is_share(strength):
-        raise InputError(f"Strength {strength!r} is not between 0 (the image as it is) and 1 (wholly restored); use 1 (--strength=1).")
+        raise InputError(f"Strength {strength!r} is no number from 0 (the image as it is) to 1 (wholly restored); use 1 (--strength=1).")
     restore_once = partial(restore_array, predict_fn=model.predict_fn, stride=model.stride, tile=tile, overlap=overlap)
     restore = partial(average_turns, restore_fn=restore_once) if self_ensemble else restore_once
 

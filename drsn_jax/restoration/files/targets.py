@@ -1,17 +1,15 @@
 """What a file to be written can hold of a photo: format, mode, depth and metadata, all known before the network runs."""
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.ExifTags import IFD
 
-from drsn_jax.data.images.exif import PREFIX, block_of_tiff
 from drsn_jax.data.images.opening import open_phone_formats
-from drsn_jax.data.images.photo import PHONE_FORMATS, SUFFIXES, Metadata, Photo, quoted
+from drsn_jax.data.images.photo import PHONE_FORMATS, SUFFIXES, Photo, quoted
+from drsn_jax.restoration.files.pieces import pieces, png_chunks
 from drsn_jax.system.errors import InputError
 
 JPEG_QUALITY = 95  # with 4:4:4 chroma: one more generation of compression that the eye does not see
@@ -29,15 +27,6 @@ MODES = {
 }
 _LONGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768}  # libjpeg's, libwebp's, the format's, libavif's
 _TIFF_COMPRESSIONS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate")  # the lossless ones that hold any depth
-_HOLDERS = {  # of each piece of metadata, the formats that hold it
-    "EXIF block": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
-    "XMP": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
-    "colour profile": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
-    "comment": {"JPEG", "PNG", "GIF"},
-    "text": {"PNG"},
-}
-_XMP_TAG = 700  # XMP specification, part 3, 1.1.5
-_SEGMENT = 65_533  # bytes that a segment of a JPEG file takes
 _TO_PNG = "choose PNG (--output-format=png)"
 
 
@@ -66,9 +55,9 @@ def plan_encoding(photo: Photo, path: Path) -> Encoding:
     notes = list(photo.metadata.notes)
     if photo.bit_depth == 16 and not deep:
         notes.append(f"its 16 bits a channel become 8, since they are written as PNG alone{' or grey TIFF' if mode == 'L' else ''}")
-    options, chunks = _format_options(photo, format), _png_chunks(photo.metadata) if format == "PNG" else ()
+    options, chunks = _format_options(photo, format), png_chunks(photo.metadata) if format == "PNG" else ()
     trial = Image.new("I;16" if deep and format == "TIFF" else mode, (8, 8))
-    for name, choices in _pieces(photo, format, mode, options):
+    for name, choices in pieces(photo, format, mode, options):
         kept = next((number for number, piece in enumerate(choices) if _can_save(trial, format, options | piece)), None)
         options |= choices[kept] if kept is not None else {}
         if kept is None:
@@ -126,66 +115,6 @@ def _format_options(photo: Photo, format: str) -> dict[str, Any]:
     if format == "AVIF":
         return options | {"quality": JPEG_QUALITY, "subsampling": "4:4:4"}
     return options | ({"quality": JPEG_QUALITY, "chroma": 444} if format == "HEIF" else {})
-
-
-def _png_chunks(metadata: Metadata) -> tuple[tuple[bytes, bytes], ...]:
-    """Colour and text as PNG holds them; text in UTF-8 that is not packed (PNG specification, 11.3.3.4)."""
-    own = {b"Comment": metadata.comment, b"XML:com.adobe.xmp": metadata.xmp}
-    texts = tuple((b"iTXt", keyword + b"\0\0\0\0\0" + text) for keyword, text in own.items() if text)
-    return (*metadata.colour_chunks, *metadata.text_chunks, *texts)
-
-
-def _pieces(photo: Photo, format: str, mode: str, options: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Of each piece of metadata that is there its name and the ways to hand it to Pillow, the first that works to be taken.
-
-    `options` are those that were taken of the pieces before: a TIFF holds XMP as one of its EXIF tags.
-    """
-    metadata = photo.metadata
-    profile = metadata.icc_profile if mode.rstrip("A") == photo.mode.rstrip("A") else None  # that of inks says nothing of RGB
-    there = {"EXIF block": metadata.exif, "XMP": metadata.xmp, "comment": metadata.comment, "text": metadata.text_chunks}
-    for name, piece in (there | {"colour profile": metadata.icc_profile}).items():
-        held = format in _HOLDERS[name]
-        if name == "EXIF block" and piece:
-            yield name, list(_exif_choices(metadata.exif, format)) if held else []
-        elif name == "colour profile" and piece:
-            yield name, [{"icc_profile": profile}] if held and profile else []
-        elif name == "XMP" and piece and format == "TIFF":
-            yield name, [_tiff_options(options.get("exif", b""), metadata.xmp)]
-        elif piece:
-            # PNG's are chunks; without an option here, Pillow is not asked.
-            yield name, [{} if format == "PNG" else {name.lower(): piece}] if held else []
-
-
-def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
-    if format == "JPEG" and len(exif) > _SEGMENT:
-        # Over several segments, as cameras write it; each begins with the prefix.
-        block, step = exif.removeprefix(PREFIX), _SEGMENT - len(PREFIX)
-        parts = [PREFIX + block[at : at + step] for at in range(0, len(block), step)]
-        yield {"extra": b"".join(b"\xff\xe1" + (len(part) + 2).to_bytes(2, "big") + part for part in parts)}
-    else:
-        yield _tiff_options(exif) if format == "TIFF" else {"exif": exif}
-    try:
-        tags = Image.Exif()
-        tags.load(exif)
-        writable = block_of_tiff(tags)[0]
-    except Exception:  # Pillow's parser raises whatever the damage happens to trip
-        return
-    if writable:
-        yield _tiff_options(writable) if format == "TIFF" else {"exif": writable}
-
-
-def _tiff_options(exif: bytes, xmp: bytes = b"") -> dict[str, Any]:
-    """EXIF tags and XMP among those of a TIFF. libtiff, which compresses, cannot write the directories of a camera and of GPS."""
-    tags = Image.Exif()
-    try:
-        if exif:
-            tags.load(exif)
-        if xmp:
-            tags[_XMP_TAG] = xmp
-        plain = {"compression": "raw"} if {IFD.Exif, IFD.GPSInfo, IFD.Interop} & set(tags) else {}
-        return {"exif": tags.tobytes()} | plain
-    except Exception:  # tags that are read and cannot be written: Pillow will refuse them again
-        return {"exif": exif, "compression": "raw"}
 
 
 def _can_save(trial: Image.Image, format: str, options: dict[str, Any]) -> bool:
