@@ -69,7 +69,7 @@ def interrupt_when(process, line, *, times=1):
 
 def test_a_second_one_leaves_at_once_from_within_compiled_code():
     out, err, seconds = interrupt_when(start(COMPUTING), "ready", times=2)
-    assert err.strip() == "drsn-jax: left at once, by a second Ctrl-C", out
+    assert err.strip() == "drsn-jax: stopped at once by the second Ctrl-C", out
     assert seconds < 30
 
 
