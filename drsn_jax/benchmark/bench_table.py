@@ -11,14 +11,14 @@ Row = Mapping[str, Any]
 
 
 def format_bench(document: Mapping[str, Any]) -> str:
-    """Both tables and the notes; ends without a newline."""
+    """Format both tables and the notes, without a newline at the end."""
     machine, versions = document["machine"], document["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     head = [
         f"{machine['cpu']}, {machine['cores']} cores; {machine['platform']}: {machine['device']}",
         f"{packages}; {document['date']}",
-        f"Batch {document['config']['batch_size']}. Times are medians (smallest-largest) after compiling and a warm-up call, every subject"
-        " once a round in turn, each call waited for; a process for each row and subject.",
+        f"Batch {document['config']['batch_size']}. Times are medians (smallest-largest) after a compilation and a warm-up; every subject"
+        " runs once per round, in turn, in a process of its own per row; the results of each call are awaited.",
     ]
     head = [textwrap.fill(line, WIDTH) for line in head]
     notes = [textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in document["notes"]]
@@ -27,14 +27,14 @@ def format_bench(document: Mapping[str, Any]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """With three digits, in s or ms."""
+    """Format with three digits, in s or ms."""
     if seconds >= 100:
         return f"{seconds:.0f} s"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def _format_times(rows: Sequence[Row], subjects: Sequence[str]) -> list[str]:
-    """One line a row, one column a subject; the Keras reference's loader stands below the first back end."""
+    """Format one line per row and one column per subject; the Keras reference's loader stands below the first back end."""
     keras = [subject for subject in subjects if subject.startswith("keras")]
     lines = [["", *subjects, *(["Keras / ours"] if keras else [])]]
     if keras:
@@ -51,7 +51,7 @@ def _format_times(rows: Sequence[Row], subjects: Sequence[str]) -> list[str]:
 
 
 def _align(lines: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Columns as wide as their longest entry, the first `left` ones to the left, the others to the right."""
+    """Pad columns to their longest entry; the first `left` ones are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = ["<" if i < left else ">" for i in range(len(widths))]
     return ["   ".join(f"{text:{side}{width}}" for text, side, width in zip(line, sides, widths, strict=True)).rstrip() for line in lines]

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"There is no {arguments.input}; give a weight file, or a --workdir of a training.")
     if arguments.input.is_dir():
         if arguments.overrides:
-            raise InputError(f"{arguments.overrides[0]}: a model has the configuration stored with it; leave the change away.")
+            raise InputError(f"{arguments.overrides[0]}: a model has the configuration stored with it; omit the change.")
         lines = convert_model(arguments.input, arguments.output, critic=arguments.critic)
     else:
         config = load_config(arguments.config, arguments.overrides)

@@ -52,7 +52,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates once, or at each noise variance of the sweep, and prints the table."""
     if arguments.noise_sweep and arguments.noise_variance:
-        raise InputError("--noise-sweep has its own variances; leave --noise-variance away.")
+        raise InputError("--noise-sweep has its own variances; omit --noise-variance.")
     evaluate_fn = _prepare(arguments)
     from drsn_jax.evaluation.report.formats import format_table
     from drsn_jax.evaluation.sweep import NOISE_VARIANCES, format_sweep, sweep_noise
@@ -113,7 +113,7 @@ def _open_benchmark(arguments: argparse.Namespace, *, trained_on: str) -> Any:
         )
     idle = ("sharp", "blur_folder") if arguments.data else ("data_dir",)
     if useless := [f"--{name.replace('_', '-')}" for name in idle if getattr(arguments, name)]:
-        raise InputError(f"{useless[0]} does nothing beside --{'data' if arguments.data else 'blurred'}; leave it away.")
+        raise InputError(f"{useless[0]} does nothing beside --{'data' if arguments.data else 'blurred'}; omit it.")
     if arguments.data:
         return open_prepared_benchmark(arguments.data, data_dir=arguments.data_dir, trained_on=trained_on, **how)
     return open_folder_benchmark(arguments.blurred, arguments.sharp, blur_folder=arguments.blur_folder or trained_on, **how)

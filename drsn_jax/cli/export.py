@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "compact":
         return _write_compact(arguments)
     if arguments.training:
-        raise InputError("--training applies to --format=compact alone; leave it away.")
+        raise InputError("--training applies to --format=compact alone; omit it.")
     if arguments.platforms and fixed:
-        raise InputError(f"--platforms does not apply to {arguments.format}; leave it away.")
+        raise InputError(f"--platforms does not apply to {arguments.format}; omit it.")
     if arguments.size and not fixed:
-        raise InputError(f"--size applies to {' and '.join(FIXED)} alone; a {arguments.format} takes any size. Leave it away.")
+        raise InputError(f"--size applies to {' and '.join(FIXED)} alone; a {arguments.format} takes any size. Omit it.")
     if arguments.format == "onnx" and output.suffix != ".onnx":
         raise InputError(f"--output={output} does not end in .onnx, by which restore knows such a file; add it.")
     platforms = tuple((arguments.platforms or "cpu,cuda,tpu").split(","))
@@ -109,7 +109,7 @@ def _write_compact(arguments: argparse.Namespace) -> int:
 
     given = [name for name in ("platforms", "size", "image", "overwrite") if getattr(arguments, name)]
     if given:
-        raise InputError(f"--{given[0]} does not apply to compact; leave it away.")
+        raise InputError(f"--{given[0]} does not apply to compact; omit it.")
     sys.stdout.write(compact_model(arguments.model, arguments.output, training=arguments.training))
     return 0
 

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.planning.description import describe, describe_as_json
 
     if arguments.json and arguments.costs:
-        raise InputError("--costs is printed as a table only; leave --json away.")
+        raise InputError("--costs is printed as a table only; omit --json.")
     options = {"config": arguments.config, "overrides": arguments.overrides, "model": arguments.model}
     if arguments.json:
         print_json(describe_as_json(**options))
@@ -61,9 +61,9 @@ def _plan_training(arguments: argparse.Namespace) -> int:
     from drsn_jax.system.progress import Progress
 
     if arguments.model is not None:
-        raise InputError("--fit and --memory describe a training: leave --model away, and name a configuration (--config=NAME).")
+        raise InputError("--fit and --memory describe a training: omit --model, and name a configuration (--config=NAME).")
     if arguments.costs or arguments.environment or arguments.json:
-        raise InputError("--fit and --memory describe a training: leave --costs, --environment and --json away.")
+        raise InputError("--fit and --memory describe a training: omit --costs, --environment and --json.")
     here = arguments.fit == "here"
     size = None if arguments.fit is None or here else parse_size(arguments.fit)
     config, progress = load_config(arguments.config, arguments.overrides), Progress()

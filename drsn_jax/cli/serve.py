@@ -63,5 +63,5 @@ def _scaled(arguments: argparse.Namespace, name: str, *, most: int) -> int:
     """Of megapixels `most` is what Pillow opens at all."""
     value = getattr(arguments, name)
     if not 0 < value <= most:
-        raise InputError(f"--{name.replace('_', '-')}={value:g} is not above 0 and at most {most}; leave it away for the default.")
+        raise InputError(f"--{name.replace('_', '-')}={value:g} is not above 0 and at most {most}; omit it for the default.")
     return max(int(value * 1e6), 1)

@@ -52,7 +52,7 @@ def open_prepared_benchmark(data: str, *, data_dir: Path | None, protocol: str |
         entries = unpaired_entries({one.name: one.image for one in prepared.blurred})
     else:
         fitting = own if prepared.kind == "pairs" else f"{own} or noreference"
-        raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or leave --protocol away.")
+        raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or omit --protocol.")
     return _make_benchmark(entries, protocol, {"data": prepared.name, "data_sha256": prepared.sha256}, notes, lpips=lpips)
 
 
@@ -67,7 +67,7 @@ def open_folder_benchmark(blurred: Path, sharp: Path | None, *, protocol: str | 
     description = {"blurred": str(blurred), "sharp": str(sharp) if sharp else None}
     if protocol == "noreference":
         if sharp is not None:
-            raise InputError("The protocol noreference takes no sharp images; leave --sharp away, or choose the protocol full.")
+            raise InputError("The protocol noreference takes no sharp images; omit --sharp, or choose the protocol full.")
         entries = unpaired_entries(_find_images(blurred))
     elif sharp is None:
         raise InputError(f"The protocol {protocol} compares with sharp images; give their folder, --sharp=DIR.")
@@ -103,7 +103,7 @@ def _find_images(folder: Path) -> dict[str, Path]:
 def _make_benchmark(entries: list[Entry], protocol: str, description: dict[str, Any], notes: list[str], *, lpips: bool) -> Benchmark:
     """With one truth a scene Köhler's protocol is called by another name: the figures are not the benchmark's."""
     if lpips and protocol not in PROTOCOLS:
-        raise InputError(f"LPIPS is for pairs under {', '.join(PROTOCOLS)}; leave --lpips away with the protocol {protocol}.")
+        raise InputError(f"LPIPS is for pairs under {', '.join(PROTOCOLS)}; omit --lpips with the protocol {protocol}.")
     if protocol.startswith("koehler"):
         if (single := has_single_truths(entries)) is False and protocol == "koehler_single":
             raise InputError("The protocol koehler_single is for one truth a scene; these are trajectories: use --protocol=koehler.")

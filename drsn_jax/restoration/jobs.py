@@ -47,7 +47,7 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
     plan, inputs = Plan(), [Path(path) for path in inputs]
     if output and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix.lower() in _KNOWN:
         if suffix and SUFFIXES.get(output.suffix.lower()) != SUFFIXES[suffix]:
-            raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; leave one away.")
+            raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; omit one.")
         _add(plan, inputs[0], output)
         return plan
     if output and len(inputs) == 1 and output.suffix and not (inputs[0].is_dir() or output.exists() or output.suffix.lower() in _KNOWN):

@@ -1,4 +1,4 @@
-"""A run's data: an iterator of batches on the devices from any step on, and the images to validate on."""
+"""A run's data: an iterator of batches on the devices from any step, and the validation images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -23,20 +23,20 @@ from drsn_jax.system.paths import local_path
 from drsn_jax.training.schedule import Stage, stage_spans
 from drsn_jax.training.sharding import check_batch_size, over_data, replicate, shard_batch
 
-ValidationFn = Callable[[], Iterator[photos.Sample | None]]  # None in the place of an image that was passed over
+ValidationFn = Callable[[], Iterator[photos.Sample | None]]  # None for an image that was skipped
 
 
 class Data(NamedTuple):
-    """What a run trains and validates on."""
+    """The training and validation data of a run."""
 
     description: str
-    num_images: int  # or pairs, to train on
+    num_images: int  # images or pairs for training
     stream_fn: Callable[[int, int], Iterator[dict[str, jax.Array]]]  # (start step, num_train_steps) -> batches
-    validation_fn: ValidationFn | None  # anew for each evaluation
+    validation_fn: ValidationFn | None  # a new iterator for each evaluation
 
 
 def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
-    """Opens the data of a configuration. Raises InputError for folders and images that cannot be trained on."""
+    """Open the data of a configuration. Raises InputError for unusable folders and images."""
     stages = make_stages(config)
     for stage in stages:
         check_batch_size(stage.batch_size, devices=mesh.size, accumulation_steps=config["accumulation_steps"])
@@ -83,7 +83,7 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
 
 def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
     if config["cache"]:
-        raise InputError(f"cache=True is for data=pairs; data={config['data']} is held on the device as it is (--config.cache=False).")
+        raise InputError(f"cache=True is for data=pairs; data={config['data']} is always held on the device (--config.cache=False).")
     rows = {stage: _clip_rows(config, stage) for stage in stages}
     crop_size = max(stage.crop_size for stage in stages)
     images, validation_fn = _resident_images(config, crop_size=crop_size)
@@ -110,7 +110,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
 
 
 def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
-    """How many rows of a batch are of the clip. Raises InputError where rounding makes none or all of them of a share in between."""
+    """Return the number of clip images in a batch. Raises InputError if a share between 0 and 1 rounds to none or all of them."""
     total, share = stage.batch_size * count_parts(config), config["frames_share"]
     rows = round(total * share) if config["frames_dir"] else 0
     if config["frames_dir"] and 0 < share < 1 and rows in (0, total):
@@ -123,7 +123,7 @@ def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
 def _make_resident_batch_fn(
     config: Mapping[str, Any], stage: Stage, *, of_clip: int
 ) -> Callable[[tuple[Any, Any], jax.Array], dict[str, jax.Array]]:
-    """((bank, clip), key) -> a batch of the bank, but for so many rows of the clip."""
+    """Make ((bank, clip), key) -> batch with images of the bank, except `rows` images of the clip."""
     total = stage.batch_size * count_parts(config)
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
     noise = {"noise_variance": tuple(config["noise_variance"]), "noise_share": config["noise_share"]}
@@ -137,14 +137,14 @@ def _make_resident_batch_fn(
     def batch(banks: tuple[Any, Any], key: jax.Array) -> dict[str, jax.Array]:
         bank_key, clip_key, order_key = jax.random.split(key, 3)
         of_bank, of_clip = of_bank_fn(banks[0], bank_key), of_clip_fn(banks[1], clip_key)
-        order = jax.random.permutation(order_key, total)  # so that micro-batches and devices get some of each
+        order = jax.random.permutation(order_key, total)  # so that micro-batches and devices get a mixture
         return {name: jnp.concatenate([of_bank[name], of_clip[name]])[order] for name in of_bank}
 
     return batch
 
 
 def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "_ _ 6"]]:
-    """Pairs by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
+    """Read pairs by name, fitted according to `frame`. Their memory is computed from the headers before any is decoded."""
     fit = {"frame": config["frame"], "crop_size": crop_size}
     found = _find_pairs(config, "train_dir")
     bad_images = _bad_images(config, len(found), "training pairs")
@@ -160,7 +160,7 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[s
 
 
 def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], ValidationFn | None]:
-    """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
+    """Read training images ([h w 3], or pairs [h w 6]) by name, and the validation images."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), _validation_from(config)
     if config["frame"] != "crop":
@@ -171,7 +171,7 @@ def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict
         if not config["train_dir"]:
             raise InputError("data=photos needs photographs to train on: give --config.train_dir=DIR.")
         found, found_held = photos.find_photos(local_path(config["train_dir"])), {}
-        if not config["eval_dir"]:  # chosen before any is read, so that none changes sides where another cannot be
+        if not config["eval_dir"]:  # split before reading, so that an unreadable image does not move others to the other side
             found, found_held = photos.hold_out(found, every=config["hold_out_every"])
         training = photos.read_photos(found, bad_images=_bad_images(config, len(found), "photographs"))
         held = photos.read_photos(found_held, bad_images=_bad_images(config, len(found_held), "photographs held out"))
@@ -184,7 +184,7 @@ def _resident_images(config: Mapping[str, Any], *, crop_size: int) -> tuple[dict
 
 
 def _validation_from(config: Mapping[str, Any]) -> ValidationFn | None:
-    """Reads the pairs of eval_dir anew each time; None without one."""
+    """Make the function that reads the pairs of eval_dir for each evaluation; None without eval_dir."""
     if not config["eval_dir"]:
         return None
     found = _find_pairs(config, "eval_dir")

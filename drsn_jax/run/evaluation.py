@@ -1,4 +1,4 @@
-"""The evaluation between steps: validation images restored, scored and drawn."""
+"""The evaluation between steps: restoring, scoring and drawing the validation images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -21,7 +21,7 @@ from drsn_jax.training.state import TrainState
 
 
 class _BrokenOffError(Exception):
-    """The signal to stop came in the middle of an evaluation, which can take longer than there is time."""
+    """A stop signal arrived during an evaluation, which may take longer than the time that is left."""
 
 
 def _until_stopped(samples_fn: Callable[[], Iterator[Sample | None]], stop: StopSignal) -> Iterator[Sample | None]:
@@ -41,10 +41,10 @@ def make_evaluate_fn(
     workdir: AnyPath,
     on_panels: Callable[[AnyPath], object] | None = None,
 ) -> Callable[[TrainState, int], float | None]:
-    """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
+    """Build the evaluation of a state after a step. It logs the figures, draws panels, and returns the PSNR in dB.
 
-    None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on one
-    device, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
+    It returns None without validation images, and if a stop signal interrupts it. In a run of several processes the first one evaluates on
+    one device and sends its PSNR to the others. This takes no longer than all doing the same, and the images are needed in one place.
     """
     apply_fn = jax.jit(generator.apply)
 
@@ -62,7 +62,7 @@ def make_evaluate_fn(
                 num_panels=config["sample_images"],
             )
         except _BrokenOffError:
-            say(f"The evaluation after step {step} was broken off {stop.reason}; `drsn-jax evaluate --model={workdir}` makes one.")
+            say(f"The evaluation after step {step} was interrupted {stop.reason}; `drsn-jax evaluate --model={workdir}` repeats it.")
             return None
         writer.scalars(step, validation.scalars())
         say(validation.table(protocol=config["eval_protocol"]))

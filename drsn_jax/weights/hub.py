@@ -73,7 +73,7 @@ def explain_refusals(hub: Any, address: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise InputError(f"There is no {address}, or it is not for everybody: check the name, or {login}.") from error
     except errors.RevisionNotFoundError as error:
-        raise InputError(f"{address}: there is no such revision; leave it away, or give a commit's hash.") from error
+        raise InputError(f"{address}: there is no such revision; omit it, or give a commit's hash.") from error
     except errors.LocalTokenNotFoundError as error:
         raise InputError(f"Writing to {address} needs an account: {login}.") from error
     except errors.LocalEntryNotFoundError as error:

@@ -74,7 +74,7 @@ def read_onnx(file: AnyPath | bytes, *, platform: str = "cpu") -> OnnxGenerator:
 def _providers(available: list[str], platform: str) -> list[str]:
     wanted = {"gpu": ("CUDAExecutionProvider", "ROCMExecutionProvider"), "cpu": ("CPUExecutionProvider",)}.get(platform, ())
     if not (found := [name for name in wanted if name in available]):
-        raise InputError(f"onnxruntime here cannot use a {platform} (it has {', '.join(available)}); leave --device away, or use cpu.")
+        raise InputError(f"onnxruntime here cannot use a {platform} (it has {', '.join(available)}); omit --device, or use cpu.")
     return found
 
 

@@ -48,7 +48,7 @@ def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:
     saved = read_saved(model, FIELDS)
     fields = dict(saved.fields)
     if training and not jax.tree.leaves(fields["generator_params"]):
-        raise InputError(f"{model} was itself written without --training: it holds no more than what restores; leave --training away.")
+        raise InputError(f"{model} was itself written without --training: it holds no more than what restores; omit --training.")
     if not training:
         fields["ema_params"] = fields["ema_params"] or fields["generator_params"]
         fields = {name: fields[name] for name in INFERENCE_FIELDS}

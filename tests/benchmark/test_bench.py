@@ -238,7 +238,7 @@ worker.main()
 def test_a_worker_that_dies_leaves_its_last_words():
     with script("import sys; sys.stdin.readline(); sys.stderr.write('no more\\nmemory'); sys.exit(3)") as worker:
         for _ in range(2):  # whoever asks again is told the same
-            with pytest.raises(WorkerError, match="ended with code 3; its last words: no more memory"):
+            with pytest.raises(WorkerError, match="ended with code 3; its last output: no more memory"):
                 worker.ask("time")
     with script("import os; os.kill(os.getpid(), 9)") as worker, pytest.raises(WorkerError, match="killed by signal 9"):
         worker.ask("time")

@@ -118,7 +118,7 @@ def settle(config, **changes):
         ({"trunk": "unet", "critic": "patch"}, "trunk=unet has no Keras form here; use --config.trunk=quarter"),
         ({"critic": "patch"}, "critic=patch has no Keras form here; use --config.critic=dense"),
         ({"norm": "instance"}, "norm=instance has no Keras form here; use batch, layer or none"),
-        ({"pixel_weight": 1.0}, "pixel_weight=1.0 has no Keras form here; use --config.pixel_weight=0, or leave --against away"),
+        ({"pixel_weight": 1.0}, "pixel_weight=1.0 has no Keras form here; use --config.pixel_weight=0, or omit --against"),
         ({"critic_batches": "fresh"}, "use --config.critic_batches=same"),
         ({"ema_decay": 0.9}, "use --config.ema_decay=0"),
         ({"content_weight": 0.0}, "content_weight=0 has no Keras form here"),
@@ -155,7 +155,7 @@ def test_of_several_stages_the_last_one_is_measured():
 def test_what_the_loops_do_otherwise_is_said():
     notes = describe_differences(configure())
     assert "critic_update=joint (Keras: alternating)" in notes[0]
-    assert notes[1].startswith("Ours updates the critic 2 times, on sharp and restored images at once; Keras 4 times")
+    assert notes[1].startswith("Ours updates the critic 2 times, on sharp and restored images together; Keras 4 times")
     assert len(describe_differences(configure(critic_update="alternating"))) == 1
     assert describe_differences(configure("keras_reference")) == []
 

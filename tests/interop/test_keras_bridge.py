@@ -300,7 +300,7 @@ def test_a_model_inside_a_model_is_refused(models, tmp_path):
 
 
 def test_nothing_is_overwritten_and_names_are_checked_first(files, converted, tmp_path):
-    for output, sign in ((tmp_path / "g.npz", "no name that Keras reads"), (files / "generator.keras", "exists")):
+    for output, sign in ((tmp_path / "g.npz", "cannot read weights from a file called"), (files / "generator.keras", "exists")):
         before = output.read_bytes() if output.exists() else None
         with pytest.raises(InputError, match=sign):
             run(converted, output)
@@ -308,7 +308,7 @@ def test_nothing_is_overwritten_and_names_are_checked_first(files, converted, tm
     with pytest.raises(InputError, match="exists"):
         run(files / "generator.keras", converted)
     np.savez(tmp_path / "weights.npz", a=np.zeros(1))
-    with pytest.raises(InputError, match="by its name"):
+    with pytest.raises(InputError, match="does not have the name of a weight file"):
         run(tmp_path / "weights.npz", tmp_path / "model")
 
 

@@ -223,4 +223,4 @@ def test_from_the_command_line(capsys):
     assert main(["info", "--fit="]) == 2
     assert main(["info", "--fit=8GB", "--costs"]) == 2
     assert main(["info", "--model=runs/none", "--fit=8GB"]) == 2
-    assert "leave --model away" in capsys.readouterr().err
+    assert "omit --model" in capsys.readouterr().err

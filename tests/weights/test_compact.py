@@ -153,7 +153,7 @@ def test_damage_is_told_in_one_line(small, damage, message):
 
 
 def test_a_model_without_what_was_trained_cannot_be_exported_for_training(small, tmp_path):
-    with pytest.raises(InputError, match="leave --training away"):
+    with pytest.raises(InputError, match="omit --training"):
         compact_model(small, tmp_path / "again", training=True)
 
 

@@ -63,7 +63,7 @@ def _cpu_mesh() -> Mesh:
     try:
         devices = jax.devices("cpu")
     except RuntimeError as error:
-        raise InputError("This compiles for CPU devices, and JAX shows none; leave JAX_PLATFORMS away, or add cpu to it.") from error
+        raise InputError("This compiles for CPU devices, and JAX shows none; omit JAX_PLATFORMS, or add cpu to it.") from error
     if len(devices) < DEVICES:
         raise InputError(f"This compiles for {DEVICES} CPU devices, and JAX shows {len(devices)}; set JAX_NUM_CPU_DEVICES={DEVICES}.")
     return Mesh(np.array(devices[:DEVICES]), ("data",), axis_types=(AxisType.Auto,))
