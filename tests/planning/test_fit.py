@@ -114,12 +114,12 @@ def test_batch_norm_of_thresholds_gets_two_images(monkeypatch):
     Made(monkeypatch)
     text, proposals = propose("keras_reference", "8GB")
     assert proposals[0]["batch_size"] == 2
-    assert "the smallest batch that it trains with" in text
+    assert "the smallest batch that trains" in text
 
 
 @pytest.mark.parametrize(
     ("size", "why", "compiled"),
-    [("8MB", r"0\.0056 GB are to use: parameters and optimisers alone take 0\.18", 0), ("290MB", r"crops of 32 need about 0\.205 GB", 4)],
+    [("8MB", r"0\.0056 GB are usable: parameters and optimisers alone take 0\.18", 0), ("290MB", r"crops of 32 need about 0\.205 GB", 4)],
 )
 def test_a_card_too_small_for_anything(monkeypatch, size, why, compiled):
     made = Made(monkeypatch)

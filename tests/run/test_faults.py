@@ -109,7 +109,7 @@ def test_stop_names_the_steps_and_the_checkpoint_before_them(world, tmp_path, ca
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
     assert "generator/loss, learning_rate became infinite or not a number within steps 7 to 9" in err
-    assert "the newest checkpoint from before them is step 6" in err
+    assert "the newest checkpoint before them is step 6" in err
     assert "--config.on_nonfinite=skip" in err
     assert tiny.steps_on_disk(tmp_path)[-1] == 6
     assert_strict_json(tmp_path)
@@ -159,7 +159,7 @@ def test_sigterm_breaks_an_evaluation_off_and_saves(last, world, tmp_path, capsy
     out = capsys.readouterr().out
     step = 12 if last else 4
     assert seen == [0, 1, 2, 3]
-    assert f"The evaluation after step {step} was broken off by a signal; `drsn-jax evaluate --model={tmp_path}` makes one." in out
+    assert f"The evaluation after step {step} was interrupted by a signal; `drsn-jax evaluate --model={tmp_path}` repeats it." in out
     assert ("Done: 12 steps" if last else "Stopped by a signal at step 5, saved") in out
     assert tiny.steps_on_disk(tmp_path) == ([12] if last else [4, 5])
     assert not any("eval/psnr" in line for line in tiny.read_metrics(tmp_path))

@@ -96,7 +96,7 @@ def test_training_saves_and_says_what_goes_on(tmp_path, photos):
     assert process.returncode == EXIT_CODE, err
     assert err.splitlines() == ["", "Ctrl-C: this step is ended and saved; a second Ctrl-C leaves at once.", "drsn-jax: interrupted"]
     [step] = tiny.steps_on_disk(tmp_path / "run")
-    assert f"Stopped by Ctrl-C at step {step}, saved; run the same command to go on: drsn-jax train" in out
+    assert f"Stopped by Ctrl-C at step {step}, saved; run the same command to resume: drsn-jax train" in out
     assert str(tmp_path / "run") in out.splitlines()[-1]
     assert int(tiny.read_state(tmp_path / "run", step)[".step"]) == step
 
