@@ -30,7 +30,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]I?)B", text.strip().upper())
     size = round(float(match[1]) * UNITS[match[2]]) if match else 0
     if not size:
-        raise InputError(f"{text!r} is no size of memory; write it as 8GB, 500MB or 7.5GiB (--fit=8GB), or here.")
+        raise InputError(f"{text!r} is not a size of memory; write it as 8GB, 500MB or 7.5GiB (--fit=8GB), or here.")
     return size
 
 

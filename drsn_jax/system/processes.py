@@ -101,7 +101,7 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         raise InputError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {_HOW}, or give none of the three.")
     host, _, port = str(coordinator).rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise InputError(f"--coordinator={coordinator} is no HOST:PORT with a port from 1 to 65535, such as 10.0.0.1:1234; {_HOW}.")
+        raise InputError(f"--coordinator={coordinator} is not a HOST:PORT with a port from 1 to 65535, such as 10.0.0.1:1234; {_HOW}.")
     if (num_processes or 0) < 1:
         raise InputError(f"--num-processes={num_processes} is too small; use 1 or more.")
     if not 0 <= (process_id or 0) < (num_processes or 0):

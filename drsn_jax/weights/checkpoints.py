@@ -83,7 +83,9 @@ def read_checkpoint(path: AnyPath, items: tuple[str, ...]) -> tuple[dict[str, An
             args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
             return ocp.PyTreeCheckpointer().restore(place / "state", args=args), config
     except Exception as error:
-        raise InputError(f"{path} is no readable checkpoint ({first_line(error)}); give another, or restore it from a backup.") from error
+        raise InputError(
+            f"{path} is not a readable checkpoint ({first_line(error)}); give another, or restore it from a backup."
+        ) from error
 
 
 def read_tree(folder: AnyPath) -> dict[str, Any]:

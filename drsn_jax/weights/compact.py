@@ -50,7 +50,7 @@ def write_compact(folder: AnyPath, *, fields: Mapping[str, Any], config: Mapping
     """
     check_bucket(folder, write=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already; choose another --output, a new folder.")
+        raise InputError(f"{folder} already exists; choose another --output, a new folder.")
     pieces = [_pack(arrays) for arrays in _divide(_to_half(fields))]
     names = [f"weights-{i}.npz" for i in range(len(pieces))]
     description = {
@@ -84,7 +84,7 @@ def read_compact(folder: AnyPath) -> Compact:
         arrays: dict[str, np.ndarray] = {}
         for name, digest in description["pieces"].items():
             if not _PIECE.fullmatch(name):
-                raise ValueError(f"{name[:60]!r} is no name of a piece")
+                raise ValueError(f"{name[:60]!r} is not a name of a piece")
             content = (folder / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError(f"{name} is not what was written")
@@ -99,7 +99,7 @@ def read_compact(folder: AnyPath) -> Compact:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"{folder} is no compact model, or a damaged one ({reason}); fetch all of its files again.") from error
+        raise InputError(f"{folder} is not a compact model, or it is damaged ({reason}); fetch all of its files again.") from error
 
 
 def _to_half(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:

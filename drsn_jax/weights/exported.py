@@ -79,7 +79,7 @@ def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> E
         raise InputError(f"{name} cannot be read ({error.strerror or error}); give another --model.") from error
     except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
         raise InputError(
-            f"{name} is no export of drsn-jax, or a damaged one ({_reason(error)}); give a workdir, a checkpoint or an export."
+            f"{name} is not an export of drsn-jax, or it is damaged ({_reason(error)}); give a workdir, a checkpoint or an export."
         ) from error
     try:
         exported = export.deserialize(program)

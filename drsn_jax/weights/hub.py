@@ -29,7 +29,7 @@ def download_model(address: str) -> Path:
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
-        raise InputError(f"{address} is no model's address; write hf://owner/name, or hf://owner/name@REVISION.")
+        raise InputError(f"{address} is not the address of a model; write hf://owner/name, or hf://owner/name@REVISION.")
     repo, revision = match.groups()
     hub = import_hub()
     pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
@@ -85,7 +85,7 @@ def explain_refusals(hub: Any, address: str) -> Iterator[None]:
         advice = login if status in (401, 403) else "try again later"
         raise InputError(f"{address} was refused ({_reason(error)}); {advice}.") from error
     except errors.HFValidationError as error:
-        raise InputError(f"{address} is no name that the Hub knows ({_reason(error)}).") from error
+        raise InputError(f"{address} is unknown to the Hub ({_reason(error)}).") from error
     except OSError as error:
         raise InputError(f"{address} cannot be reached ({_reason(error)}); try again with a network.") from error
 

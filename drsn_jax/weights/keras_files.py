@@ -132,7 +132,7 @@ def _member(group: Any, path: str) -> Any:
 
     for part in path.split("/"):
         if not isinstance(group, h5py.Group) or not part:
-            raise InputError(f"{path!r} is no place in it; {_GIVE}.")
+            raise InputError(f"{path!r} is not a place in it; {_GIVE}.")
         link = group.get(part, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
             raise InputError(f"{path!r} is a link to another place ({type(link).__name__}), which is refused; {_GIVE}.")

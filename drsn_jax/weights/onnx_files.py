@@ -56,7 +56,7 @@ def read_onnx(file: AnyPath | bytes, *, platform: str = "cpu") -> OnnxGenerator:
     except Exception as error:  # onnxruntime's own are of a dozen kinds, and a damaged file has as many ways to fail
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         advice = "give a file of `drsn-jax export --format=onnx`"
-        raise InputError(f"{name} is no ONNX export of drsn-jax, or a damaged one ({reason}); {advice}.") from error
+        raise InputError(f"{name} is not an ONNX export of drsn-jax, or it is damaged ({reason}); {advice}.") from error
     if description["version"] > VERSION:
         raise InputError(f"{name} was written by a newer drsn-jax; upgrade, or export the model with this one.")
 

@@ -30,7 +30,7 @@ def read_tensors(path: Path, *, keep: Callable[[str], bool] = lambda name: True)
                 with safe_open(path, framework="numpy") as stored:
                     tensors = {name: stored.get_tensor(name) for name in stored.keys() if keep(name)}  # noqa: SIM118  it is no dict
             else:
-                raise InputError(f"{path} is no weight file: give one written by torch.save (.pth, .pt), or .safetensors.")
+                raise InputError(f"{path} is not a weight file: give one written by torch.save (.pth, .pt), or .safetensors.")
     except InputError:
         raise
     except OSError as error:

@@ -153,7 +153,7 @@ def test_one_process_at_a_time_and_nothing_in_the_temporary_folder(tmp_path, pho
         (["--beam-runner=FlinkRunner"], "--flink_job_server_jar"),
         (["--beam-runner=PrismRunner"], "--prism_location"),
         (["--beam-runner=DataflowRunner"], "project|Beam with that runner"),
-        ([BEAM, "--beam-options=project=x"], "project=x is no option"),
+        ([BEAM, "--beam-options=project=x"], "project=x is not an option"),
     ],
 )
 def test_mistakes(tmp_path, photos, options, says):

@@ -181,7 +181,7 @@ def test_the_scored_size_follows_the_protocol(gopro):
         (["--detector=there.onnx"], "there.onnx"),
         (["--data=gopro:test"], "either --data"),
         (["--protocol=quarter"], "choose one of full, half"),
-        (["--data-dir=sets"], "--data-dir does nothing beside --blurred"),
+        (["--data-dir=sets"], "--data-dir has no effect with --blurred"),
         (["--noise-variance=0.01", "--compare", "theirs=."], "noise_0.01"),
     ],
 )
@@ -199,8 +199,8 @@ def test_the_data_must_be_given_once(model, gopro, tmp_path, capsys):
     for arguments, message in (
         ([], "Give the images"),
         ([f"--blurred={gopro}", "--protocol=full"], "compares with sharp images"),
-        (["--data=gopro:test", f"--sharp={gopro}"], "--sharp does nothing beside --data"),
-        (["--data=gopro:test", "--blur-folder=blur"], "--blur-folder does nothing beside --data"),
+        (["--data=gopro:test", f"--sharp={gopro}"], "--sharp has no effect with --data"),
+        (["--data=gopro:test", "--blur-folder=blur"], "--blur-folder has no effect with --data"),
         ([f"--blurred={tmp_path / 'nowhere'}"], "There is no folder"),
     ):
         assert main([*verb, *arguments]) == 2

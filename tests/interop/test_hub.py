@@ -72,7 +72,7 @@ def refused(address, match):
 
 def test_what_is_not_there(hub, capsys, monkeypatch):
     hub.commit("ada/other", {"config.json": b"{}", "model.py": b"raise SystemExit"})
-    refused("hf://ada", r"hf://ada is no model's address; write hf://owner/name")
+    refused("hf://ada", r"hf://ada is not the address of a model; write hf://owner/name")
     refused("hf://ada/none", r"There is no hf://ada/none, or it is not for everybody: .*HF_TOKEN")
     refused("hf://ada/other@v9", r"hf://ada/other@v9: there is no such revision")
     refused("hf://ada/other", r"hf://ada/other holds no model of drsn-jax \(it has no compact\.json\)")
@@ -130,8 +130,8 @@ def packed(compression):
 @pytest.mark.parametrize(
     ("pieces", "match"),
     [
-        ({"../secret.npz": "0"}, "is no name of a piece"),
-        ({"/etc/hosts": "0"}, "is no name of a piece"),
+        ({"../secret.npz": "0"}, "is not a name of a piece"),
+        ({"/etc/hosts": "0"}, "is not a name of a piece"),
         (None, "weights-0.npz is compressed"),
     ],
 )

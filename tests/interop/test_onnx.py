@@ -79,7 +79,7 @@ def test_export_and_restore_with_it(converter, tmp_path_factory, photograph, tmp
     assert (second.config, second.stride, second.size) == (first.config, first.stride, (64, 64))
     assert second.info["step"] == 2
     assert main(["export", *arguments]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_converter_that_does_not_run_with_this_jax_is_one_line(monkeypatch):
@@ -107,12 +107,12 @@ def test_images_of_other_sizes_are_padded_or_cut_into_tiles(tmp_path, rng):
 
 
 BAD = {
-    "another program's": (lambda: identity(format="other"), "no ONNX export of drsn-jax"),
+    "another program's": (lambda: identity(format="other"), "not an ONNX export of drsn-jax"),
     "newer": (lambda: identity(version=2), "written by a newer drsn-jax"),
     "no configuration": (lambda: identity(config=None), "description is not whole"),
-    "cut": (lambda: identity()[:-40], "no ONNX export of drsn-jax"),
-    "empty": (lambda: b"", "no ONNX export of drsn-jax"),
-    "text": (lambda: b"a text, and nothing else", "no ONNX export of drsn-jax"),
+    "cut": (lambda: identity()[:-40], "not an ONNX export of drsn-jax"),
+    "empty": (lambda: b"", "not an ONNX export of drsn-jax"),
+    "text": (lambda: b"a text, and nothing else", "not an ONNX export of drsn-jax"),
 }
 
 
@@ -129,7 +129,7 @@ def test_mistakes(tmp_path, capsys, monkeypatch):
     with pytest.raises(InputError, match=r"cannot use a tpu \(it has .*CPUExecutionProvider"):
         read_onnx(identity(), platform="tpu")
     assert main(["export", "--model=small", f"--output={tmp_path / 'model'}", "--format=onnx"]) == 2
-    assert "does not end in .onnx" in capsys.readouterr().err
+    assert "must end in .onnx" in capsys.readouterr().err
     assert main(["export", "--model=small", f"--output={tmp_path / 'm.onnx'}", "--format=onnx", "--platforms=cpu"]) == 2
     assert "--platforms does not apply to onnx" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

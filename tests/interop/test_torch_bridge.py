@@ -296,7 +296,7 @@ def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read"):
         read_torch(tmp_path)
     (tmp_path / "text.pth").write_text("these are not weights")
-    with pytest.raises(InputError, match=r"is no weight file.*\.pth"):
+    with pytest.raises(InputError, match=r"is not a weight file.*\.pth"):
         read_torch(tmp_path / "text.pth")
     np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
     with pytest.raises(InputError, match=r"zip archive, but not one of torch.save"):

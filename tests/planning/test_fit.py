@@ -30,7 +30,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["8", "GB", "-8GB", "8 giga", "8GBs", "0GB", "nanGB", "8G B", ""])
 def test_what_is_no_size(text):
-    with pytest.raises(InputError, match=r"is no size of memory; write it as 8GB") as caught:
+    with pytest.raises(InputError, match=r"is not a size of memory; write it as 8GB") as caught:
         parse_size(text)
     assert "\n" not in str(caught.value)
 

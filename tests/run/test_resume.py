@@ -316,7 +316,7 @@ def test_truncated_checkpoint_to_restore_with(copied, kinds, tmp_path, capsys):
     assert main(["restore", f"--model={copied}", f"--output={tmp_path / 'out'}", str(kinds["resident"]["train_dir"])]) == 2
     message = one_line(capsys.readouterr().err)
     assert str(copied / "checkpoints" / "6") in message
-    assert "no readable checkpoint" in message
+    assert "not a readable checkpoint" in message
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(workdir, tmp_path, 
 def test_a_folder_that_holds_something_is_left_as_it_is(workdir, small, capsys):
     before = {file: file.read_bytes() for file in small.iterdir()}
     assert main(["export", f"--model={workdir}", "--format=compact", f"--output={small}"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in small.iterdir()} == before
 
 
@@ -261,7 +261,7 @@ def test_training_begins_with_it_from_the_command_line(full, photograph, tmp_pat
     assert "Starting with the weights of" in tiny.train(tmp_path / "run", **options).stdout
     begun, ended = (read_saved(path, ("generator_params",)).fields["generator_params"] for path in (full, tmp_path / "run"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), begun, ended)
-    # what is there already goes on, and does not begin anew
+    # what already exists goes on, and does not begin anew
     assert "Starting with" not in tiny.train(tmp_path / "run", **options | {"num_train_steps": 2}).stdout
 
 

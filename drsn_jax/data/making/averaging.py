@@ -26,7 +26,7 @@ class Response(NamedTuple):
 def gamma_response(gamma: float) -> Response:
     """light = value^gamma; 2.2 is GoPro's, 1 averages the values themselves. Raises `InputError` unless 0 < gamma <= 10."""
     if not 0 < gamma <= 10:
-        raise InputError(f"gamma={gamma} is no camera's; use 2.2, or 1 to average the values as they are (allowed: above 0, up to 10)")
+        raise InputError(f"gamma={gamma} is out of range; use 2.2, or 1 to average the values as they are (allowed: above 0, up to 10)")
     return Response(np.arange(256.0) ** gamma, (np.arange(255.0) + 0.5) ** gamma)
 
 

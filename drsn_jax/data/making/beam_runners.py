@@ -12,7 +12,7 @@ def parse_options(texts: Sequence[str]) -> list[str]:
     """The options in texts as '--project=p,--region=r'; a comma inside a value is left alone. Raises `InputError` for others."""
     options = [option.strip() for text in texts for option in re.split(r",(?=--)", text) if option.strip()]
     if wrong := [option for option in options if not option.startswith("--")]:
-        raise InputError(f"--beam-options={wrong[0]} is no option of Beam; write each as --name=value, separated by commas")
+        raise InputError(f"--beam-options={wrong[0]} is not an option of Beam; write each as --name=value, separated by commas")
     return options
 
 

@@ -40,7 +40,7 @@ class PhotoPairs(NamedTuple):
         if self.copies < 1:
             raise InputError(f"--pairs-per-photo={self.copies} makes no pair; use 1 or more")
         if self.crop is not None and self.crop < 1:
-            raise InputError(f"--crop={self.crop} is no size; use a number of pixels, as 256, or whole")
+            raise InputError(f"--crop={self.crop} is not a size; use a number of pixels, as 256, or whole")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed={self.seed} is out of range; use 0 to {2**32 - 1}")
 
@@ -48,10 +48,10 @@ class PhotoPairs(NamedTuple):
 def list_photos(folder: Path) -> list[str]:
     """Relative names of all images below a folder, sorted; hidden files and folders are passed over.
 
-    Raises `InputError` if it is no folder, holds no image, or two differ by their suffix alone.
+    Raises `InputError` if it is not a folder, holds no image, or two differ by their suffix alone.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the folder of photographs")
+        raise InputError(f"{folder} is not a folder; give the folder of photographs")
     names = sorted(path.relative_to(folder).as_posix() for path in name_images(folder).values())
     if not names:
         raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(IMAGE_SUFFIXES)}")

@@ -30,20 +30,20 @@ class VideoPairs(NamedTuple):
         """Raises `InputError` for values that make no pair."""
         low, high = self.frames
         if not 2 <= low <= high:
-            raise InputError(f"--frames={low}-{high} is no range of frames to average; use 2 or more, as 7-13 or 9")
+            raise InputError(f"--frames={low}-{high} is not a range of frames to average; use 2 or more, as 7-13 or 9")
         if self.stride is not None and self.stride < 1:
             raise InputError(f"--stride={self.stride} does not advance; use 1 or more, or auto (windows that do not overlap)")
         if self.max_pairs is not None and self.max_pairs < 1:
             raise InputError(f"--max-pairs={self.max_pairs} makes no pair; use 1 or more, or leave it out")
         if not 0 <= self.min_motion < float("inf"):
-            raise InputError(f"--min-motion={self.min_motion} is no length; use 0 (keep still stretches too) or more pixels")
+            raise InputError(f"--min-motion={self.min_motion} is not a length; use 0 (keep still stretches too) or more pixels")
         if not self.cut_threshold > 1:
             raise InputError(f"--cut-threshold={self.cut_threshold} would take any motion for a cut; use more than 1, as 3")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed={self.seed} is out of range; use 0 to {2**32 - 1}")
         for first, last in self.exclude:
             if not 1 <= first <= last:
-                raise InputError(f"--exclude={first}-{last} is no range of frames; the first frame is 1, and both ends are left out")
+                raise InputError(f"--exclude={first}-{last} is not a range of frames; the first frame is 1, and both ends are left out")
 
 
 def plan_video_pairs(making: VideoPairs, report: Callable[[str], None]) -> tuple[list[Line], list[str]]:

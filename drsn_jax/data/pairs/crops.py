@@ -128,4 +128,4 @@ def check_samples(crop_size: int, frame: str, seed: int, noise_variance: tuple[f
         raise InputError(f"seed={seed} is impossible; use a whole number from 0 to 2**63 - 1")
     low, high = noise_variance
     if not 0 <= low <= high < np.inf:
-        raise InputError(f"noise_variance=({low}, {high}) is no range; use 0 <= low <= high on the scale [0, 1], such as (0, 0.001)")
+        raise InputError(f"noise_variance=({low}, {high}) is not a range; use 0 <= low <= high on the scale [0, 1], such as (0, 0.001)")

@@ -70,7 +70,7 @@ def prepare_dataset(
         there = version_folder(data_dir, survey.title)
         if there and not overwrite:
             metadata = _check_same(there, survey)
-            say(f"{survey.title} is there already: {there}\n")
+            say(f"{survey.title} already exists: {there}\n")
             return Prepared(survey.title, there, metadata, written=False)
         _check_room(survey, data_dir)
         folder = _build(tfds, dataset, variant, survey, data_dir=data_dir, skip_damaged=allow_incomplete, replace=there is not None)

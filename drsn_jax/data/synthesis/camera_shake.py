@@ -59,7 +59,7 @@ class BlurRecipe(NamedTuple):
         for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1), ("jpeg_quality", 100), ("softness", 10)):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
-                raise InputError(f"blur {name}=({low:g}, {high:g}) is no range; use 0 <= low <= high <= {most:g}.")
+                raise InputError(f"blur {name}=({low:g}, {high:g}) is not a range; use 0 <= low <= high <= {most:g}.")
         for name, most in (("cross", 1000), ("skew", 10), ("variation", 2), ("saturation", 100), ("object_share", 1), ("noise_share", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"blur {name}={getattr(self, name):g} is out of range; use 0 (none) to {most}.")

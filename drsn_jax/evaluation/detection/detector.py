@@ -78,7 +78,7 @@ def open_detector(path: Path, *, names: Sequence[str] | None = None, confidence:
     path = Path(path)
     for option, share in {"confidence": confidence, "iou": iou}.items():
         if not 0 <= share <= 1:
-            raise InputError(f"{option}={share} is no share; give a number from 0 to 1.")
+            raise InputError(f"{option}={share} is not a share; give a number from 0 to 1.")
     session = _open_session(path)
     size = _input_size(session, path)
     try:  # the shape of what comes out is what the model does; the file may only name its axes
@@ -108,7 +108,7 @@ def _open_session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # a dozen classes without a common one
         reason = _first_line(error)
-        raise InputError(f"{path} is no ONNX model that onnxruntime can load ({reason}); give a YOLOX or YOLOv8-type one.") from None
+        raise InputError(f"{path} is not an ONNX model that onnxruntime can load ({reason}); give a YOLOX or YOLOv8-type one.") from None
 
 
 def _input_size(session: Any, path: Path) -> tuple[int, int]:
