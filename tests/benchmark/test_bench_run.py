@@ -134,7 +134,7 @@ def test_what_keras_cannot_express_is_refused_only_against_it(changes, words):
 
 def test_what_training_refuses_is_refused():
     config = configure("keras_reference", batch_size=1)
-    with pytest.raises(InputError, match="threshold_norm=batch with a batch of 1"):
+    with pytest.raises(InputError, match="threshold_norm=batch and a batch of 1"):
         settle(config)
     assert settle(config, batch_size=2)["batch_size"] == 2
     with pytest.raises(InputError, match="Crops of 30 do not fit the generator"):
@@ -215,7 +215,7 @@ def test_the_rows_of_keras_train_its_networks(row):
 def test_a_refusal_of_a_worker_is_one_line(tmp_path):
     done = bench(tmp_path, "--config=keras_reference")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("drsn-jax: threshold_norm=batch with a batch of 1")
+    assert done.stderr.splitlines()[-1].startswith("drsn-jax: threshold_norm=batch and a batch of 1")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -61,7 +61,7 @@ def test_each_makes_networks_and_a_step(name):
     config = load_config(name)
     stages = make_stages(config)
     if name == "keras_reference":
-        with pytest.raises(InputError, match="threshold_norm=batch with a batch of 1"):
+        with pytest.raises(InputError, match="threshold_norm=batch and a batch of 1"):
             make_training(config, num_train_steps=config["num_train_steps"])
         config |= {"batch_size": 2}
     assert make_training(config, num_train_steps=config["num_train_steps"]).generator == make_generator(config)

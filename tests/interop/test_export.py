@@ -237,7 +237,7 @@ BAD = {
         r"exported with jax 0\.4\.1, this is jax .*convention is 5.*export the model again",
     ),
     "other weights": (lambda p: rewritten(p, bias_npy=lambda c: c[:-4] + b"", kernel_npy=lambda c: c), r"damaged"),
-    "a pickle in it": (lambda p: rewritten(p, bias_npy=np_object()), r"damaged one \(.*pickle"),
+    "a pickle in it": (lambda p: rewritten(p, bias_npy=np_object()), r"damaged \(.*pickle"),
     "native code": (lambda p: rewritten(p, generator_jax_export=calling_python), r"refused: it calls lapack_spotrf_ffi of jaxlib"),
     "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"names no configuration"),
     "cut": (lambda p: p[: len(p) // 2], r"not an export of drsn-jax"),
