@@ -29,9 +29,7 @@ def declare_video(subparsers: Any) -> None:
     source = "video files, and folders of numbered frames"
     parser.add_argument("--source", type=path, nargs="+", action="extend", required=True, metavar="FILE_OR_FOLDER", help=source)
     parser.add_argument("--frames", default="7-13", metavar="LOW-HIGH", help="frames to average, drawn for each pair (default 7-13)")
-    parser.add_argument(
-        "--stride", default="auto", metavar="N", help="frames from the start of one window to the next (default auto: no overlap)"
-    )
+    parser.add_argument("--stride", default="auto", metavar="N", help="frames between the starts of windows (default auto: no overlap)")
     parser.add_argument("--gamma", type=float, metavar="G", help="the camera's response: light = value^G (default 2.2; 1 is linear)")
     parser.add_argument("--response", type=path, metavar="FILE", help="the camera's response: the light of values 0 to 255, .csv or .npy")
     parser.add_argument("--min-motion", type=float, default=2.0, metavar="PIXELS", help="skip windows with less motion (default 2)")
@@ -56,9 +54,7 @@ def declare_photos(subparsers: Any) -> None:
         "--blur-inertia", default="0.9,0.995", metavar="LOW,HIGH", help="steadiness of the camera; 1 is a straight line (default 0.9,0.995)"
     )
     parser.add_argument("--blur-cross", type=float, default=1.0, metavar="X", help="ratio of vertical to horizontal speed (default 1)")
-    parser.add_argument(
-        "--blur-variation", type=float, default=0.5, metavar="X", help="strength of camera roll in the corners (default 0.5)"
-    )
+    parser.add_argument("--blur-variation", type=float, default=0.5, metavar="X", help="camera roll in the corners (default 0.5)")
     parser.add_argument("--blur-saturation", type=float, default=0.5, metavar="X", help="how far highlights exceed white (default 0.5)")
     noise = "variance of Gaussian noise, image scale [0, 1] (default 0,0, because training adds noise)"
     parser.add_argument("--noise-variance", default="0,0", metavar="LOW,HIGH", help=noise)
@@ -127,14 +123,10 @@ def _declare_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=path, metavar="DIR", help="folder for the pairs; an interrupted run is resumed there")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random draws (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace pairs made with other settings")
-    parser.add_argument(
-        "--workers", type=int, default=min(os.cpu_count() or 1, 8), metavar="N", help="number of threads that encode images"
-    )
+    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8), metavar="N", help="threads that encode images")
     beam = "make a data set with Apache Beam instead of files: DirectRunner (this machine), DataflowRunner, PortableRunner, ..."
     parser.add_argument("--beam-runner", metavar="NAME", help=beam)
-    parser.add_argument(
-        "--beam-options", action="append", default=[], metavar="OPTIONS", help="options for Beam, such as '--project=P,--region=R'"
-    )
+    parser.add_argument("--beam-options", action="append", default=[], metavar="OPTIONS", help="such as '--project=P,--region=R'")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of prepared data sets, with --beam-runner")
 
 
