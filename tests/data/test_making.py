@@ -213,7 +213,7 @@ def test_overwriting_replaces_what_was_made_and_nothing_else(tmp_path, clip):
 def test_somebody_elses_folder_is_never_written_into(tmp_path, clip, overwrite):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "000001.png").write_bytes(b"holiday")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(InputError, match="contains other files"):
         prepare("video", "--source", clip[0], f"--output={tmp_path / 'out'}", *["--overwrite"] * overwrite)
     assert contents(tmp_path / "out") == {"000001.png": b"holiday"}
     (tmp_path / "out" / "settings.json").write_text("[]")
@@ -396,7 +396,7 @@ def test_photographs_may_be_added_but_none_may_change_or_go(tmp_path, photos, ca
     before = contents(tmp_path / "out")
     assert before == contents(tmp_path / "new")
     (photos / "2.png").write_bytes((photos / "3.png").read_bytes())
-    with pytest.raises(InputError, match=r"gone or has changed \(1, the first is 2\)"):
+    with pytest.raises(InputError, match=r"The source of 1 pairs in .* is missing or has changed \(the first is 2\)"):
         prepare(*photo_command(photos, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
     assert prepare(*photo_command(photos, tmp_path / "out"), "--overwrite") == 0

@@ -148,7 +148,7 @@ def test_incomplete_is_shown_then_refused_unless_allowed(tmp_path, data_dir, cli
     arguments = ["prepare", "gopro", f"--source={downloads.write_folder(tmp_path / 'mine', files)}"]
     for more in ([], ["--check"]):
         result = cli(*arguments, *more)
-        _refused(result, "mine is not the whole of gopro/linear: train: 6 of 8 pairs (and 1 more, see above)", "--allow-incomplete")
+        _refused(result, "mine is not the complete gopro/linear: train: 6 of 8 pairs (and 1 more, see above)", "--allow-incomplete")
         assert "train  3 of 4  6 of 8" in result[1]
     assert not data_dir.exists()
     assert cli(*arguments, "--allow-incomplete")[0] == 0
@@ -204,7 +204,7 @@ def test_again_is_said_and_changes_nothing(source, data_dir, cli):
 def test_other_examples_replace_what_is_there_only_when_asked(source, data_dir, cli):
     arguments = ["prepare", "gopro", f"--source={source}"]
     cli(*arguments)
-    _refused(cli(*arguments, "--validation-scenes=A"), "holds other examples than this (train: 4, here 6)", "--overwrite")
+    _refused(cli(*arguments, "--validation-scenes=A"), "contains different examples (train: 4, here 6)", "--overwrite")
     assert len(open_prepared("gopro:validation").pairs) == 4
     assert cli(*arguments, "--validation-scenes=A", "--overwrite")[0] == 0
     assert [pair.name for pair in open_prepared("gopro:validation").pairs] == ["A/000000", "A/000001"]
@@ -305,7 +305,7 @@ def test_mistakes_on_the_command_line(tmp_path, source, cli):
     _refused(cli("prepare", "lai", f"--source={source}", "--part=best"), "'best'", "uniform")
     _refused(cli("prepare", "pairs", f"--source={source}", "--name=../x"), "--name=../x cannot name a data set")
     _refused(cli("prepare", "gopro", f"--source={source}", "--validation-scenes=Z"), "No training scene starts with 'Z'")
-    _refused(cli("prepare", "gopro", f"--source={downloads.write_zip(tmp_path / 'e.zip', {})}"), "e.zip holds nothing of gopro/linear")
+    _refused(cli("prepare", "gopro", f"--source={downloads.write_zip(tmp_path / 'e.zip', {})}"), "e.zip contains nothing of gopro/linear")
     _refused(cli("prepare", "nonsense", f"--source={source}"), "nonsense")
 
 
@@ -396,9 +396,9 @@ def test_other_pixels_under_the_same_names_are_noticed(tmp_path, data_dir, cli, 
     assert "already exists" in offer()[1]
     before = open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes()
     assert next(change) == size, "the sizes alone would tell"
-    _refused(offer(), "holds other examples than this (train: b differs)", "--overwrite")
+    _refused(offer(), "contains different examples (train: b differs)", "--overwrite")
     (source / "sharp/b.png").write_bytes(downloads.image("new") + b"\0")
-    _refused(offer(), "(train: b has another size)", "--overwrite")
+    _refused(offer(), "(train: b has a different size)", "--overwrite")
     assert open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes() == before
 
 
@@ -416,7 +416,7 @@ def test_a_split_that_the_source_has_no_more_is_noticed(tmp_path, data_dir, cli)
     assert cli(*arguments)[0] == 0
     for side in ("blur", "sharp"):
         (source / f"test/{side}/a.png").unlink()
-    _refused(cli(*arguments), "holds other examples than this (test: 1, here 0)", "--overwrite")
+    _refused(cli(*arguments), "contains different examples (test: 1, here 0)", "--overwrite")
 
 
 def test_a_damaged_image_that_was_mended_is_noticed(tmp_path, data_dir, cli):

@@ -231,6 +231,6 @@ def test_heic_without_its_reader_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "upload").write_bytes((tmp_path / "a.heic").read_bytes())
     with pytest.raises(InputError) as error:
         restore_upload(tmp_path / "upload", restore_fn=never, max_pixels=10**6)
-    assert str(error.value) == "The file is a photograph of type HEIC, which is not read here; convert it to JPEG."
+    assert str(error.value) == "The file is a photograph of type HEIC, which cannot be read here; convert it to JPEG."
     PICTURE.save(tmp_path / "b.png")
     assert "writing HEIC needs pillow-heif" in refusal(tmp_path / "b.png", tmp_path / "c.heic")

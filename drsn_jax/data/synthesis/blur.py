@@ -1,6 +1,6 @@
-"""Blur made on the device: a photograph becomes a pair, blurred by camera shake and moving objects, in linear light.
+"""Blur made on the device: a pair from a photograph, blurred by camera shake and moving objects in linear light.
 
-Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera. The exposure integrates light rather than gamma values. The
+Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera: the exposure integrates light instead of gamma values, the
 sensor saturates, and the file has eight bits. Everything is a pure function of a key, and runs inside jit.
 """
 
@@ -19,11 +19,11 @@ GAMMA = 2.2
 def synthesise(
     key: PRNGKeyArray, photograph: UInt8[Array, "H W 3"], recipe: BlurRecipe, length: Float[Array, ""] | None = None
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 3"]]:
-    """Blurs one photograph: returns (blurred, sharp) in [0, 1], k/255, less `recipe.margin` pixels on each side.
+    """Blur one photograph. Returns (blurred, sharp) in [0, 1], k/255, without `recipe.margin` pixels on each side.
 
-    `length` of the path, in pixels, is drawn from the recipe where it is not given.
+    `length` of the path, in pixels, is drawn from the recipe if not given.
     """
-    # All at once: fold_in(key, i) is split(key, n)[i], so a number folded into a key that is also split gives one of its parts again.
+    # One split for all: fold_in(key, i) equals split(key, n)[i], so folding into a key that is also split would reuse a part.
     kernel_key, saturation_key, noise_key, object_key, jpeg_key, softness_key = jax.random.split(key, 6)
     margin = recipe.margin
     sharp = photograph.astype(jnp.float32) / 255.0
@@ -31,8 +31,8 @@ def synthesise(
         sharp = jnp.round(soften(softness_key, sharp**GAMMA, recipe.softness) ** (1 / GAMMA) * 255.0) / 255.0
     light = sharp**GAMMA
     if recipe.saturation:
-        # A white pixel may stand for a lamp: more light than the file could hold. Only there: a bright sky that is not white has all its
-        # light in the file, and making it brighter would be an error that nothing can undo.
+        # White pixels may be lamps with more light than the file could store. Only these: a bright sky below white is stored with all its
+        # light, and brightening it would be an irreversible error.
         beyond = recipe.saturation * jax.random.uniform(saturation_key)
         light *= 1.0 + beyond * jnp.clip((sharp - 0.98) / 0.02, 0.0, 1.0)
     if recipe.length[1]:
@@ -46,9 +46,9 @@ def synthesise(
 
 
 def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[float, float]) -> Float[Array, "h w c"]:
-    """Blurs linear light with a Gaussian of a standard deviation drawn uniformly from a range, in pixels; borders are reflected.
+    """Blur linear light with a Gaussian whose standard deviation (pixels) is drawn uniformly from a range; borders are reflected.
 
-    A photograph made small is sharper than any camera's pixels; a generator that has seen nothing softer sharpens what was sharp enough.
+    A downsized photograph is sharper than any camera's pixels. A generator trained only on such photographs would over-sharpen others.
     """
     deviation = jax.random.uniform(key, minval=softness[0], maxval=softness[1])
     reach = math.ceil(3.0 * softness[1])
@@ -64,10 +64,10 @@ def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[floa
 def add_object(
     key: PRNGKeyArray, light: Float[Array, "h w 3"], background: Float[Array, "h w 3"], recipe: BlurRecipe
 ) -> Float[Array, "h w 3"]:
-    """Puts a part of the sharp photograph, blurred by a motion of its own, before the blurred background, in `object_share` of all draws.
+    """Add an object to a share `object_share` of all photographs: a part of the sharp one with its own motion, in front of the blurred one.
 
-    The part is an ellipse of any place and direction with an edge of a few pixels. What it covers during the exposure is as far as it
-    covers it: its mask is blurred as it is.
+    The part is an ellipse with random position and direction and an edge of a few pixels. Its mask is blurred like the object, so it
+    covers the background as long as the object did during the exposure.
     """
     there_key, mask_key, kernel_key = jax.random.split(key, 3)
     there = jax.random.bernoulli(there_key, recipe.object_share).astype(jnp.float32)
@@ -79,7 +79,7 @@ def add_object(
 
 
 def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "h w"]:
-    """1 inside a random ellipse, 0 outside, with a slope of three pixels in between. Its axes are 0.1 to 0.4 of the shorter side."""
+    """Return 1 inside a random ellipse, 0 outside, with a slope of three pixels. Its axes are 0.1 to 0.4 of the shorter side."""
     centre_key, size_key, angle_key = jax.random.split(key, 3)
     side = min(height, width)
     y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in (height, width)), indexing="ij")
@@ -88,16 +88,16 @@ def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "
     angle = jax.random.uniform(angle_key, maxval=math.pi)
     down, right = y - centre[0], x - centre[1]
     along, across = jnp.cos(angle) * right + jnp.sin(angle) * down, jnp.cos(angle) * down - jnp.sin(angle) * right
-    distance = (1.0 - jnp.sqrt(jnp.square(along / axes[0]) + jnp.square(across / axes[1]))) * axes.min()  # in pixels, about
+    distance = (1.0 - jnp.sqrt(jnp.square(along / axes[0]) + jnp.square(across / axes[1]))) * axes.min()  # in pixels, approximately
     return jnp.clip(distance / 3.0 + 0.5, 0.0, 1.0)
 
 
 def camera_noise(
     key: PRNGKeyArray, image: Float[Array, "h w 3"], *, noise_variance: tuple[float, float], noise_share: float = 1.0
 ) -> Float[Array, "h w 3"]:
-    """Adds Gaussian noise of a variance drawn from a range (image scale [0, 1]), then clips and quantises to k/255.
+    """Add Gaussian noise with a variance drawn from a range (image scale [0, 1]), then clip and quantise to k/255.
 
-    Of all draws `noise_share` have noise, and the others none.
+    A share `noise_share` of all draws has noise.
     """
     variance_key, noise_key, share_key = jax.random.split(key, 3)
     if noise_variance[1]:
