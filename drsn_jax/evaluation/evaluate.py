@@ -1,4 +1,4 @@
-"""Restore blurred files one at a time, score them and write a report; an interrupted evaluation goes on where it was."""
+"""Evaluation of blurred files: restore them one at a time, score them and write a report. Interrupted evaluations can be resumed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -43,11 +43,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score `restore_fn` (uint8 [h w 3] to the same) on `entries`; write the report to `output` and return its metrics.json.
 
-    The entries' order seeds the noise. Panels are drawn of `max_panels` images spread evenly over them. `model_info` (path, step,
-    parameters, sha256), `command`, `notes` and `details` (tile, overlap, folders) go into metrics.json as they are. Called again with the
-    same arguments it goes on after the last image that an interrupted call had scored, and returns the summary of a finished one. Raises
-    InputError for an unknown protocol, a negative variance, no entries, files that cannot be scored, and a folder that holds another
-    evaluation (unless `overwrite`) or cannot be written. One image at a time is held in memory.
+    The entries' order seeds the noise. Panels are drawn for `max_panels` images spread evenly over them. `model_info` (path, step,
+    parameters, sha256), `command`, `notes` and `details` (tile, overlap, folders) go into metrics.json unchanged. A call with the
+    same arguments resumes an interrupted one after its last scored image, and returns the summary of a finished one. Raises
+    InputError for an unknown protocol, a negative variance, no entries, files that cannot be scored, and a folder that contains another
+    evaluation (unless `overwrite`) or cannot be written. One image at a time is in memory.
     """
     check_protocol(protocol, noise_variance=noise_variance)
     if max_panels < 0:
@@ -87,7 +87,7 @@ def _keep(scores: Iterator[ImageScore], journal: Journal, *, total: int) -> None
 
 
 def _read(entries: Sequence[Entry], journal: Journal, *, protocol: str, noise_variance: float) -> Iterator[Case]:
-    """The cases that have no score yet. The index counts all entries: it seeds the noise."""
+    """Yield the cases without a score. The index, which seeds the noise, counts all entries."""
     for index, entry in enumerate(entries):
         if entry.name not in journal.scores:
             yield read_case(entry, protocol=protocol, noise_variance=noise_variance, index=index)
@@ -96,7 +96,7 @@ def _read(entries: Sequence[Entry], journal: Journal, *, protocol: str, noise_va
 def _open_illustrator(
     entries: Sequence[Entry], output: AnyPath, *, scorer: Scorer, protocol: str, max_panels: int, zoom_box: Literal["auto"] | Box
 ) -> Illustrator:
-    """The panels to draw; a box that does not lie inside one of them is told now, not when its turn comes."""
+    """Prepare the panels. A box that does not lie inside an image is reported at once."""
     shown = spread(entries, max_panels)
     if zoom_box != "auto":
         for size in scored_sizes(shown, protocol=protocol):

@@ -16,18 +16,18 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 
 class Validation(NamedTuple):
-    """What an evaluation found: a summary for each noise variance (see `scoring.summarise`), and a picture of panels."""
+    """The result of an evaluation: a summary for each noise variance (see `scoring.summarise`), and a picture of panels."""
 
     summaries: dict[float, dict[str, Any]]
     picture: Image | None
 
     @property
     def psnr(self) -> float:
-        """Mean PSNR in dB at the first noise variance: what the best checkpoint is chosen by."""
+        """Mean PSNR in dB at the first noise variance, which selects the best checkpoint."""
         return next(iter(self.summaries.values()))["restored"]["psnr"]
 
     def scalars(self) -> dict[str, float]:
-        """Figures for the log: eval/psnr and so on, with the noise variance in the name where there is noise."""
+        """Figures for the log: eval/psnr and so on, with the noise variance in the name if there is noise."""
         scalars = {}
         for variance, summary in self.summaries.items():
             prefix = f"eval/noise_{variance:g}/" if variance else "eval/"
@@ -36,7 +36,7 @@ class Validation(NamedTuple):
         return scalars
 
     def table(self, *, protocol: str) -> str:
-        """The figures as a table for the terminal."""
+        """Format the figures as a table for the terminal."""
         count = next(iter(self.summaries.values()))["images"]
         lines = [f"{count} validation images, {protocol} protocol      input PSNR   restored    gain     input SSIM   restored (Gaussian)"]
         for variance, summary in self.summaries.items():
@@ -57,9 +57,9 @@ def validate(
     protocol: str,
     num_panels: int,
 ) -> Validation:
-    """Restores and scores every sample at every noise variance; draws `num_panels` of the first ones, all variances below each other.
+    """Restore and score every sample at every noise variance; draw `num_panels` of the first ones, all variances below each other.
 
-    None in the place of a sample is left out, and leaves their noise to the others. Raises InputError for samples that cannot be scored.
+    A None instead of a sample is skipped; the others keep their noise. Raises InputError for samples that cannot be scored.
     """
     summaries, rows = {}, {}
 
@@ -85,9 +85,9 @@ def validate(
 
 
 def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
-    """Writes samples as FOLDER/blur/NAME.png and FOLDER/sharp/NAME.png, to be evaluated or restored as files; returns the folder.
+    """Write samples as FOLDER/blur/NAME.png and FOLDER/sharp/NAME.png, for evaluating or restoring them as files; returns the folder.
 
-    What is there is left as it is. Raises OSError where it cannot be written.
+    Existing files are kept. Raises OSError if the folder cannot be written.
     """
     for name, blurred, sharp in samples:
         for side, image in (("blur", blurred), ("sharp", sharp)):

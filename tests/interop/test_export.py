@@ -239,7 +239,7 @@ BAD = {
     "other weights": (lambda p: rewritten(p, bias_npy=lambda c: c[:-4] + b"", kernel_npy=lambda c: c), r"damaged"),
     "a pickle in it": (lambda p: rewritten(p, bias_npy=np_object()), r"damaged \(.*pickle"),
     "native code": (lambda p: rewritten(p, generator_jax_export=calling_python), r"refused: it calls lapack_spotrf_ffi of jaxlib"),
-    "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"names no configuration"),
+    "no configuration": (lambda p: rewritten(p, export_json=described(config={})), r"The configuration in .* is unknown"),
     "cut": (lambda p: p[: len(p) // 2], r"not an export of drsn-jax"),
     "empty": (lambda p: b"", r"not an export of drsn-jax"),
     "text": (lambda p: b"a text, and nothing else", r"not an export of drsn-jax"),

@@ -51,7 +51,7 @@ def test_a_model_is_pushed_with_its_card_and_restores_with_and_without_a_network
     assert f"drsn-jax restore --model=hf://ada/deblur@{commit} PHOTO" in capsys.readouterr().out
     assert stored == files_of(find_model("small"))
     assert main(["restore", "--model=hf://ada/deblur", str(photo)]) == 0
-    assert f"is at commit {commit}; --model=hf://ada/deblur@{commit} is the same for ever" in capsys.readouterr().err
+    assert f"is at commit {commit}; --model=hf://ada/deblur@{commit} always gives this one" in capsys.readouterr().err
     assert main(["restore", "--model=small", f"--output={tmp_path / 'ours.png'}", str(photo)]) == 0
     np.testing.assert_array_equal(Image.open(tmp_path / "photo.restored.png"), Image.open(tmp_path / "ours.png"))
 
@@ -89,10 +89,10 @@ def test_pushing_without_an_account_is_one_line(hub, monkeypatch, capsys, tmp_pa
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert main(["push", "--model=small", "--repo=ada/deblur"]) == 2
     err = capsys.readouterr().err
-    assert re.search(r"drsn-jax: hf://ada/deblur was refused .*; log in by `hf auth login`, or set HF_TOKEN\.\n", err)
+    assert re.search(r"drsn-jax: hf://ada/deblur was refused .*; log in with `hf auth login`, or set HF_TOKEN\.\n", err)
     assert err.count("\n") == 1
     assert main(["push", "--model=small", "--repo=deblur"]) == 2
-    assert "--repo=deblur is no repository's name; write owner/name" in capsys.readouterr().err
+    assert "--repo=deblur is not the name of a repository; write owner/name" in capsys.readouterr().err
     (tmp_path / "m.onnx").touch()
     assert main(["push", f"--model={tmp_path / 'm.onnx'}", "--repo=ada/deblur"]) == 2
     assert "is a file; give the workdir" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_two_classes_of_one_kind_have_no_order_in_keras_3_files(tmp_path):
     model = keras.Model(inputs, x)
     model.save_weights(tmp_path / "a.weights.h5")
     model.save(tmp_path / "a.h5")
-    with pytest.raises(InputError, match="which comes first is not said"):
+    with pytest.raises(InputError, match="the order of layers"):
         read_layers(tmp_path / "a.weights.h5")
     assert [layer.name.startswith("conv2d_transpose") for layer in read_layers(tmp_path / "a.h5")] == [True, False]
 

@@ -102,14 +102,14 @@ def test_images_of_other_sizes_are_padded_or_cut_into_tiles(tmp_path, rng):
     for shape in ((5, 7, 3), (32, 48, 3), (70, 90, 3)):
         image = rng.uniform(0, 1, shape).astype(np.float32)
         np.testing.assert_allclose(make_restore_fn(model, overlap=8)(image), image, atol=1e-6)
-    with pytest.raises(InputError, match=r"takes images of up to 32x48, not 40x48; use smaller tiles"):
+    with pytest.raises(InputError, match=r"supports images of up to 32x48, not 40x48; use smaller tiles"):
         model.predict_fn(np.zeros((1, 40, 48, 3), np.float32))
 
 
 BAD = {
     "another program's": (lambda: identity(format="other"), "not an ONNX export of drsn-jax"),
     "newer": (lambda: identity(version=2), "written by a newer drsn-jax"),
-    "no configuration": (lambda: identity(config=None), "description is not whole"),
+    "no configuration": (lambda: identity(config=None), "description is incomplete"),
     "cut": (lambda: identity()[:-40], "not an ONNX export of drsn-jax"),
     "empty": (lambda: b"", "not an ONNX export of drsn-jax"),
     "text": (lambda: b"a text, and nothing else", "not an ONNX export of drsn-jax"),

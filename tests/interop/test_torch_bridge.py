@@ -198,7 +198,7 @@ def test_a_malicious_pickle_is_not_run(program, legacy, tmp_path, monkeypatch):
     pickle.loads(program)  # the attack is one: what an unpickler that admits everything does
     assert (tmp_path / "MARKER").exists()
     (tmp_path / "MARKER").unlink()
-    with pytest.raises(InputError, match=r"net\.pth is refused: it asks for 'posix.system', .*not run") as caught:
+    with pytest.raises(InputError, match=r"net\.pth is refused: it uses 'posix.system', .*not executed") as caught:
         read_torch((write_legacy if legacy else write_zip)(tmp_path / "net.pth", program, {}))
     one_line(caught)
     assert not (tmp_path / "MARKER").exists()

@@ -172,7 +172,7 @@ def test_profile_of_inks_and_depth_that_are_lost_are_said(tmp_path, capsys):
     samples = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype(np.uint16)
     (tmp_path / "deep.png").write_bytes(png16.encode(samples))
     restored(tmp_path / "deep.png", tmp_path / "c.tif")
-    assert "its 16 bits a channel become 8, since they are written as PNG alone" in capsys.readouterr().err
+    assert "its 16 bits a channel become 8; choose PNG" in capsys.readouterr().err
 
 
 def test_the_page_is_answered_in_its_own_words(tmp_path):

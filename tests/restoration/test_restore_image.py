@@ -136,7 +136,7 @@ def test_what_resampling_leaves_beyond_the_range_is_clipped(path, restored, imag
         ({"strength": "0.5"}, "Strength '0.5' is not between 0"),
         ({"strength": None}, "Strength None is not between 0"),
         ({"strength": float("nan")}, "Strength nan is not between 0"),
-        ({"model": None}, "model=None names no model; give one of small, base"),
+        ({"model": None}, "model=None is not a model; give one of small, base"),
         ({"model": 3}, "model=3 names no model"),
     ],
 )

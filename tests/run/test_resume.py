@@ -307,7 +307,7 @@ def test_restoring_with_parameters_of_another_architecture(verb, change, kinds, 
     sides = [f"--blurred={kinds['pairs']['train_dir']}", f"--sharp={kinds['pairs']['train_dir']}"]
     inputs = [str(kinds["resident"]["train_dir"])] if verb == "restore" else sides
     assert main([verb, f"--model={copied}", f"--output={tmp_path / 'out'}", *inputs]) == 2
-    assert "another architecture than its own configuration describes" in one_line(capsys.readouterr().err)
+    assert "do not fit its own configuration" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 

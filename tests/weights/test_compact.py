@@ -132,13 +132,13 @@ def change(folder, *, config=(), **values):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_a_bit, "is not what was written"),
+        (flip_a_bit, "has changed since it was written"),
         (lambda folder: (folder / "weights-0.npz").unlink(), "No such file"),
         (lambda folder: (folder / "compact.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "compact.json").write_text("[]"), "damaged"),
         (lambda folder: change(folder, pieces=[]), "damaged"),
         (lambda folder: change(folder, pieces={"compact.json": 1}), "damaged"),
-        (lambda folder: change(folder, format="another"), "something else"),
+        (lambda folder: change(folder, format="another"), "of another format"),
         (lambda folder: change(folder, version=99), "newer drsn-jax"),
         (
             lambda folder: change(folder, config=json.loads((folder / "compact.json").read_text())["config"] | {"widths": [2, 2, 2]}),

@@ -1,6 +1,6 @@
-"""Restoring and scoring a stream of images one at a time, so that memory does not grow with their number.
+"""Restoring and scoring of a stream of images one at a time, so that memory does not grow with their number.
 
-The training loop scores images it holds; `evaluate` scores files: both through `score_images` and `summarise`.
+The training loop scores images in memory, and `evaluate` scores files, both through `score_images` and `summarise`.
 """
 
 import time
@@ -18,13 +18,13 @@ from drsn_jax.system.errors import InputError
 Image = UInt8[np.ndarray, "_ _ 3"]
 
 WORSE_BY_DB = 0.1
-"""An image counts as made worse when its PSNR falls by more than this."""
+"""An image counts as made worse if its PSNR falls by more than this."""
 
 
 class Case(NamedTuple):
-    """One image to restore and score. `truth` is what the scorer compares with, `reference` the sharp image to show, where there is one.
+    """One image to restore and score. `truth` is for the scorer, `reference` the sharp image to show, if there is one.
 
-    `others` are the results of other methods on the same image, by the method's name.
+    `others` are the results of other methods for the same image, by the method's name.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Case(NamedTuple):
     others: Mapping[str, Image] = {}
 
     def versions(self, restored: Image) -> dict[str, Image]:
-        """What is scored: the input, our restoration and the other methods'."""
+        """The scored versions: the input, our restoration and those of other methods."""
         return {"input": self.blurred, "restored": restored, **self.others}
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What was measured on one image: `scores[version][metric]`, version being input, restored or another method's name."""
+    """The measurements on one image: `scores[version][metric]`, where version is input, restored or another method's name."""
 
     name: str
     height: int
@@ -49,9 +49,9 @@ class ImageScore:
     seconds: float
     """Wall time of the restoration alone, until its pixels are on the host."""
     first_of_size: bool
-    """Whether no earlier image had this size: its seconds may include a compilation."""
+    """Whether this is the first image of its size: its seconds may include a compilation."""
     findings: dict[str, Any] = field(default_factory=dict)
-    """What `inspect_fn` found in the versions."""
+    """The findings of `inspect_fn` in the versions."""
 
     @property
     def input(self) -> Scores:
@@ -65,7 +65,7 @@ class ImageScore:
 
     @property
     def gain_db(self) -> float | None:
-        """PSNR of the restored image less that of the input; None where there is no PSNR."""
+        """PSNR of the restored image minus that of the input; None without PSNR."""
         return self.restored["psnr"] - self.input["psnr"] if "psnr" in self.restored else None
 
     @property
@@ -82,19 +82,19 @@ def score_images(
     inspect_fn: Callable[[Mapping[str, Image]], dict[str, Any]] | None = None,
     on_image: Callable[[ImageScore, Case, Image], None] | None = None,
 ) -> Iterator[ImageScore]:
-    """Restore and score one case after another, yielding each score; images are uint8 [h w 3].
+    """Restore and score the cases one by one, and yield each score; images are uint8 [h w 3].
 
-    `restore_fn` maps uint8 [h w 3] to the same. `inspect_fn` may find more in the versions of an image, the reference among them as
-    'sharp'. `on_image(score, case, restored)` is called before the score is yielded, to draw panels or show progress while the pixels are
-    at hand. A size seen for the first time is marked (`first_of_size`), not warmed up: restoring a large image twice only to time it costs
-    too much. Raises InputError with the image's name where it cannot be scored (unequal sizes, below 11x11), ValueError where `restore_fn`
+    `restore_fn` maps uint8 [h w 3] to the same. `inspect_fn` may analyse the versions of an image, with the reference as 'sharp'.
+    `on_image(score, case, restored)` is called before the score is yielded, to draw panels or show progress while the pixels are
+    in memory. The first image of a size is marked (`first_of_size`) instead of restored twice, which would be too expensive for
+    large images. Raises InputError with the image's name if it cannot be scored (unequal sizes, below 11x11), ValueError if `restore_fn`
     changes shape or type.
     """
     seen: set[tuple[int, ...]] = set()
     for case in cases:
         try:
             for image in (case.blurred, *case.others.values()):
-                scorer.check_fn(image, case.truth)  # ahead of the restoration: a bad pair fails before the costly part
+                scorer.check_fn(image, case.truth)  # before the restoration, so that a bad pair fails early
             restored, seconds = _restore(restore_fn, case)
             versions = case.versions(restored)
             scores = dict(zip(versions, scorer.score_fn(list(versions.values()), case.truth), strict=True))
@@ -118,18 +118,20 @@ def score_images(
 
 def _restore(restore_fn: Callable[[Image], Image], case: Case) -> tuple[Image, float]:
     start = time.perf_counter()
-    restored = np.asarray(restore_fn(case.blurred))  # waits for the device: the pixels have to be here
+    restored = np.asarray(restore_fn(case.blurred))  # waits for the device to finish
     seconds = time.perf_counter() - start
     if restored.shape != case.blurred.shape or restored.dtype != np.uint8:
-        raise ValueError(f"{case.name}: restore_fn made {restored.dtype} {restored.shape} of uint8 {case.blurred.shape}; both must agree.")
+        raise ValueError(
+            f"{case.name}: restore_fn returned {restored.dtype} {restored.shape} for uint8 {case.blurred.shape}; both must agree."
+        )
     return restored, seconds
 
 
 def summarise(scores: Iterable[ImageScore], *, metrics: Sequence[Metric] = PAIRED.metrics) -> dict[str, Any]:
-    """Means over the images for each version, the gain, how many were made worse, and the median seconds an image.
+    """Summarise the images: means for each version, the gain, the number made worse, and the median seconds per image.
 
-    The median leaves out the first image of each size, whose time may include a compilation; where every image is the first
-    of its size it takes them all and `seconds_include_compilation` is true. Raises InputError where there is no image.
+    The median excludes the first image of each size, whose time may include a compilation. If every image is the first
+    of its size, all count and `seconds_include_compilation` is true. Raises InputError if there is no image.
     """
     scores = list(scores)
     if not scores:
