@@ -1,4 +1,4 @@
-"""Types and shapes checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
+"""Common set-up: types and shapes checked in every call, eight CPU devices before jax starts, a compile cache; a photograph."""
 
 import gc
 import os

@@ -48,7 +48,7 @@ class Worker:
         return self.receive()
 
     def send(self, do: str, **arguments: Any) -> None:
-        """Asks without waiting."""
+        """Send a request without waiting."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # the process is dead; `receive` reports it
             self._process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")

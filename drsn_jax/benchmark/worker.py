@@ -1,8 +1,11 @@
 """One subject of `drsn-jax bench` in a separate process: `python -m drsn_jax.benchmark.worker`, started by `processes`.
 
 Requests are lines of JSON on stdin. Answers are lines of JSON on the original stdout; other output goes to stderr. Each row and subject
-has its own process, because Keras chooses its back end once per process, peak memory belongs to a process, and only a first call
-compiles.
+has its own process, for three reasons:
+
+- Keras chooses its back end once per process.
+- Peak memory belongs to a process.
+- Only a first call compiles.
 """
 
 import json

@@ -12,7 +12,7 @@ from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     what = parser.add_argument_group("what is measured")
     declare_config(parser, default="paper")
     keras = "keras: every installed back end; or by name: keras-tensorflow, keras-jax, keras-torch"

@@ -8,7 +8,7 @@ from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     parser.add_argument("first", type=place, metavar="A", help="metrics.json of an evaluation, or its folder")
     parser.add_argument("second", type=place, metavar="B", help="another one of the same images")
     version = (

@@ -12,7 +12,7 @@ from drsn_jax.system.paths import AnyPath, local_path
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser)
     data = parser.add_argument_group("images")
     data.add_argument(

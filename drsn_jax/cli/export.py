@@ -16,7 +16,7 @@ FIXED = ("tflite", "onnx")  # fixed image size
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser)
     parser.add_argument("--output", type=place, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
     parser.add_argument(

@@ -8,7 +8,7 @@ from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_config(parser, default="default")
     declare_model(parser, required=False)
     environment = "print only versions, system, devices and processor, for a bug report"

@@ -12,7 +12,7 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     model = "the --workdir of a training; with --image any model"
     parser.add_argument("model", type=find_model, metavar="WORKDIR", help=model)
     image = "draw the thresholds as heat maps over this photograph, instead of the curves of the training"

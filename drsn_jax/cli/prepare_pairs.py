@@ -63,7 +63,7 @@ def declare_photos(subparsers: Any) -> None:
 
 
 def prepare_video(arguments: argparse.Namespace) -> int:
-    """Runs `prepare video`."""
+    """Run `prepare video`."""
     from functools import partial
 
     from drsn_jax.data.making.averaging import gamma_response, read_response
@@ -96,7 +96,7 @@ def prepare_video(arguments: argparse.Namespace) -> int:
 
 
 def prepare_photos(arguments: argparse.Namespace) -> int:
-    """Runs `prepare photos`."""
+    """Run `prepare photos`."""
     from functools import partial
 
     from drsn_jax.data.making.photo_pairs import PhotoPairs, describe, list_photos, make_photo_pairs, plan_photo_pairs

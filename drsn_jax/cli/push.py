@@ -7,7 +7,7 @@ from drsn_jax.cli.options import declare_model
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser)
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository to write to, made if missing")
     parser.add_argument("--private", action="store_true", help="make a new repository private")

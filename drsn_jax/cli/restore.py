@@ -11,7 +11,7 @@ from drsn_jax.weights.shipped import SHIPPED
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, videos, and folders of them")
     output = parser.add_argument_group("output")
     text = "folder for the results, or the file for a single one. Default: beside the inputs, as photo.restored.jpg and folder.restored/"

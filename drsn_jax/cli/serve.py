@@ -10,7 +10,7 @@ from drsn_jax.weights.shipped import SHIPPED
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser, default=SHIPPED[0])
     network = parser.add_argument_group("network")
     host = "address to listen on: 127.0.0.1 for this machine only (default), 0.0.0.0 for the whole network, without a password"
@@ -25,7 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     try:
         from drsn_jax.serving.app import make_app
         from drsn_jax.serving.server import address_of, is_loopback, open_socket, run_server

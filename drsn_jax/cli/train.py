@@ -8,7 +8,7 @@ from drsn_jax.cli.options import declare_config, declare_processes, declare_quie
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_config(parser, default=None)
     parser.add_argument(
         "--workdir", type=place, required=True, metavar="DIR", help="folder of the run, also gs:// or s3://; an existing run is resumed"

@@ -135,9 +135,8 @@ def make_parts(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms 
         check_batch_size(stage.batch_size, devices=1, accumulation_steps=accumulation_steps)
     if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) <= accumulation_steps:
         raise InputError(
-            "With threshold_norm=batch and a batch of 1 the thresholds do not depend on the image, because after global"
-            " pooling one image has no variance;"
-            f" use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
+            "threshold_norm=batch and a batch of 1 exclude each other, because after global pooling one image has no variance."
+            f" Use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
         )
     features_fn = partial(_apply_features, make_vgg19(config))
     return Parts(generator, critic, *_make_optimizers(config, num_train_steps=num_train_steps), features_fn)

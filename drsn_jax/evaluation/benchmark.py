@@ -30,7 +30,7 @@ class Benchmark(NamedTuple):
 
 
 def open_prepared_benchmark(data: str, *, data_dir: Path | None, protocol: str | None, lpips: bool, trained_on: str) -> Benchmark:
-    """Opens a prepared data set, NAME[/CONFIG][:SPLIT].
+    """Open a prepared data set, NAME[/CONFIG][:SPLIT].
 
     Without a `protocol` RealBlur and Köhler are scored by their own, images without sharp ones, or with approximate ones (Lai's non-uniform
     part), by scores that need none, everything else in full. `trained_on` is the model's blur folder, to be told where GoPro's other is
@@ -57,7 +57,7 @@ def open_prepared_benchmark(data: str, *, data_dir: Path | None, protocol: str |
 
 
 def open_folder_benchmark(blurred: Path, sharp: Path | None, *, protocol: str | None, blur_folder: str, lpips: bool) -> Benchmark:
-    """Opens a folder of blurred images, and one of sharp images or of Köhler's truths.
+    """Open a folder of blurred images, and one of sharp images or of Köhler's ground truth.
 
     Without a `protocol` pairs are scored in full, images without sharp ones by scores that need none. Raises InputError for folders that do
     not fit the protocol.

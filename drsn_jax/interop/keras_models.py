@@ -24,7 +24,7 @@ class ReflectionPadding2D(layers.Layer):
 
     @no_type_check  # Keras inspects this function's signature, so the tests' type checker must not wrap it
     def __init__(self, margin: int, **options: Any):
-        """Keeps `margin`."""
+        """Store `margin`."""
         super().__init__(**options)
         self.margin = margin
 
@@ -58,7 +58,7 @@ class GlobalSkip(layers.Layer):
 
     @no_type_check  # as above
     def __init__(self, output_form: Literal["clip_residual", "average"] = "average", **options: Any):
-        """Keeps `output_form`."""
+        """Store `output_form`."""
         super().__init__(**options)
         self.output_form = output_form
 

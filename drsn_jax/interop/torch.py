@@ -109,7 +109,7 @@ def _by_place(path: Path, tensors: dict[str, np.ndarray]) -> Layers:
 
 
 class _Reader:
-    """Moves layers one by one from the file's numbering into our variables. Layers that remain in `layers` at the end are unknown."""
+    """A converter of layers from the file's numbering to our variables. Layers that remain in `layers` at the end are unknown."""
 
     def __init__(self, path: Path, layers: Layers, *, batch: bool) -> None:
         self.path, self.layers, self.batch = path, layers, batch

@@ -18,7 +18,7 @@ PATCH_WIDTHS = (64, 128, 256, 512)
 
 
 class Critic(nn.Module):
-    """Scores for images in [-1, 1], [b h w 3] -> [b]. A higher score means more like a sharp photograph.
+    """A network that scores images in [-1, 1], [b h w 3] -> [b]; a higher score means more like a sharp photograph.
 
     4x4 convolutions, all but the last two with stride 2, LeakyReLU 0.2, normalisation in between. The head `dense` is Dense 1024, tanh and
     Dense 1, so it is bound to the image size of its initialisation (256x256 in the paper). The head `patch` averages the scores of

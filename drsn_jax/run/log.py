@@ -13,10 +13,10 @@ from drsn_jax.training.nonfinite import SKIPPED
 
 
 class Log:
-    """Collects the metrics of each step on the device, and sends their means to the terminal and the writer when due."""
+    """A buffer for the metrics of each step on the device; it sends their means to the terminal and the writer when due."""
 
     def __init__(self, writer: Writer, *, start_step: int, num_train_steps: int, critic_output: str, max_nonfinite_steps: int):
-        """Begins after `start_step`."""
+        """Start after `start_step`."""
         self._writer, self._total, self._critic_output = writer, num_train_steps, critic_output
         self._max_nonfinite_steps, self._skipped_in_a_row = max_nonfinite_steps, 0
         self._progress = Throughput(start_step=start_step, num_train_steps=num_train_steps)

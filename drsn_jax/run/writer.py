@@ -31,7 +31,7 @@ def warn(message: str) -> None:
 
 
 class Writer:
-    """Appends scalars to WORKDIR/metrics.jsonl, one write per line, and to TensorBoard event files, if enabled and not in a bucket.
+    """A writer of scalars to WORKDIR/metrics.jsonl, one write per line, and to TensorBoard event files, if enabled and not in a bucket.
 
     On opening, lines of steps after `start_step` are dropped: a resumed run repeats those steps, and each appears only once.
     In a run of several processes only the first one writes.

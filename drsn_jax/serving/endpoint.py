@@ -29,7 +29,7 @@ class RestoreEndpoint:
         self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answer one request."""
         request = Request(scope, receive)
         refuse_other_origins(request)
         choices = _read_choices(request.query_params)

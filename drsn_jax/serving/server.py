@@ -45,7 +45,7 @@ class HeaderDeadline(H11Protocol):
             self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Waits no more."""
+        """Stop the time limit."""
         if self._deadline:
             self._deadline.cancel()
         super().connection_lost(exc)

@@ -28,7 +28,7 @@ class Progress:
             self._write(f"\r\x1b[K{text}" if self._shows else f"{text}\n")
 
     def close(self) -> None:
-        """Clears the line."""
+        """Clear the line."""
         if self._shows:
             self._write("\r\x1b[K")
 

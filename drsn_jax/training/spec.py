@@ -36,8 +36,8 @@ class LossWeights(NamedTuple):
 def no_features(params: PyTree, images: Images) -> Features:
     """Replace the content loss's features if its weight is 0; raises InputError if they are used."""
     raise InputError(
-        "The content loss needs features: give features_fn, such as the `apply` of drsn_jax.models.vgg19.VGG19, and pass its parameters"
-        " (drsn_jax.weights.vgg19) to each step; or set the content weight to 0."
+        "The content loss needs features. Give features_fn, such as the `apply` of drsn_jax.models.vgg19.VGG19, with its parameters"
+        " (drsn_jax.weights.vgg19) in each step, or a content weight of 0."
     )
 
 

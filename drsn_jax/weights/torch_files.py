@@ -1,6 +1,6 @@
 """Reader of torch.save's files without PyTorch and without running code from the file.
 
-A checkpoint is a pickle with references to its numbers, which are files of a zip archive (since PyTorch 1.6), or follow the pickle. A
+A checkpoint is a pickle with references to its numbers. They are files of a zip archive (since PyTorch 1.6), or follow the pickle. A
 pickle is a program that may call anything. Here it can only describe tensors; every other call is refused by name.
 """
 

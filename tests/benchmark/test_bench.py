@@ -252,7 +252,7 @@ def test_a_worker_that_is_silent_is_ended():
 
 
 def test_answers_that_are_none():
-    with script("input(); print('hello')") as worker, pytest.raises(WorkerError, match="something else than JSON: b'hello"):
+    with script("input(); print('hello')") as worker, pytest.raises(WorkerError, match="an answer that is not JSON: b'hello"):
         worker.ask("time")
     with script('input(); print(\'{"skipped": "not here"}\')') as worker, pytest.raises(SkippedError, match="not here"):
         worker.ask("time")
@@ -294,7 +294,7 @@ def test_rows_by_name():
     assert [row.name for row in choose_rows("inference, training-step", accelerator=False)] == ["training-step", "inference"]
     with pytest.raises(InputError, match=r"'trainingstep' \(did you mean training-step\?\); use training-step, best-batch, "):
         choose_rows("trainingstep", accelerator=False)
-    with pytest.raises(InputError, match="best-batch is measured on an accelerator"):
+    with pytest.raises(InputError, match="best-batch needs an accelerator"):
         choose_rows("best-batch", accelerator=False)
 
 

@@ -73,7 +73,7 @@ def refused(address, match):
 def test_what_is_not_there(hub, capsys, monkeypatch):
     hub.commit("ada/other", {"config.json": b"{}", "model.py": b"raise SystemExit"})
     refused("hf://ada", r"hf://ada is not the address of a model; write hf://owner/name")
-    refused("hf://ada/none", r"There is no hf://ada/none, or it is not for everybody: .*HF_TOKEN")
+    refused("hf://ada/none", r"hf://ada/none does not exist or is private; .*HF_TOKEN")
     refused("hf://ada/other@v9", r"hf://ada/other@v9: there is no such revision")
     refused("hf://ada/other", r"hf://ada/other holds no model of drsn-jax \(it has no compact\.json\)")
     assert not any("model.py" in request for request in hub.requests), "only the files of a model are downloaded"

@@ -69,7 +69,7 @@ def test_the_recipe_as_it_is_where_it_fits_and_the_largest_batch(monkeypatch):
     assert made(recipe, batch_size=8, crop_size=256) <= usable(8 * GB) < made(recipe, batch_size=9, crop_size=256)
     assert "cpu" in text
     assert "For a GPU these figures are an estimate" in text
-    assert "30% is kept back" in text
+    assert "30% is reserved" in text
     assert "5.60 GB to use" in text
     assert len(made.compiled) - 2 <= 6, "bounded"
 
@@ -123,7 +123,7 @@ def test_batch_norm_of_thresholds_gets_two_images(monkeypatch):
 )
 def test_a_card_too_small_for_anything(monkeypatch, size, why, compiled):
     made = Made(monkeypatch)
-    with pytest.raises(InputError, match=rf"Nothing of paper fits .* GB, of which .*{why}.*; use a smaller network") as caught:
+    with pytest.raises(InputError, match=rf"paper does not fit .* GB, of which .*{why}.*; use a smaller network") as caught:
         propose("paper", size)
     assert "\n" not in str(caught.value)
     assert len(made.compiled) == compiled, "before anything is compiled, where the state alone is too large"
@@ -175,7 +175,7 @@ def test_the_table(monkeypatch):
             needed = made({}, batch_size=int(row[1]), crop_size=int(row[0]), remat=remat)
             card = next((f"{card} GB" for card in CARDS if needed <= usable(card * GB)), "none")
             assert cell == f"{needed / 1e9:.2f} ({card})"
-    assert "30% is kept back" in text
+    assert "30% is reserved" in text
     assert "cpu" in text
 
 

@@ -39,7 +39,7 @@ class Example:
 
     @property
     def num_bytes(self) -> int:
-        """Of all files."""
+        """The total size of the files."""
         return sum(file.num_bytes for file in self.files.values())
 
 

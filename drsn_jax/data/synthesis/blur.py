@@ -1,6 +1,6 @@
 """Blur made on the device: a pair from a photograph, blurred by camera shake and moving objects in linear light.
 
-Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera: the exposure integrates light instead of gamma values, the
+Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera. The exposure integrates light instead of gamma values, the
 sensor saturates, and the file has eight bits. Everything is a pure function of a key, and runs inside jit.
 """
 

@@ -35,7 +35,7 @@ class Metric:
 
 
 class Scorer(NamedTuple):
-    """Figures for the versions of one image.
+    """A function that computes figures for the versions of one image.
 
     `check_fn(image, truth)` raises InputError, before anything costly, where there can be none.
     """
@@ -129,7 +129,7 @@ def make_koehler_scorer(*, single_truth: bool) -> Scorer:
 
 
 def make_noreference_scorer() -> Scorer:
-    """Scores of images that have no truth (see `noreference`): hints, not a measure of restoration.
+    """Make the scorer of images without ground truth (see `noreference`): indications, not a measure of restoration.
 
     Raises InputError where scikit-image or PyWavelets is not installed.
     """

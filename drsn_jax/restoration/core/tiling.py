@@ -1,7 +1,7 @@
 """Restoration of an image of any size: reflect padding for small ones, blended tiles for large ones.
 
 The generator's threshold branches average over their whole input. So the thresholds of a tile depend on its own content, not on the whole
-image, and the blend hides the small differences between neighbours. An image that fits in one tile is never split, and with `tile=None`
+image. The blend hides the small differences between neighbours. An image that fits in one tile is never split, and with `tile=None`
 no image is.
 """
 
