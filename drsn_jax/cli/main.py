@@ -60,7 +60,7 @@ VERBS = {
         ("drsn-jax plot runs/demo", "drsn-jax plot small --image=photo.jpg --output=thresholds.svg"),
     ),
     "compare": Verb(
-        "tell which differences between two evaluations are more than chance",
+        "show which differences between two evaluations are more than chance",
         compare.declare,
         compare.run,
         ("drsn-jax compare report_a report_b", "drsn-jax compare report report --version=NAFNet,restored --by=scene"),

@@ -183,7 +183,11 @@ def test_a_complete_folder_is_left_alone_and_other_settings_are_refused(tmp_path
     capsys.readouterr()
     assert prepare(*command, "--max-pairs=3") == 0
     assert "(0 made now)" in capsys.readouterr().out
-    for change, says in (("--max-pairs=2", r"max_pairs=3; now it is max_pairs=2"), ("--gamma=1", "response="), ("--seed=4", "seed=0")):
+    for change, says in (
+        ("--max-pairs=2", r"max_pairs=3, now requested is max_pairs=2"),
+        ("--gamma=1", "response="),
+        ("--seed=4", "seed=0"),
+    ):
         with pytest.raises(InputError, match=says) as raised:
             prepare(*command, *{"--max-pairs=3": 0, change: 0} if not change.startswith("--max") else [change])
         assert "--overwrite" in str(raised.value)
@@ -442,7 +446,7 @@ def test_where_nothing_was_made_other_settings_need_no_overwrite(tmp_path, photo
     assert contents(tmp_path / "out") == contents(tmp_path / "new")
     for path in (tmp_path / "out").rglob("sharp/*.png"):
         path.unlink()
-    with pytest.raises(InputError, match="crop=32; now it is crop="):  # half of each is there
+    with pytest.raises(InputError, match="crop=32, now requested is crop="):  # half of each is there
         prepare(*photo_command(photos, tmp_path / "out"))
 
 

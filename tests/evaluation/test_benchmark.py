@@ -91,7 +91,7 @@ def test_one_truth_a_scene_is_called_an_approximation(model, koehler, tmp_path, 
     (tmp_path / "gt" / "GroundTruth1.png").rename(truth / "GroundTruth1.png")
     with pytest.raises(InputError, match="both kinds"):
         find_koehler_truths(truth)
-    with pytest.raises(InputError, match="it holds none"):
+    with pytest.raises(InputError, match="it contains none"):
         find_koehler_truths(blurred)
 
 

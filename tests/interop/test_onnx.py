@@ -126,7 +126,7 @@ def test_files_that_are_no_exports_are_refused_in_one_line(make, match, tmp_path
 
 
 def test_mistakes(tmp_path, capsys, monkeypatch):
-    with pytest.raises(InputError, match=r"cannot use a tpu \(it has .*CPUExecutionProvider"):
+    with pytest.raises(InputError, match=r"does not support tpu \(it has .*CPUExecutionProvider"):
         read_onnx(identity(), platform="tpu")
     assert main(["export", "--model=small", f"--output={tmp_path / 'model'}", "--format=onnx"]) == 2
     assert "must end in .onnx" in capsys.readouterr().err

@@ -145,10 +145,10 @@ def test_a_compiler_that_refuses_what_is_too_large_means_that_it_does_not_fit(mo
 
 def test_a_back_end_that_does_not_say_keeps_the_recipe(monkeypatch):
     said = []
-    Memory(monkeypatch, error=(0, InputError("The back end tpu does not say what a program needs.")))
+    Memory(monkeypatch, error=(0, InputError("The back end tpu does not report memory needs.")))
     config, _ = choose("best", Devices(1, "tpu", "TPU v5 lite", None, GB), said=said)
     assert config == load_config("best") | {"dtype": "bfloat16"}
-    assert said[-1] == "The back end tpu does not say what a program needs."
+    assert said[-1] == "The back end tpu does not report memory needs."
 
 
 def test_what_is_given_stays(monkeypatch):

@@ -70,7 +70,7 @@ def test_the_recipe_as_it_is_where_it_fits_and_the_largest_batch(monkeypatch):
     assert "cpu" in text
     assert "For a GPU these figures are an estimate" in text
     assert "30% is reserved" in text
-    assert "5.60 GB to use" in text
+    assert "5.60 GB usable" in text
     assert len(made.compiled) - 2 <= 6, "bounded"
 
 

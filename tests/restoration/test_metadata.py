@@ -91,7 +91,7 @@ def test_xmp_of_parts_that_are_not_restored_is_left_out(tmp_path, capsys):
     image = restored(tmp_path / "a.jpg", tmp_path / "b.jpg")
     assert "xmp" not in image.info
     assert image.size == (8, 16)
-    assert "its XMP tells of parts that are not restored (hdrgm), and is not kept" in capsys.readouterr().err
+    assert "its XMP describes parts that are not restored (hdrgm), so it is not kept" in capsys.readouterr().err
 
 
 def long_block(length):

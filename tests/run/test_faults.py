@@ -214,7 +214,7 @@ def assert_still_whole(folder, steps):
 
 def test_a_quota_in_the_middle_of_a_save(tmp_path):
     save(tmp_path, 1)
-    with small_files(10_000), pytest.raises(InputError, match=r"could not be written .* make room .* newest whole checkpoint is 1\."):
+    with small_files(10_000), pytest.raises(InputError, match=r"could not be written .* make room .* newest complete checkpoint is 1\."):
         save(tmp_path, 2)
     assert_still_whole(tmp_path, [1])
 
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_save(mounted, monkeypatch):
     (mounted / "filler").write_bytes(bytes(free - 200_000))
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**9))
-        with pytest.raises(InputError, match=r"could not be written .*No space left.* newest whole checkpoint is 1\."):
+        with pytest.raises(InputError, match=r"could not be written .*No space left.* newest complete checkpoint is 1\."):
             save(mounted, 2)
     (mounted / "filler").unlink()
     assert_still_whole(mounted, [1])
@@ -238,7 +238,7 @@ def test_a_disk_that_turns_read_only(mounted):
         checkpoints.save(1, large_state(1))
         checkpoints.wait()
         subprocess.run(["mount", "-o", "remount,ro", mounted], check=True)
-        with pytest.raises(InputError, match=r"could not be written .*Read-only file system.* newest whole checkpoint is 1\."):
+        with pytest.raises(InputError, match=r"could not be written .*Read-only file system.* newest complete checkpoint is 1\."):
             checkpoints.save(2, large_state(2))
         subprocess.run(["mount", "-o", "remount,rw", mounted], check=True)
     assert_still_whole(mounted, [1])

@@ -272,7 +272,7 @@ def test_workdir_of_another_configuration_is_refused_by_key(kinds, copied):
 
 def test_a_free_key_may_change_and_is_said(kinds, copied):
     done = tiny.train(copied, **kinds["resident"] | {"num_train_steps": 8})
-    assert "num_train_steps was 6 before, 8 now: a schedule that falls" in done.stdout
+    assert "num_train_steps was 6 before, 8 now: a schedule that depends on the last step" in done.stdout
     assert "train_dir was" not in done.stdout
     assert sorted(tiny.losses(copied)) == list(range(1, 9))
     assert tiny.steps_on_disk(copied)[-2:] == [6, 8]

@@ -249,7 +249,7 @@ def test_an_image_that_one_alone_finds_damaged_ends_both_and_that_one_names_it(d
         (["--process-id=0", "--num-processes=1"], "--coordinator is missing"),
         (["--coordinator=host", "--num-processes=2", "--process-id=0"], "--coordinator=host is not a HOST:PORT"),
         (["--coordinator=host:0", "--num-processes=2", "--process-id=0"], "a port from 1 to 65535"),
-        (["--coordinator=a:1", "--num-processes=0", "--process-id=0"], "--num-processes=0 cannot be; use 1 or more"),
+        (["--coordinator=a:1", "--num-processes=0", "--process-id=0"], "--num-processes=0 is too small; use 1 or more"),
         (["--coordinator=a:1", "--num-processes=2", "--process-id=2"], "--process-id=2 is not among 2 processes; use 0 to 1"),
         (["--coordinator=a:1", "--num-processes=2", "--process-id=-1"], "--process-id=-1 is not among 2 processes"),
     ],
