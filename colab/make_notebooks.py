@@ -1,4 +1,4 @@
-"""Writes the .ipynb beside each notebook's source: `python colab/make_notebooks.py`. A test keeps them equal."""
+"""Write the .ipynb beside each notebook's source: `python colab/make_notebooks.py`. A test keeps them equal."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ SOURCES = sorted(path for path in Path(__file__).parent.glob("*.py") if path != 
 
 
 def make_notebook(source: Path) -> str:
-    """The notebook of a source in jupytext's percent format, as JSON, without outputs."""
+    """Make the notebook of a source in jupytext's percent format, as JSON, without outputs."""
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:02d}"  # otherwise another one each time
-    notebook.metadata.pop("jupytext", None)  # of which version it was made
+        cell.id = f"cell-{number:02d}"  # the default differs each time
+    notebook.metadata.pop("jupytext", None)  # its version of jupytext
     return nbformat.writes(notebook) + "\n"
 
 

@@ -14,32 +14,32 @@
 # %% [markdown]
 # # Restore blurred photographs
 #
-# Choose *Run all*. As it is, a small network is trained for a few hundred steps, which is enough to see what it does
-# and no more, and restores three photographs that it has not seen. Give it a `MODEL` of your own, and your `PHOTOS`.
+# Choose *Run all*. By default a small network is trained for a few hundred steps, just enough to show its effect, and
+# restores three unseen photographs. Set your own `MODEL` and `PHOTOS`.
 #
-# It is made to run unchanged on CPU, GPU and TPU, in Colab and in any Jupyter.
+# The notebook runs unchanged on CPU, GPU and TPU, in Colab and in any Jupyter.
 
 # %% [markdown]
 # ## 1. Settings
 
 # %% tags=["parameters"]
-# The folder of a run (as train_gopro leaves it), one of its checkpoints, or an exported file. Empty: the demonstration is trained here.
+# The folder of a run (such as that of train_gopro), one of its checkpoints, or an exported file. Empty: train the demonstration here.
 MODEL = ""  # @param {"type":"string"}
 # samples, upload (in Colab), or a folder of photographs.
 PHOTOS = "samples"  # @param ["samples", "upload"] {"allow-input":true}
-# What is written, below My Drive in Colab if there is DRIVE, which a MODEL or PHOTOS there needs.
+# Folder for all output, below My Drive in Colab with DRIVE. A MODEL or PHOTOS in Drive needs DRIVE too.
 FOLDER = "drsn-jax"  # @param {"type":"string"}
 DRIVE = False  # @param {"type":"boolean"}
-# Of drsn_jax, if it is not installed: git+https://ADDRESS of its repository, or a .zip of it, which may lie in Drive.
+# If drsn_jax is not installed: git+https://ADDRESS of its repository, or a .zip of it, for example in Drive.
 SOURCE = ""  # @param {"type":"string"}
 DEMO_STEPS = 300  # @param {"type":"integer"}
-# Of the demonstration: any key of its configuration, such as --config.batch_size=8
+# For the demonstration: any key of its configuration, such as --config.batch_size=8
 OVERRIDES = ""  # @param {"type":"string"}
 
 # %% [markdown]
 # ## 2. Drive and packages
 #
-# Where the runtime's JAX is too old, it is replaced. pip may then complain of packages that are not used here; if an
+# If the runtime's JAX is too old, it is replaced. pip may then complain about packages that are not used here. If an
 # import fails, restart the session and run all again.
 
 # %%
@@ -96,12 +96,12 @@ if not MODEL:
     config, text = fit_config_to_devices(load_config("demo", overrides), overrides=overrides, workdir=model, say=print)
     print(text)
     state = train_and_evaluate(config, model)
-    del state  # it is saved, and would stay on the device
+    del state  # saved already; frees the device's memory
 
 # %% [markdown]
 # ## 4. The photographs
 #
-# Samples are photographs that scikit-image and scikit-learn carry, blurred as the demonstration is trained to undo.
+# Samples are photographs of scikit-image and scikit-learn with the kind of blur that the demonstration is trained on.
 
 # %%
 from drsn_jax.config.build import make_keys, make_recipe
@@ -125,8 +125,7 @@ else:
 # %% [markdown]
 # ## 5. Restore
 #
-# A file keeps its type, size, transparency and metadata. One that cannot be restored is told, and the others are
-# done.
+# A file keeps its type, size, transparency and metadata. A bad file is reported, and the others are restored.
 
 # %%
 restored = ROOT / "restored" / photos.name
@@ -135,7 +134,7 @@ command("restore", f"--model={model}", f"--output={restored}", "--overwrite", ph
 # %% [markdown]
 # ## 6. Before and after
 #
-# The red box is where restoration has changed most.
+# The red box marks the largest change.
 
 # %%
 import numpy as np

@@ -14,13 +14,13 @@
 # %% [markdown]
 # # Train a deblurring network, on GoPro or on a demonstration
 #
-# Choose *Run all*. As it is, a small network is trained on six photographs that scikit-image and scikit-learn carry,
-# and measured on three others: minutes on two CPU cores, and nothing is downloaded but packages. With `gopro` as `DATA`
-# the `best` recipe is trained on GoPro.
+# Choose *Run all*. By default a small network is trained on six photographs of scikit-image and scikit-learn, and
+# evaluated on three others. This takes minutes on two CPU cores, and only packages are downloaded. With `gopro` as
+# `DATA` the `best` recipe is trained on GoPro.
 #
-# It is made to run unchanged on CPU, GPU and TPU, in Colab and in any Jupyter. What is trained goes to your Google
-# Drive (elsewhere: to a folder beside the notebook). **When Colab disconnects, run all again: training goes on from the
-# newest checkpoint.**
+# The notebook runs unchanged on CPU, GPU and TPU, in Colab and in any Jupyter. Results are written to your Google
+# Drive (elsewhere: to a folder beside the notebook). **When Colab disconnects, run all again: the training resumes from
+# the newest checkpoint.**
 
 # %% [markdown]
 # ## 1. Settings
@@ -29,12 +29,12 @@
 DATA = "demo"  # @param ["demo", "gopro", "photos"]
 # gopro: GOPRO_Large.zip. photos: a folder of sharp photographs, which are blurred while training.
 FILES = "/content/drive/MyDrive/GOPRO_Large.zip"  # @param {"type":"string"}
-# What is written, below My Drive in Colab. Without DRIVE it is lost with the runtime.
+# Folder for all output, below My Drive in Colab. Without DRIVE the output is lost with the runtime.
 FOLDER = "drsn-jax"  # @param {"type":"string"}
 DRIVE = True  # @param {"type":"boolean"}
-# Of drsn_jax, if it is not installed: git+https://ADDRESS of its repository, or a .zip of it, which may lie in Drive.
+# If drsn_jax is not installed: git+https://ADDRESS of its repository, or a .zip of it, for example in Drive.
 SOURCE = ""  # @param {"type":"string"}
-# 0: as the recipe says.
+# 0: the recipe's value.
 STEPS = 0  # @param {"type":"integer"}
 CHECKPOINT_EVERY_STEPS = 0  # @param {"type":"integer"}
 TENSORBOARD = True  # @param {"type":"boolean"}
@@ -43,17 +43,17 @@ OVERRIDES = ""  # @param {"type":"string"}
 
 # %% [markdown]
 # The recipes take 1,000 steps (demo) and 300,000 (`best`), and save every 250 and every 1,000. A checkpoint of `best`
-# takes 113 MB. Old ones are deleted, but what is deleted in Drive goes to its bin, which counts: empty it now and
-# then, or save less often.
+# takes 113 MB. Old ones are deleted, but Drive moves them to its bin, which also uses storage: empty it from time to
+# time, or save less often.
 #
-# **GoPro** is given out by its authors at <https://seungjunnah.github.io/Datasets/gopro> (CC BY 4.0), as
-# `GOPRO_Large.zip`. Put it into *My Drive*, or a shortcut to a copy of it in Google Drive, which takes no room. It is
-# stored as a data set on the runtime's own disk, anew in each runtime.
+# **GoPro** is available from its authors at <https://seungjunnah.github.io/Datasets/gopro> (CC BY 4.0), as
+# `GOPRO_Large.zip`. Put it into *My Drive*, or add a shortcut to another copy in Google Drive, which takes no space.
+# Each runtime stores it again as a data set on its own disk.
 
 # %% [markdown]
 # ## 2. Drive and packages
 #
-# Where the runtime's JAX is too old, it is replaced. pip may then complain of packages that are not used here; if an
+# If the runtime's JAX is too old, it is replaced. pip may then complain about packages that are not used here. If an
 # import fails, restart the session and run all again.
 
 # %%
@@ -97,10 +97,9 @@ def command(*words):
 
 
 # %% [markdown]
-# ## 3. What is trained, on which devices
+# ## 3. Configuration and devices
 #
-# Mesh, precision, batch and what makes it fit are chosen for the devices found. A run that goes on keeps what it
-# began with.
+# Mesh, precision, batch and memory settings are chosen for the devices found. A resumed run keeps its first settings.
 
 # %%
 from drsn_jax.config import load_config
@@ -122,7 +121,7 @@ print(text)
 # %% [markdown]
 # ## 4. Data
 #
-# GoPro is checked against what its authors published, then stored. What is stored already stays as it is.
+# GoPro is compared with the published contents, then stored. A stored data set is kept.
 
 # %%
 if DATA == "gopro":
@@ -131,7 +130,7 @@ if DATA == "gopro":
 # %% [markdown]
 # ## 5. TensorBoard
 #
-# It is empty until training has begun; reload it by its own button.
+# It is empty until the training has started; reload it with its own button.
 
 # %%
 if TENSORBOARD:
@@ -142,8 +141,7 @@ if TENSORBOARD:
 # %% [markdown]
 # ## 6. Train
 #
-# Stop it at any moment, and run this cell or all cells again. Panels of the newest evaluation take the place of those
-# before.
+# Stop it at any moment, and run this cell or all cells again. The panels of each evaluation replace those of the last.
 
 # %%
 from IPython.display import HTML, display, update_display
@@ -153,7 +151,7 @@ from drsn_jax.run.loop import train_and_evaluate
 
 
 def shrink(path):
-    """A picture small enough for a page; the file keeps its size."""
+    """Make a picture small enough for a page; the file keeps its size."""
     picture = Image.open(path)
     picture.thumbnail((1200, 1200))
     return picture
@@ -161,13 +159,13 @@ def shrink(path):
 
 display(HTML("The first panels come with the first evaluation."), display_id="panels")
 state = train_and_evaluate(config, WORKDIR, on_panels=lambda path: update_display(shrink(path), display_id="panels"))
-del state  # it is saved, and would stay on the device
+del state  # saved already; frees the device's memory
 
 # %% [markdown]
 # ## 7. Evaluate
 #
-# The best checkpoint, on GoPro's test split, or on the photographs that were held out. Broken off, it goes on where
-# it was.
+# This evaluates the best checkpoint, on GoPro's test split or on the held-out photographs. An interrupted evaluation
+# is resumed.
 
 # %%
 from drsn_jax.evaluation.validation import write_samples
@@ -186,11 +184,11 @@ for path in sorted((report / "panels").iterdir())[:3]:
     display(shrink(path))
 
 # %% [markdown]
-# ## 8. Take it along
+# ## 8. Export and download
 #
 # One file that restores images of any size without this configuration, on CPU, CUDA and TPU: `drsn-jax restore
-# --model=model.stablehlo PHOTO`. The notebook `restore_photos` takes it as its `MODEL`, and the folder of the run as
-# well.
+# --model=model.stablehlo PHOTO`. The notebook `restore_photos` accepts it as its `MODEL`, and also the folder of the
+# run.
 
 # %%
 exported = report / "model.stablehlo"

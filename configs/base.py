@@ -1,10 +1,10 @@
-"""The recipe of the shipped model `base`: `small`'s, with wider scales and a block more at each, begun with `small`'s weights.
+"""The recipe of the shipped model `base`: `small`'s with wider scales and one more block at each, starting from `small`'s weights.
 
     drsn-jax train --config=base --workdir=runs/base --config.init_from=runs/first --config.train_dir=PHOTOS --config.frames_dir=CLIP \\
         --config.eval_dir=VALIDATION
 
-PHOTOS and CLIP are as in small.py. Expect: 3.8 M parameters; 2.6 s a step on two quiet CPU cores, 4.5 hours for these 6,000.
-They are the last steps of the shipped weights. The run before them began with `small` and had less blur; docs/experiments/base.md has its
+PHOTOS and CLIP are as in small.py. Expect: 3.8 M parameters; 2.6 s a step on two idle CPU cores, 4.5 hours for these 6,000 steps, which
+are the last ones of the shipped weights. The run before them started from `small` and had less blur; docs/experiments/base.md has its
 command. On a GPU add `--config.dtype=bfloat16`. `--config.init_from=base` starts from the shipped weights.
 """
 

@@ -1,11 +1,11 @@
-"""The GAN recipe for an accelerator: the values of default.py, with a patch critic under a gradient penalty, and noise in training.
+"""The GAN recipe for an accelerator: the values of default.py, with a patch critic, a gradient penalty, and noise in training.
 
-Nobody has trained it to the end. What was measured since, on CPUs and smaller networks, is in small.py and base.py and not
-yet here: Muon instead of Adam, no frequency loss, noise in half of the images, crops chosen for detail (docs/experiments).
+No run has reached the end. Later findings on CPUs and smaller networks are in small.py and base.py and not yet here: Muon instead of Adam,
+no frequency loss, noise in half of the images, crops selected for detail (docs/experiments).
 
     drsn-jax train --config=best --workdir=runs/best --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
 
-Expect what default.py says.
+Expect the same as default.py.
 """
 
 from ml_collections import ConfigDict

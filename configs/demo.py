@@ -1,4 +1,4 @@
-"""A small generator trained in minutes on two CPU cores, on photographs that scikit-image and scikit-learn carry.
+"""A small generator trained in minutes on two CPU cores, on photographs from scikit-image and scikit-learn.
 
     pip install '.[demo]' && drsn-jax train --config=demo --workdir=runs/demo
 
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.critic_widths = (16, 32, 32)
 
     config.data = "demo"
-    config.blur_length = (8.0, 16.0)  # even, nearly horizontal pans: a few minutes are enough to learn these, not any shake
+    config.blur_length = (8.0, 16.0)  # even, nearly horizontal pans: learned in a few minutes, unlike general camera shake
     config.blur_inertia = (0.999, 1.0)
     config.blur_cross = 0.02
     config.blur_variation = 0.1
@@ -42,5 +42,5 @@ def get_config() -> ConfigDict:
     config.checkpoint_every_steps = 250
     config.eval_copies = 3
     config.sample_images = 3
-    config.tensorboard = False  # TensorFlow alone takes longer to import than an evaluation here
+    config.tensorboard = False  # importing TensorFlow takes longer than an evaluation here
     return config

@@ -1,9 +1,9 @@
-"""The paper's recipe (Jiang & Liu 2022), read as SPEC section 1 reads it; each value with the section that it comes from.
+"""The paper's recipe (Jiang & Liu 2022) in the reading of SPEC section 1; each value has the section of its source.
 
     drsn-jax train --config=paper --workdir=runs/paper --config.train_dir=GOPRO_Large/train --config.eval_dir=VALIDATION
 
-Expect the critic to saturate within a few steps, as users of the Keras reference report: a bounded score with nothing to bound its slope.
-The run says so once. A step at 256x256 needs about 0.9 GB. The paper's figures (section 5.2) are claims of the paper, not of this recipe.
+Expect the critic to saturate within a few steps, as users of the Keras reference report: its score is bounded and its slope is not.
+The run reports it once. A step at 256x256 needs about 0.9 GB. The figures of section 5.2 are claims of the paper, not of this recipe.
 """
 
 from ml_collections import ConfigDict
@@ -15,23 +15,23 @@ def get_config() -> ConfigDict:
     config = base_config()
 
     config.trunk = "quarter"  # 3.2.1: four convolutions, nine DRSNs, two upsampling stages
-    config.widths = (64, 128, 256)  # 3.2.1 says 64, 256 and 512, but its blocks have 256 filters: our reading
+    config.widths = (64, 128, 256)  # 3.2.1 says 64, 256 and 512, but its blocks have 256 filters: our interpretation
     config.num_blocks = 9  # 3.2.1
     config.block_order = "pre"  # 3.2.2: BN and ReLU before the convolution
     config.shrinkage = True  # 3.2.2
     config.convs_per_block = 2  # 3.2.2, Figure 3
     config.norm = "batch"  # 3.2.1: BatchNorm, batch size of 1
-    config.threshold_norm = "none"  # with batch, a batch of 1 makes the threshold constant: refused
+    config.threshold_norm = "none"  # batch would make the threshold constant with a batch of 1, and is refused
     config.dropout = 0.5  # 3.2.1
-    config.upsampling = "nearest"  # 3.2.1: upsampling and convolution against the chessboard effect
+    config.upsampling = "nearest"  # 3.2.1: upsampling and convolution, against chessboard artefacts
     config.strided_padding = "keras"  # 3.2.1: "same" padding, in Keras (5.1)
-    config.output = "clip_residual"  # 3.2.1: a global connection; how it is bounded is not said
+    config.output = "clip_residual"  # 3.2.1: a global connection; its bounds are not given
     config.unshuffle = 1
     config.kernel_init = "glorot_uniform"  # 5.1: Keras' defaults
     config.zero_head = False
 
-    config.critic = "dense"  # 3.2.3: one confidence a 256x256 image; the head of the Keras reference
-    config.critic_widths = (64, 64, 128, 256, 512)  # not given: the Keras reference's
+    config.critic = "dense"  # 3.2.3: one confidence per 256x256 image; the head of the Keras reference
+    config.critic_widths = (64, 64, 128, 256, 512)  # not given: those of the Keras reference
     config.critic_norm = "batch"  # 3.2.3: batch standardisation
     config.critic_output = "sigmoid"  # 3.2.3
 
@@ -69,5 +69,5 @@ def get_config() -> ConfigDict:
     config.flip = True
     config.rotate = False
     config.noise_variance = (0.0, 0.0)  # noise is only added in testing (5.5)
-    config.eval_protocol = "resize256"  # what it trains on; `drsn-jax evaluate` scores the full frame
+    config.eval_protocol = "resize256"  # its training size; `drsn-jax evaluate` scores the full frame
     return config

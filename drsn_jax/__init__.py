@@ -11,7 +11,7 @@ __all__ = ["restore_image"]
 
 
 def __getattr__(name: str) -> Any:
-    """`restore_image`, imported when it is first asked for: the command line must not wait for jax."""
+    """Import `restore_image` on first use, so that the command line does not wait for jax."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from drsn_jax.restoration import arrays

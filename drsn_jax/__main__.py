@@ -1,4 +1,4 @@
-"""`python -m drsn_jax` is `drsn-jax`."""
+"""`python -m drsn_jax`, the same as `drsn-jax`."""
 
 from drsn_jax.cli.main import run_process
 

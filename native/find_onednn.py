@@ -1,13 +1,13 @@
-"""Prints where PyPI's packages have put oneDNN, for CMake: include folder;library;licence;notices of third parties.
+"""Print the paths of oneDNN from PyPI's packages, for CMake: include folder;library;licence;notices of third parties.
 
-Both packages install into the prefix of their environment, which is not the interpreter's where pip builds in isolation.
+Both packages install into the prefix of their environment. In pip's isolated build this is not the interpreter's prefix.
 """
 
 from importlib.metadata import distribution
 
 
 def find(package: str, ending: str) -> str:
-    """Returns the path of the file of a distribution that ends so; raises FileNotFoundError."""
+    """Return the path of a distribution's file with this ending; raises FileNotFoundError."""
     for path in distribution(package).files or ():
         if path.as_posix().endswith(ending):
             return distribution(package).locate_file(path).resolve().as_posix()  # pyright: ignore[reportAttributeAccessIssue]

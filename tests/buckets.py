@@ -1,4 +1,4 @@
-"""Buckets on this machine: an S3 and a Google storage that only tests reach, for s3fs, gcsfs, Orbax and TensorStore alike."""
+"""Local substitutes for buckets: an S3 and a Google storage that only tests reach, for s3fs, gcsfs, Orbax and TensorStore alike."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ NAME = "bucket"
 
 
 def start_s3() -> Callable[[], None]:
-    """Starts moto's S3 in a thread, and has the environment say where it is, for s3fs; returns what stops it."""
+    """Start moto's S3 in a thread and set the environment for s3fs; returns the function that stops it."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -26,14 +26,14 @@ def start_s3() -> Callable[[], None]:
 
 
 def start_gs() -> Callable[[], None]:
-    """Starts gcp-storage-emulator in a thread, and has the environment say where; returns what stops it."""
+    """Start gcp-storage-emulator in a thread and set the environment; returns the function that stops it."""
     from gcp_storage_emulator.handlers import objects
     from gcp_storage_emulator.server import create_server
 
     download = objects.download
 
     def with_generation(request, response, storage, *arguments, **options):
-        """Google's storage says which generation it sends, and TensorStore refuses an answer without."""
+        """Add the generation to answers, without which TensorStore refuses them."""
         download(request, response, storage, *arguments, **options)
         if response.status < 300:
             response["x-goog-generation"] = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])["generation"]
@@ -44,7 +44,7 @@ def start_gs() -> Callable[[], None]:
     server.start()
     address = f"http://127.0.0.1:{port}"
     environment = {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"}
-    # Which kind of bucket it is, gcsfs would ask another server of Google's, and wait for it.
+    # gcsfs would ask another Google server for the kind of bucket, and wait for it.
     environment |= {"GOOGLE_CLOUD_PROJECT": "test", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
     os.environ.update(environment)
     return server.stop

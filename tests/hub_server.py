@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Hub(ThreadingHTTPServer):
-    """`repos` maps owner/name to its commits, oldest first: (hash, {path: content}). `token` is the one that may write."""
+    """A server: `repos` maps owner/name to its commits, oldest first: (hash, {path: content}). `token` is the one with write access."""
 
     daemon_threads = True
 
@@ -30,7 +30,7 @@ class Hub(ThreadingHTTPServer):
         return commits[-1][0]
 
     def find(self, repo, revision):
-        """A commit, or the name of the error that the Hub would answer with."""
+        """Return a commit, or the name of the Hub's error."""
         if repo not in self.repos:
             return "RepoNotFound"
         found = [one for one in self.repos[repo] if revision in (one[0], "main")]

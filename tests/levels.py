@@ -5,9 +5,9 @@ from numpy.typing import ArrayLike
 
 
 def assert_same_levels(first: ArrayLike, second: ArrayLike, *, share: float = 0.01) -> None:
-    """At most `share` of the levels, in [0, 255], differ, and by one: two programs may round a value near a half differently.
+    """Check that at most `share` of the levels, in [0, 255], differ, and by one: two programs may round a value near a half differently.
 
-    Which programs do depends on the processor's vector units. Bits are compared within one program only.
+    Which ones do depends on the processor's vector units. Bits are compared within one program only.
     """
     first, second = np.asarray(first), np.asarray(second)
     assert first.shape == second.shape

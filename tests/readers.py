@@ -15,7 +15,7 @@ from drsn_jax.restoration.restore import restore_files
 from drsn_jax.serving.photographs import restore_upload
 from drsn_jax.system.errors import InputError
 
-# Where each orientation's stored pixels have to go, by Pillow: independent of ours.
+# The pixel transformations of the EXIF orientations in Pillow's terms, independent of ours.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,7 +48,7 @@ class Seen:
 
 
 def read_everywhere(path, folder):
-    """What each verb sees of `path`; `folder` is for what they write. Where a verb refuses it, what it says."""
+    """Return what each verb reads from `path`, or its refusal; `folder` is for output."""
 
     def restore():
         seen = Seen()
@@ -87,7 +87,7 @@ def read_everywhere(path, folder):
 
 
 def check_alike(path, folder, expected=None, *, most=0):
-    """The pixels that all verbs see of `path`: the same for all, of the size that its header says, and the expected ones if given."""
+    """Return the pixels of `path` and check that all verbs read the same, in the size of the header, and the expected ones if given."""
     results = read_everywhere(path, folder)
     refused = {verb: text for verb, text in results.items() if isinstance(text, str)}
     assert not refused, refused
@@ -102,7 +102,7 @@ def check_alike(path, folder, expected=None, *, most=0):
 
 
 def check_refused(path, folder, *words):
-    """All verbs refuse `path`, in these words."""
+    """Check that all verbs refuse `path` with this message."""
     results = read_everywhere(path, folder)
     for verb, text in results.items():
         assert isinstance(text, str), f"{verb} reads {path.name}"

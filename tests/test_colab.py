@@ -205,7 +205,7 @@ def test_a_training_in_colab_goes_on_after_a_disconnect(tmp_path):
     text = printed(outputs)
     assert "mounted /content/drive\n" in text
     assert "Mesh: 1 device(s) along the axis `data`: cpu, cpu" in text
-    assert f"Precision: float32 (as the run in {workdir} began)" in text
+    assert f"Precision: float32 (the value of the run in {workdir})" in text
     assert "Batch: 4 crops of 64 from step 0" in text
     assert f"Resumed from step {before[-1]}." in text
     assert f"Done: 6 steps, in {workdir}" in text

@@ -1,6 +1,6 @@
-"""A run small enough for tests, shared by those that train: its options, its data, and the command line in other processes.
+"""A run small enough for tests, shared by the tests that train: its options, its data, and the command line in other processes.
 
-Such a process has one CPU device and the compilations of earlier ones; in this process there are eight devices (conftest.py).
+Such a process has one CPU device and reuses earlier compilations; this process has eight devices (conftest.py).
 """
 
 import fcntl
@@ -134,7 +134,7 @@ def trained(factory, photograph: np.ndarray) -> Path:
 
 
 def start_pausing(workdir, folder: Path, *, before: int, wait_for: str, **changes) -> subprocess.Popen:
-    """Starts a training and returns once it is held before its batch number `before` and `wait_for` (below `folder`) is there."""
+    """Start a training and return once it is paused before its batch number `before`, with `wait_for` (below `folder`) written."""
     argv = [sys.executable, "-c", PAUSING, str(before), str(folder), wait_for, *train_arguments(workdir, **changes)]
     process = subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 200
@@ -147,7 +147,7 @@ def start_pausing(workdir, folder: Path, *, before: int, wait_for: str, **change
 
 
 def kill_at_random(workdir, rng: np.random.Generator, *, lines: int, seconds: float, **changes) -> None:
-    """Starts a training, kills it a random time below `seconds` after it has said up to `lines` steps, and checks what it left."""
+    """Start a training, kill it a random time below `seconds` after its output reports up to `lines` steps, and check the remains."""
     argv = [sys.executable, "-m", "drsn_jax", *train_arguments(workdir, **changes)]
     with subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def texts(tree: ast.Module, *, cli: bool) -> Iterator[str]:
-    """The module's docstring, help texts (in the `cli` also those that have a name), and messages of errors; a value counts as one word."""
+    """Yield the module's docstring, help texts (in the `cli` also named ones), and messages of errors; a value counts as one word."""
     yield ast.get_docstring(tree) or ""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
@@ -44,7 +44,7 @@ def sentences(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Prints the longest ones, the number of words first, and their total."""
+    """Print the longest sentences with their numbers of words, and the total."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tree", nargs="?", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--number", type=int, default=50)

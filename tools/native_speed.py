@@ -1,8 +1,8 @@
-"""What oneDNN's convolutions take against XLA's on this machine: a table in Markdown (native/README.md), by `python tools/native_speed.py`.
+"""A comparison of oneDNN's and XLA's convolutions on this machine as a Markdown table (native/README.md): `python tools/native_speed.py`.
 
-Each row is a shape of a network's, by `drsn_jax.ops.convolution` with drsn-jax-native and without: forward pass, input gradient, kernel
-gradient. Both forms are compiled, run once, then 11 times in turn; the figures are medians of the milliseconds that a call takes, and the
-ratio of the medians of processor time (all threads), which other programs on the same cores change less.
+Each row is a shape from a network, computed by `drsn_jax.ops.convolution` with and without drsn-jax-native: forward pass, input gradient,
+kernel gradient. Both forms are compiled, run once, then 11 times in turn. The table has the median milliseconds of a call, and the
+ratio of the medians of processor time (all threads), which is less affected by other programs on the same cores.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ SHAPES = {  # name: maps [b h w c], kernel [kh kw c d], stride, padding
 
 
 def compile_forms(natively: bool, maps: Any, size: Any, stride: int, padding: str) -> list[Callable[[], None]]:
-    """Calls of the forward pass and both gradients, compiled."""
+    """Compile calls of the forward pass and both gradients."""
 
     forms = dataclasses.replace(CPU, native=natively)
 
@@ -59,7 +59,7 @@ def compile_forms(natively: bool, maps: Any, size: Any, stride: int, padding: st
 
 
 def measure(calls: list[Callable[[], None]]) -> list[tuple[float, float]]:
-    """Median seconds and median processor seconds of each call, taken in turn."""
+    """Return median seconds and median processor seconds of each call, taken in turn."""
     for call in calls:
         call()
     found = [[] for _ in calls]
@@ -72,7 +72,7 @@ def measure(calls: list[Callable[[], None]]) -> list[tuple[float, float]]:
 
 
 def main() -> int:
-    """Prints the table."""
+    """Print the table."""
     if find_extension().module is None:
         sys.stderr.write(f"drsn-jax-native is {find_extension().status}: pip install ./native\n")
         return 2

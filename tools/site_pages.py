@@ -1,7 +1,7 @@
-"""The pages of the site that are made from the code: a hook of MkDocs (`hooks` in mkdocs.yml), run by `mkdocs build --strict`.
+"""Pages of the site that are made from the code: a hook of MkDocs (`hooks` in mkdocs.yml), run by `mkdocs build --strict`.
 
-A page for every verb comes from its parser, the page of the configuration from the comments of configs/default.py, and the pages of the
-models and of the projection from the README beside each.
+The page of a verb is made from its parser, the page of the configuration from the comments of configs/default.py, and the pages of the
+models and of the projection from their READMEs.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # MkDocs runs from anywhere, the package need not be installed
+if str(ROOT) not in sys.path:  # MkDocs runs in any folder, and the package need not be installed
     sys.path.insert(0, str(ROOT))
 
 CARDS = ROOT / "drsn_jax" / "weights" / "shipped"
@@ -22,7 +22,7 @@ VERBS_PAGE = "reference/commands/index.md"
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages to MkDocs' files (an event of its plugins)."""
+    """Add the pages to MkDocs' files (an event of its plugins)."""
     from mkdocs.structure.files import File
 
     for address, content in make_pages().items():
@@ -30,8 +30,13 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Make empty header cells of tables plain cells, because a screen reader would announce an empty header (an event of the plugins)."""
+    return html.replace("<th></th>", "<td></td>")
+
+
 def make_pages() -> dict[str, str]:
-    """Every page that is made from the code: its address below docs/, and its Markdown."""
+    """Make every page: its address below docs/, and its Markdown."""
     from drsn_jax.cli.main import VERBS, make_parser
 
     pages = {VERBS_PAGE: describe_verbs()}
@@ -44,19 +49,19 @@ def make_pages() -> dict[str, str]:
 
 
 def describe_verbs() -> str:
-    """The table of all verbs."""
+    """Make the table of all verbs."""
     from drsn_jax.cli.main import VERBS
 
     rows = "".join(f"| [`{name}`]({name}.md) | {_cell(verb.help)} |\n" for name, verb in VERBS.items())
     return (
-        "# Commands\n\n`drsn-jax VERB --help` prints what these pages say; both are made from the same parsers.\n"
+        "# Commands\n\n`drsn-jax VERB --help` prints the same text; both are made from the parsers.\n"
         "[Faults and exit codes](../faults-and-exit-codes.md) has the exit codes.\n\n"
         f"| verb | |\n|---|---|\n{rows}"
     )
 
 
 def describe_verb(name: str, parser: argparse.ArgumentParser) -> str:
-    """The page of one verb, and of the parsers below it."""
+    """Make the page of one verb, and of its subparsers."""
     text = f"# drsn-jax {name}\n\n{_describe_parser(parser)}"
     for below, subparser in _subparsers(parser).items():
         text += f"\n## {name} {below}\n\n{_describe_parser(subparser)}"
@@ -82,7 +87,7 @@ def _describe_parser(parser: argparse.ArgumentParser) -> str:
 
 
 def _split_epilog(epilog: str) -> tuple[str, str, str]:
-    """(commands, a separator, the rest) of an epilog: its commands are the indented lines."""
+    """Split an epilog into (commands, a separator, the rest); commands are the indented lines."""
     lines = epilog.splitlines()
     commands = [line.strip() for line in lines if line.startswith("  ")]
     rest = " ".join(line for line in lines if not line.startswith("  ") and line.strip() not in ("", "Examples:", "Example:"))
@@ -112,7 +117,7 @@ class Key(NamedTuple):
 
 
 def read_keys(source: str) -> Iterator[Key]:
-    """The keys of configs/default.py, in order."""
+    """Read the keys of configs/default.py, in order."""
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
@@ -129,7 +134,7 @@ def read_keys(source: str) -> Iterator[Key]:
 
 
 def describe_configuration(source: str) -> str:
-    """The page of all keys, by sections."""
+    """Make the page of all keys, by sections."""
     text = (ROOT / "docs" / "reference" / "configuration.in.md").read_text()
     sections: dict[str, list[Key]] = {}
     for key in read_keys(source):
@@ -141,13 +146,13 @@ def describe_configuration(source: str) -> str:
 
 
 def move_card(text: str) -> str:
-    """A model's card with its links as they are from reference/models/."""
+    """Adapt the links of a model's card to reference/models/."""
     text = text.replace("(../../../../docs/", "(../../")
     return re.sub(r"\(\.\./(\w+)/README\.md\)", r"(\1.md)", text)
 
 
 def move_projection(text: str) -> str:
-    """The projection's README with its links as they are from explanation/; the code is named, not linked."""
+    """Adapt the links of the projection's README to explanation/; the code is named, not linked."""
     text = text.replace("(../../docs/explanation/", "(").replace("(../../docs/", "(../")
     return re.sub(r"\[([\w.]+)\]\(\1\)", r"`tools/projection/\1`", text)
 
@@ -162,9 +167,9 @@ def _cell(text: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Plain text as Markdown: options as code, and nothing else read as markup."""
+    """Convert plain text to Markdown: options as code, everything else escaped."""
     parts = text.split("`")
-    for i in range(0, len(parts), 2):  # outside of what is code already
+    for i in range(0, len(parts), 2):  # the parts that are not code already
         plain = re.sub(r"([*\[\]~<])", r"\\\1", parts[i])
         parts[i] = re.sub(r"(?<![\w-])(--[\w.-]+(?:=[\w./:,{}-]*[\w/}])?)(?!\w)", r"`\1`", plain)
     return "`".join(parts)

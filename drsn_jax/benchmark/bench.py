@@ -1,4 +1,4 @@
-"""The whole measurement of `drsn-jax bench`, from its options to one document."""
+"""The whole measurement of `drsn-jax bench`, from options to document."""
 
 import importlib.metadata
 import os
@@ -20,17 +20,17 @@ from drsn_jax.system.processor import read_processor
 
 FORMAT = 2
 PACKAGES = ("jax", "jaxlib", "flax", "keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "pillow")
-_VARIABLES = ("DRSN_", "JAX_", "XLA_", "TF_", "KERAS_", "OMP_", "CUDA_", "LIBTPU_")  # environment that changes what is measured
+_VARIABLES = ("DRSN_", "JAX_", "XLA_", "TF_", "KERAS_", "OMP_", "CUDA_", "LIBTPU_")  # environment variables that affect the measurement
 PROTOCOL = {
     "processes": "one for each row and subject",
-    "order": "every subject once a round, in turn; only one runs at any time",
-    "synchronised": "each call is waited for until its results are there",
-    "first_call": "compilation and one run; compile_seconds is what it exceeds the median by",
+    "order": "every subject once per round, in turn; only one runs at a time",
+    "synchronised": "the results of each call are awaited",
+    "first_call": "compilation and one run; compile_seconds is the difference to the median",
     "warm_up": "one call after the first",
-    "samples": f"{LEAST} to {MOST} of each subject, {LEAST_SLOW} of a much slower one; calls below 0.2 s are timed several at once",
+    "samples": f"{LEAST} to {MOST} of each subject, {LEAST_SLOW} of a much slower one; calls below 0.2 s are timed in groups",
     "statistics": "median, smallest and largest",
     "peak_bytes": "of the process on a CPU, of the device's memory on an accelerator, after the warm-up; compiling included",
-    "imported_bytes": "of the process, after the imports; those of the Keras subjects include JAX, by which they read weights",
+    "imported_bytes": "of the process, after the imports; those of the Keras subjects include JAX, which reads the weights",
     "macs": "nominal multiply-adds of one call, of the configured step, the same for every subject (drsn_jax.benchmark.workload)",
     "share_of_peak": "2 x macs / seconds / the rate of a matrix product (2048 wide, 8192 on an accelerator) timed in the same rounds",
     "precision": "bfloat16 where the device has units for it: ours with dtype=bfloat16, Keras under the policy mixed_bfloat16",
@@ -51,12 +51,12 @@ def run_bench(
     command: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measures and returns the document that `--output` holds; docs/how-to/benchmark-speed.md says what is in it.
+    """Measure and return the document of `--output`; docs/how-to/benchmark-speed.md describes it.
 
-    `seconds` is the budget for the samples of one row, `timeout` what one answer of a worker may take. Raises InputError for what cannot
-    be measured as asked, before anything is timed; what fails later is in the document, as the `error` of a cell or of the trace.
+    `seconds` is the budget for the samples of one row, `timeout` the limit for one answer of a worker. Raises InputError before any timing
+    for a measurement that is impossible. Later failures are stored in the document as the `error` of a cell or of the trace.
     """
-    choose_rows(rows, accelerator=True)  # a slip is found before a process is started
+    choose_rows(rows, accelerator=True)  # so that a typing error is found before a process is started
     keras, notes = choose_keras(against)
 
     def start(subject: str) -> Worker:
@@ -72,7 +72,7 @@ def run_bench(
         if any(row.host for row in chosen):
             say("drawing pairs for the input pipeline")
             notes.append(f"Input pipeline: {write_pairs(Path(folder))}.")
-        interleave = device["platform"] != "tpu"  # a TPU belongs to one process at a time
+        interleave = device["platform"] != "tpu"  # only one process can use a TPU
         options = {"folder": folder, "seconds": seconds, "interleave": interleave, "start_fn": start}
         measured = [_measure(row, config, keras=keras, bfloat16=bfloat16, say=say, **options) for row in chosen]
     document = describe_run(config, device=device, command=command)
@@ -81,7 +81,7 @@ def run_bench(
 
 
 def describe_run(config: Mapping[str, Any], *, device: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """Everything that a reader of the figures has to know about the machine, the programs and the method."""
+    """Collect the details of machine, programs and method that readers of the figures need."""
     versions = {"drsn_jax": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -94,7 +94,7 @@ def describe_run(config: Mapping[str, Any], *, device: Mapping[str, Any], comman
 
 
 def failures(document: Mapping[str, Any]) -> list[str]:
-    """What of ours failed, in words: cells of ours, and the trace."""
+    """List the failures of our own cells and of the trace, in words."""
     failed = [
         f"{row['title']}, {cell['subject']}: {cell['error']}"
         for row in document["rows"]
@@ -105,14 +105,14 @@ def failures(document: Mapping[str, Any]) -> list[str]:
 
 
 def _probe(start: Callable[[str], Worker], config: Mapping[str, Any], **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The device, and the configuration as it is measured; asked of a worker, since JAX here would take the accelerator's memory."""
+    """Ask a worker for the device and the measured configuration. JAX in this process would take the accelerator's memory."""
     with start(OURS) as worker:
         try:
             return worker.ask("hello", subject=OURS), worker.ask("check", config=dict(config), **how)
         except SkippedError as error:
             raise InputError(str(error)) from None
         except WorkerError as error:
-            raise InputError(f"The device cannot be used: a process that looked at it {error}; see --timeout and JAX_PLATFORMS.") from None
+            raise InputError(f"The device cannot be used: a test process {error}; see --timeout and JAX_PLATFORMS.") from None
 
 
 def _measure(
@@ -136,12 +136,12 @@ def _profile(start: Callable[[str], Worker], config: Mapping[str, Any], folder: 
 
 def _warn(config: Mapping[str, Any], *, keras: bool) -> list[str]:
     if keras and config["fake_mode"] == "train":
-        return ["Keras' step predicts the restorations once more than ours has to; both shares of the peak are of what ours has to do."]
+        return ["Keras' step predicts the restorations once more than ours; both shares of the peak count the work of ours."]
     return []
 
 
 def _explain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What cells have to say, each once."""
+    """Collect the remarks of the cells, each once."""
     notes = []
     for row in rows:
         for cell in row["cells"]:
@@ -153,7 +153,7 @@ def _explain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         platforms = {cell["platform"] for cell in row["cells"] if "median" in cell and not ROWS[row["name"]].host}
         if len(platforms) > 1:
             names = ", ".join(f"{cell['subject']} on {cell['platform']}" for cell in row["cells"] if "median" in cell)
-            notes.append(f"{row['title']}: {names}; other devices than ours count neither for the ratio nor for the share of the peak.")
+            notes.append(f"{row['title']}: {names}; devices other than ours are left out of the ratio and the share of the peak.")
         if not row["interleaved"] and len(row["cells"]) > 1:
-            notes.append(f"{row['title']}: one subject after the other, not in turn, since the device has to be free for each.")
+            notes.append(f"{row['title']}: one subject after the other, not in turn, because each needs the whole device.")
     return list(dict.fromkeys(notes))

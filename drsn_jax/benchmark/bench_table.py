@@ -11,14 +11,14 @@ Row = Mapping[str, Any]
 
 
 def format_bench(document: Mapping[str, Any]) -> str:
-    """Both tables and the notes; ends without a newline."""
+    """Format both tables and the notes, without a newline at the end."""
     machine, versions = document["machine"], document["versions"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     head = [
         f"{machine['cpu']}, {machine['cores']} cores; {machine['platform']}: {machine['device']}",
         f"{packages}; {document['date']}",
-        f"Batch {document['config']['batch_size']}. Times are medians (smallest-largest) after compiling and a warm-up call, every subject"
-        " once a round in turn, each call waited for; a process for each row and subject.",
+        f"Batch {document['config']['batch_size']}. Times are medians (smallest-largest) after a compilation and a warm-up; every subject"
+        " runs once per round, in turn, in a process of its own per row; the results of each call are awaited.",
     ]
     head = [textwrap.fill(line, WIDTH) for line in head]
     notes = [textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  ") for note in document["notes"]]
@@ -27,7 +27,7 @@ def format_bench(document: Mapping[str, Any]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """With three digits, in s or ms."""
+    """Format with three digits, in s or ms."""
     if seconds >= 100:
         return f"{seconds:.0f} s"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

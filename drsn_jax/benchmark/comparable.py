@@ -1,4 +1,4 @@
-"""The configurations that the Keras side can express, and its differences where it has another way."""
+"""The configurations that the Keras side supports, and the differences between its loop and ours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +13,9 @@ _LOOP = {"critic_update": "alternating", "fake_mode": "inference", "critic_norm_
 
 
 def resolve_bench_config(config: Mapping[str, Any], *, batch_size: int | None, crop_size: int | None, keras: bool) -> dict[str, Any]:
-    """The configuration that is measured: of several stages the last one, with the given batch or crop size where one is.
+    """Return the configuration to measure: the last stage if there are several, with the given batch or crop size if any.
 
-    Raises InputError for what training would refuse, and with `keras` for what the Keras reference has no form of.
+    Raises InputError for a configuration that training would refuse, and with `keras` for one without a Keras form.
     """
     stage = make_stages(config)[-1]
     settled = {**config, "stages": (), "batch_size": batch_size or stage.batch_size, "crop_size": crop_size or stage.crop_size}
@@ -26,19 +26,19 @@ def resolve_bench_config(config: Mapping[str, Any], *, batch_size: int | None, c
 
 
 def check_kerasable(config: Mapping[str, Any]) -> None:
-    """Raises InputError, naming the key, for networks, losses and optimisers that the Keras reference has no form of."""
+    """Raise InputError, naming the key, for networks, losses and optimisers without a Keras form."""
     for network in (make_generator(config), make_critic(config)):
         keras_options(network)
     for key, value in _FIXED.items():
         if config[key] != value:
-            raise InputError(f"{key}={config[key]} has no Keras form here; use --config.{key}={value}, or leave --against away.")
+            raise InputError(f"{key}={config[key]} has no Keras form here; use --config.{key}={value}, or omit --against.")
     for key in ("adversarial_weight", "content_weight"):
         if not config[key]:
-            raise InputError(f"{key}=0 has no Keras form here; use more than 0, as --config.{key}=1, or leave --against away.")
+            raise InputError(f"{key}=0 has no Keras form here; use more than 0, as --config.{key}=1, or omit --against.")
 
 
 def describe_differences(config: Mapping[str, Any]) -> list[str]:
-    """What the reference's loop does otherwise than the configuration asks of ours, for the notes; empty with keras_reference."""
+    """List, for the notes, how the reference's loop differs from the configuration; empty with keras_reference."""
     differing = [f"{key}={config[key]} (Keras: {value})" for key, value in _LOOP.items() if config[key] != value]
     if not differing:
         return []
@@ -46,6 +46,6 @@ def describe_differences(config: Mapping[str, Any]) -> list[str]:
     if config["critic_update"] == "joint":
         steps = config["critic_steps"]
         notes.append(
-            f"Ours updates the critic {steps} times, on sharp and restored images at once; Keras {2 * steps} times, on each apart."
+            f"Ours updates the critic {steps} times, on sharp and restored images together; Keras {2 * steps} times, on each separately."
         )
     return notes

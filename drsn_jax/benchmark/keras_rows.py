@@ -1,6 +1,6 @@
-"""The rows as a good Keras user does them, on the back end that KERAS_BACKEND names: `keras_models` and `keras_training`.
+"""The rows in idiomatic Keras on the back end of KERAS_BACKEND: `keras_models` and `keras_training`.
 
-Importing this module imports keras, so only a worker does. Each call ends with numbers on the host, so nothing is left running.
+Importing this module imports keras, so only a worker does. Each call ends with numbers on the host, so no work is left running.
 """
 
 import time
@@ -21,12 +21,12 @@ from drsn_jax.interop.keras import keras_options
 
 Config = Mapping[str, Any]
 BACKEND: str = keras.backend.backend()
-keras.config.set_floatx("float32")  # whatever the user's keras.json says
+keras.config.set_floatx("float32")  # overrides the user's keras.json
 keras.config.set_image_data_format("channels_last")
 
 
 def describe_device() -> dict[str, Any]:
-    """The device that the back end computes on."""
+    """Describe the device of the back end."""
     if BACKEND == "jax":
         import jax
 
@@ -46,7 +46,7 @@ def describe_device() -> dict[str, Any]:
 
 
 def peak_bytes() -> int | None:
-    """The most memory held so far: of the accelerator, or of the process on a CPU; None where the back end does not say."""
+    """Return the peak memory so far: of the accelerator, or of the process on a CPU; None if the back end does not report it."""
     platform = describe_device()["platform"]
     if platform == "cpu":
         return process_peak_bytes()
@@ -110,7 +110,7 @@ def _make_generator_call(config: Config) -> Callable[[], Any]:
 def _make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[], Any]:
     generator = keras_models.make_generator(**keras_options(make_generator(config)))
     jit: Any = keras_training.choose_jit()
-    generator.compile("sgd", jit_compile=jit)  # as the training loop does; the optimiser is never used
+    generator.compile("sgd", jit_compile=jit)  # as in the training loop; the optimiser is unused
     blurred = _draw_images(config["batch_size"], size, seed=0)
     return lambda: np.asarray(generator.predict_on_batch(blurred))
 
@@ -147,7 +147,7 @@ def _prepare_best(config: Config) -> Prepared:
 
 
 def _settled(call: Callable[[], Any], networks: list[keras.Model]) -> Callable[[], Any]:
-    """Waits for the updates as well: a loss on the host only shows that the forward pass is done."""
+    """Wait for the updates too: a loss on the host only proves that the forward pass has finished."""
 
     def settled() -> Any:
         result = call()

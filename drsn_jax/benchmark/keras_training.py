@@ -1,4 +1,4 @@
-"""The Keras reference's training loop, as a good Keras user writes it: compiled models, `predict_on_batch` and `train_on_batch`.
+"""The Keras reference's training loop in idiomatic Keras: compiled models, `predict_on_batch` and `train_on_batch`.
 
 Importing this module imports keras (see `keras_models`).
 """
@@ -14,7 +14,7 @@ TrainOnBatch = Callable[[Any, Any], Losses]
 
 
 class TrainingLoop(NamedTuple):
-    """One step of the reference, and the parts it consists of. Everything that is given may be a tensor of the back end or of numpy."""
+    """One step of the reference and its parts. Inputs may be tensors of the back end or of numpy."""
 
     predict: Callable[[Any], Any]  # blurred -> restored, in inference mode
     critic_part: Callable[[Any, Any], Losses]  # (sharp, restored)
@@ -23,7 +23,7 @@ class TrainingLoop(NamedTuple):
 
 
 def wasserstein(labels: Any, scores: Any) -> Any:
-    """mean(label x score): label -1 raises the scores, +1 lowers them."""
+    """Compute mean(label x score): label -1 raises the scores, +1 lowers them."""
     return ops.mean(labels * scores)
 
 
@@ -40,9 +40,9 @@ def make_content_loss(features: keras.Model) -> Callable[[Any, Any], Any]:
 
 
 def choose_jit() -> bool:
-    """Whether to compile with XLA: on JAX always, on TensorFlow where there is an accelerator, never through torch.compile.
+    """Choose whether to compile with XLA: on JAX always, on TensorFlow for accelerators, never through torch.compile.
 
-    Measured (`drsn-jax bench`): on a CPU TensorFlow's own kernels are faster than XLA's.
+    Measured with `drsn-jax bench`: on a CPU TensorFlow's own kernels are faster than XLA's.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -63,16 +63,16 @@ def make_training_loop(
     critic_steps: int = 5,
     jit_compile: bool | None = None,
 ) -> TrainingLoop:
-    """Builds one step of the reference on images [b h w 3] in [-1, 1]; the networks change in place.
+    """Build one step of the reference on images [b h w 3] in [-1, 1]; the networks are updated in place.
 
-    The restorations are predicted once, in inference mode; `critic_steps` times the critic learns from sharp and then from restored
-    images, two updates and two batches of batch norm; then the generator learns through the frozen critic, which is in inference mode.
-    `jit_compile` None is what is fastest on the back end. The losses are critic/sharp and critic/restored (mean scores over the
-    updates), generator/content, generator/adversarial (unweighted) and generator/loss.
+    The restorations are predicted once, in inference mode. The critic then makes `critic_steps` double updates: one on sharp images, one
+    on restored images, each with batch norm on its own batch. Last, the generator is updated through the frozen critic, which is in
+    inference mode. `jit_compile` None selects the faster choice for the back end. The losses are critic/sharp and critic/restored (mean
+    scores over the updates), generator/content, generator/adversarial (unweighted) and generator/loss.
     """
     jit: Any = choose_jit() if jit_compile is None else jit_compile
     critic.compile(critic_optimizer, loss=wasserstein, jit_compile=jit)
-    generator.compile("sgd", jit_compile=jit)  # for predict; the optimiser is never used
+    generator.compile("sgd", jit_compile=jit)  # for predict; the optimiser is unused
     restored = generator(generator.inputs[0])
     both = keras.Model(generator.inputs, [restored, critic(restored)], name="generator_through_critic")
     both.compile(
@@ -92,13 +92,13 @@ def make_training_loop(
         return {"critic/sharp": -float(sharp_loss), "critic/restored": float(restored_loss)}
 
     def generator_part(blurred: Any, sharp: Any) -> Losses:
-        critic.trainable = False  # Keras then runs its batch norms on moving statistics too
+        critic.trainable = False  # Keras then also runs its batch norms on moving statistics
         loss, content, adversarial = both.train_on_batch(blurred, [sharp, _labels(sharp, -1.0)])
         losses = {"generator/loss": loss, "generator/content": content, "generator/adversarial": adversarial}
         return {name: float(value) for name, value in losses.items()}
 
     def train(blurred: Any, sharp: Any) -> Losses:
-        blurred, sharp = ops.convert_to_tensor(blurred), ops.convert_to_tensor(sharp)  # on the device once, not with every update
+        blurred, sharp = ops.convert_to_tensor(blurred), ops.convert_to_tensor(sharp)  # to the device once, not with every update
         restored = ops.convert_to_tensor(generator.predict_on_batch(blurred))
         return critic_part(sharp, restored) | generator_part(blurred, sharp)
 

@@ -1,4 +1,4 @@
-"""The input pipelines: ours, and the way in which the Keras reference reads its images; on pairs that the bench draws itself."""
+"""The input pipelines: ours and the Keras reference's way of reading images, on synthetic pairs of the bench."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -15,23 +15,24 @@ from drsn_jax.data.pairs.pipeline import make_batches
 from drsn_jax.system.errors import InputError
 
 PAIRS, SIZE = 8, (1280, 720)  # width and height of GoPro's frames
-_PASSES = 2  # over the pairs in one call, which spreads the pipeline's start
+_PASSES = 2  # over the pairs in one call, to spread the start of the pipeline
 
 
 def describe_device() -> dict[str, Any]:
-    """Images are decoded by the CPU."""
+    """Describe the CPU, which decodes the images."""
     return {"platform": "cpu", "device": "cpu"}
 
 
 def peak_bytes() -> int | None:
-    """The most memory that the process has held so far."""
+    """Return the peak memory of the process so far."""
     return process_peak_bytes()
 
 
 def write_pairs(folder: Path, *, pairs: int = PAIRS, size: tuple[int, int] = SIZE) -> str:
-    """Writes pairs as PNG into blur/ and sharp/ below `folder`; `size` is width x height. Returns what they are, in words.
+    """Write pairs as PNG into blur/ and sharp/ below `folder`; `size` is width x height. Returns a description.
 
-    Smoothed noise at three scales: PNG compresses it about as far as a photograph, which it does neither with noise nor with gradients.
+    The images are smoothed noise at three scales, because PNG compresses it about as far as a photograph. Plain noise or gradients are not
+    like that.
     """
     for i in range(pairs):
         rng, (width, height) = np.random.default_rng(i), size
@@ -49,7 +50,7 @@ def write_pairs(folder: Path, *, pairs: int = PAIRS, size: tuple[int, int] = SIZ
 
 
 def prepare(row: Row, *, config: Mapping[str, Any], folder: str) -> Prepared:
-    """Reads every pair as the reference does: Pillow, one after the other, the whole frame resized, the whole set in memory."""
+    """Read every pair as the reference does: Pillow, one at a time, the whole frame resized, the whole set in memory."""
     del row
     files, size = find_pairs(folder), (config["crop_size"], config["crop_size"])
 
@@ -62,9 +63,9 @@ def prepare(row: Row, *, config: Mapping[str, Any], folder: str) -> Prepared:
 
 
 def prepare_ours(folder: str, *, config: Mapping[str, Any]) -> Prepared:
-    """One call makes as many of our batches as fit into two passes over the pairs, the start of the pipeline included.
+    """Make, per call, as many of our batches as two passes over the pairs hold, including the start of the pipeline.
 
-    Raises InputError where TensorFlow is not installed.
+    Raises InputError if TensorFlow is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError("needs TensorFlow, which is not installed: pip install 'drsn-jax[bench]'")

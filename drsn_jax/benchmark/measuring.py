@@ -1,4 +1,4 @@
-"""One row of the bench: workers are made ready one after the other, then timed in turn, A B C A B C, and summarised."""
+"""One row of the bench: preparation of the workers one by one, timing in turn (A B C A B C), and summary."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +25,12 @@ def measure_row(
     start_fn: Callable[[str], Worker],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Times every subject of a row; a subject that fails has a cell that says why, and the others go on.
+    """Time every subject of a row. The cell of a subject that fails states the reason, and the others go on.
 
-    `configs` are by subject, `folder` holds the pairs of the input pipeline, `seconds` is the budget of the row's samples,
-    `start_fn` starts the worker of a subject, `say` tells whoever waits. Without `interleave`, and in rows that need the device's whole
-    memory, one subject is done before the next one starts.
+    `configs` is keyed by subject, `folder` holds the pairs of the input pipeline, `seconds` is the budget of the row's samples,
+    `start_fn` starts the worker of a subject, and `say` reports progress. Without `interleave`, and in rows that need the whole memory of
+    the
+    device, each subject finishes before the next one starts.
     """
     groups = [list(subjects)] if interleave and not row.alone else [[subject] for subject in subjects]
     cells: dict[str, Cell] = {subject: {"subject": subject} for subject in subjects}
@@ -47,10 +48,10 @@ def measure_row(
 
 
 def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: float, say: Callable[[str], None]) -> Samples:
-    """Times every worker once a round, in turn, so that only one runs at any time and a drift of the machine meets all of them.
+    """Time every worker once per round, in turn, so that only one runs at a time and a drift of the machine affects all alike.
 
-    Each is timed at least LEAST times (LEAST_SLOW, if it is much slower than another), then as long as its share of `seconds` lasts, and
-    at most MOST times. One that fails leaves `workers`, and its cell says why.
+    Each has at least LEAST samples (LEAST_SLOW if it is much slower than another), then more while its share of `seconds` lasts, and at
+    most MOST. A worker that fails is removed from `workers`, and its cell states the reason.
     """
     share, samples = seconds / max(len(workers), 1), {subject: [] for subject in workers}
     fastest = min((cells[subject]["warm_call"] for subject in workers), default=0.0)
@@ -72,7 +73,7 @@ def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: 
 
 
 def summarise_row(row: Row, cells: Mapping[str, Cell], samples: Samples) -> dict[str, Any]:
-    """The row as the JSON holds it: every cell's statistics, shares of the device's peak, and the ratio.
+    """Build the JSON of a row: the statistics of every cell, the shares of the device's peak, and the ratio.
 
     Seconds are of one call, or of one image where the row has a unit. `ratios` are by precision the fastest Keras median over ours, so
     above 1 ours is faster; only what ran on the same kind of device as ours counts.
@@ -114,7 +115,7 @@ def _ceilings(samples: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def _start(group: Sequence[str], cells: dict[str, Cell], stack: ExitStack, *, start_fn: Callable[[str], Worker]) -> dict[str, Worker]:
-    """Starts all of a group at once: they import side by side, and nothing is timed meanwhile."""
+    """Start a whole group at once: imports run in parallel, and nothing is timed meanwhile."""
     workers = {}
     for subject in group:
         workers[subject] = stack.enter_context(start_fn(subject))
@@ -127,7 +128,7 @@ def _start(group: Sequence[str], cells: dict[str, Cell], stack: ExitStack, *, st
 def _attempt(
     subject: str, workers: dict[str, Worker], cells: dict[str, Cell], ask: Callable[[Worker], Any], *, keep: bool = True
 ) -> dict[str, Any] | None:
-    """What the worker answers, kept in its cell if `keep`; if it fails its cell says why, and it is ended."""
+    """Return the worker's answer, stored in its cell if `keep`. On failure store the reason and end the worker."""
     if subject not in workers:
         return None
     try:

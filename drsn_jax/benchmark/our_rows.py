@@ -1,4 +1,4 @@
-"""The rows as this package does them: jitted functions on a batch that is on the device, each call waited for."""
+"""The rows in this package: jitted functions on a batch on the device; the results of each call are awaited."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -26,21 +26,21 @@ Config = Mapping[str, Any]
 
 
 def describe_device() -> dict[str, Any]:
-    """The device that JAX computes on by default."""
+    """Describe JAX's default device."""
     device = jax.devices()[0]
     return {"platform": device.platform, "device": device.device_kind}
 
 
 def peak_bytes() -> int | None:
-    """The most memory held so far: of the accelerator, or of the process on a CPU."""
+    """Return the peak memory so far: of the accelerator, or of the process on a CPU."""
     statistics = jax.devices()[0].memory_stats()
     return statistics.get("peak_bytes_in_use") if statistics else (process_peak_bytes() if jax.default_backend() == "cpu" else None)
 
 
 def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
-    """What a row times. `config` has a batch and a crop size, no stages; `folder` holds the pairs for the input pipeline.
+    """Prepare the call of a row. `config` has a batch and a crop size, no stages; `folder` holds the pairs for the input pipeline.
 
-    Raises InputError where the configuration has no such row.
+    Raises InputError if the row does not apply to the configuration.
     """
     if row.name == "input-pipeline":
         from drsn_jax.benchmark.loader_rows import prepare_ours
@@ -51,13 +51,13 @@ def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
     make_call = {"training-step": make_step_call, "critic-part": _make_critic_call, "generator-part": _make_generator_call}
     stride = make_generator(config).stride
     height, width = (-(-length // stride) * stride for length in row.frame or (config["crop_size"], config["crop_size"]))
-    size = (height, width)  # widened to what the network takes, as `restore` does
+    size = (height, width)  # rounded up to a size that the network takes, as `restore` does
     call = make_call[row.name](config) if row.name in make_call else make_inference_call(config, size=size)
     return Prepared(call, config["batch_size"], count_row_macs(row.name, config=config, size=size))
 
 
 def make_ceiling(dtype: str) -> Callable[[], float]:
-    """Builds a measurement of the device's peak, FLOP/s: a large matrix product, 2048 wide on a CPU and 8192 on an accelerator."""
+    """Build a measurement of the device's peak in FLOP/s: a matrix product, 2048 wide on a CPU and 8192 on an accelerator."""
     width, times = (2048, 4) if jax.default_backend() == "cpu" else (8192, 10)
     a, b = (jax.random.normal(key, (width, width), jnp.dtype(dtype)) for key in jax.random.split(jax.random.key(0)))
     multiply = jax.jit(jnp.matmul)
@@ -72,14 +72,14 @@ def make_ceiling(dtype: str) -> Callable[[], float]:
 
 
 def make_step_call(config: Config) -> Callable[[], None]:
-    """One training step, its state donated to the next."""
+    """Make a call that runs one training step; each step's state is donated to the next."""
     training = make_training(config, num_train_steps=config["num_train_steps"])
     batch = _draw_batch(config, rows=config["batch_size"] * count_parts(config))
     return _stepping(jax.jit(training.train_step, donate_argnums=0), _init_state(config), batch, load_frozen(config))
 
 
 def make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[], np.ndarray]:
-    """Restores a batch of height x width images; the result comes to the host, as Keras' does."""
+    """Make a call that restores a batch of height x width images and copies the result to the host, as in Keras."""
     generator = make_generator(config)
     blurred = _draw_images(config["batch_size"], size, seed=0)
     state = jax.jit(generator.init)(jax.random.key(config["seed"]), blurred)
@@ -88,12 +88,13 @@ def make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[]
 
 
 def make_critic_part(config: Config) -> Callable[[CriticState, Batch], tuple[CriticState, Metrics]]:
-    """The critic's updates of one step, pure: (critic_state, batch) -> (critic_state, metrics), on `sharp` and `restored` of the batch.
+    """Make the critic's updates of one step, pure: (critic_state, batch) -> (critic_state, metrics), on `sharp` and `restored` of the
+    batch.
 
-    Raises InputError where the configuration leaves the critic alone.
+    Raises InputError if the configuration does not train the critic.
     """
     if not config["adversarial_weight"]:
-        raise InputError("adversarial_weight=0 leaves the critic alone: it has no part in the step.")
+        raise InputError("adversarial_weight=0 does not train the critic, so this row does not apply.")
     parts, spec = make_parts(config, num_train_steps=config["num_train_steps"]), make_step_spec(config)
 
     def critic_part(critic_state: CriticState, batch: Batch) -> tuple[CriticState, Metrics]:
@@ -104,7 +105,7 @@ def make_critic_part(config: Config) -> Callable[[CriticState, Batch], tuple[Cri
 
 
 def make_generator_part(config: Config) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
-    """The generator's forward pass and its update through the critic as it is, pure: (state, batch, frozen) -> (state, metrics)."""
+    """Make the generator's forward pass and update with a fixed critic, pure: (state, batch, frozen) -> (state, metrics)."""
     parts, spec = make_parts(config, num_train_steps=config["num_train_steps"]), make_step_spec(config)
 
     def generator_part(state: TrainState, batch: Batch, frozen: Any) -> tuple[TrainState, Metrics]:

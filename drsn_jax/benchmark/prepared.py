@@ -12,16 +12,16 @@ _EXHAUSTED = ("RESOURCE_EXHAUSTED", "ResourceExhausted", "OutOfMemory", "out of 
 class Prepared(NamedTuple):
     """Something to time."""
 
-    call: Callable[[], Any]  # does it once, and returns when it is done
-    images: int  # that one call works through
-    macs: int | None = None  # nominal multiply-adds of one call, where they are counted
-    about: str = ""  # what is to be said of it under the table
+    call: Callable[[], Any]  # runs once and returns when the result is ready
+    images: int  # in one call
+    macs: int | None = None  # nominal multiply-adds of one call, if counted
+    about: str = ""  # a remark under the table
 
 
 def process_peak_bytes() -> int | None:
-    """The most memory that this process has held so far; None where the system does not say.
+    """Return the peak memory of this process; None if the system does not report it.
 
-    Linux' VmHWM is preferred: what getrusage says of a fresh process begins with its parent's.
+    Linux' VmHWM is preferred, because getrusage starts a fresh process at its parent's value.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
@@ -34,16 +34,17 @@ def process_peak_bytes() -> int | None:
 
 
 def find_best_batch(measure_fn: Callable[[int], float], *, first: int = 1, most: int = 4096) -> int:
-    """The batch of most images a second among first, 2 first, 4 first ... until the device's memory is full.
+    """Find the batch with the most images a second among first, 2 first, 4 first ... until the device's memory is full.
 
-    `measure_fn` returns the seconds of one call with a batch, or raises what its library raises when memory is exhausted. Other errors
-    pass through, and that one does at the first batch.
+    `measure_fn` returns the seconds of one call with a batch, or raises its library's out-of-memory error. Any other error is raised, and
+    so
+    is running out of memory at the first batch.
     """
     best, best_rate, batch = first, 0.0, first
     while batch <= most:
         try:
             rate = batch / measure_fn(batch)
-        except Exception as error:  # each library has a class of its own for it
+        except Exception as error:  # each library has its own class
             if batch == first or not any(sign in f"{type(error).__name__} {error}" for sign in _EXHAUSTED):
                 raise
             return best

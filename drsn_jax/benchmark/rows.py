@@ -30,18 +30,18 @@ def family_of(subject: str) -> str:
 
 
 class Row(NamedTuple):
-    """One row of the table; `frame` is the height and width of its images where the configuration's crop is not meant."""
+    """One row of the table. `frame` is the height and width of its images, if it is not the configuration's crop."""
 
     name: str
     title: str
     frame: tuple[int, int] | None = None
-    accelerator: bool = False  # only measured on one
-    alone: bool = False  # each subject has the device to itself, one after the other
-    host: bool = False  # the CPU's work, whatever device the rest runs on
-    unit: str = ""  # what its seconds are of, where subjects' calls work through different numbers of images: each
+    accelerator: bool = False  # measured only on an accelerator
+    alone: bool = False  # subjects run one after the other, each with the whole device
+    host: bool = False  # work of the CPU, whatever the device of the other rows
+    unit: str = ""  # the unit of its seconds, if calls of the subjects process different numbers of images
 
     def title_of(self, *, crop_size: int) -> str:
-        """The title with the size of its images, written width x height."""
+        """Return the title with the size of the images, written width x height."""
         height, width = self.frame or (crop_size, crop_size)
         return f"{self.title} {width}x{height}" + (f", a {self.unit}" if self.unit else "")
 
@@ -61,7 +61,7 @@ ROWS = {
 
 
 def choose_rows(text: str | None, *, accelerator: bool) -> list[Row]:
-    """The rows that --rows names, in the table's order; without it all that the device has. Raises InputError for unknown ones."""
+    """Choose the rows of --rows in the table's order; by default all that the device supports. Raises InputError for unknown ones."""
     if text is None:
         return [row for row in ROWS.values() if accelerator or not row.accelerator]
     names = [name.strip() for name in text.split(",")]
@@ -69,19 +69,19 @@ def choose_rows(text: str | None, *, accelerator: bool) -> list[Row]:
         if name not in ROWS:
             raise InputError(f"--rows={text}: there is no row {name!r}{nearest(name, ROWS)}; use {', '.join(ROWS)}, separated by commas.")
         if ROWS[name].accelerator and not accelerator:
-            raise InputError(f"--rows={text}: {name} is measured on an accelerator, and this machine shows JAX none; leave it away.")
+            raise InputError(f"--rows={text}: {name} needs an accelerator, and JAX finds none on this machine; omit it.")
     return [row for name, row in ROWS.items() if name in names]
 
 
 def installed(module: str) -> bool:
-    """Whether a module can be found, without importing it."""
+    """Check whether a module can be found, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def choose_keras(against: str | None, *, installed_fn: Callable[[str], bool] = installed) -> tuple[list[str], list[str]]:
-    """The Keras subjects that --against names, and notes on those that `keras` alone would include were they installed.
+    """Return the Keras subjects of --against, and notes on those that `keras` would include if they were installed.
 
-    Raises InputError for an unknown name, if keras is missing, or if a back end that is named is.
+    Raises InputError for an unknown name, if keras is missing, or if the back end of a named subject is missing.
     """
     if against is None:
         return [], []
@@ -94,7 +94,7 @@ def choose_keras(against: str | None, *, installed_fn: Callable[[str], bool] = i
         raise InputError("--against needs Keras, which is not installed: pip install 'drsn-jax[bench]'.")
     for name in names:
         if name != "keras" and not installed_fn(KERAS[name]):
-            raise InputError(f"{name}: {KERAS[name]} is not installed: {_INSTALL[KERAS[name]]}; or leave {name} away.")
+            raise InputError(f"{name}: {KERAS[name]} is not installed: {_INSTALL[KERAS[name]]}; or omit {name}.")
     if "keras" not in names:
         return [name for name in KERAS if name in names], []
     missing = [name for name, module in KERAS.items() if not installed_fn(module)]
@@ -114,15 +114,15 @@ def choose_subjects(row: Row, *, keras: Sequence[str], bfloat16: bool) -> list[s
 
 
 def worker_environment(subject: str) -> dict[str, str]:
-    """The environment of a subject's process: its Keras back end, memory of a shared accelerator taken as needed, no compile cache.
+    """Make the environment of a subject's process: its Keras back end, memory of an accelerator allocated on demand, no compile cache.
 
-    Everything else is as the user has set it.
+    Everything else is inherited from the user.
     """
     changes = {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # else a second run would say that nothing had to be compiled
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # with it a second run would have nothing to compile
         "PYTHONUNBUFFERED": "1",
     }
     family = family_of(subject)

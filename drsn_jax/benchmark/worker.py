@@ -1,7 +1,11 @@
-"""One subject of `drsn-jax bench` in a process of its own: `python -m drsn_jax.benchmark.worker`, started and asked by `processes`.
+"""One subject of `drsn-jax bench` in a separate process: `python -m drsn_jax.benchmark.worker`, started by `processes`.
 
-A request is a line of JSON on stdin, its answer a line on the original stdout; prints of libraries go to stderr. Keras reads its back end
-once a process, peak memory belongs to a process, and a first call compiles only once. So each row and subject has its own process.
+Requests are lines of JSON on stdin. Answers are lines of JSON on the original stdout; other output goes to stderr. Each row and subject
+has its own process, for three reasons:
+
+- Keras chooses its back end once per process.
+- Peak memory belongs to a process.
+- Only a first call compiles.
 """
 
 import json
@@ -16,11 +20,11 @@ from drsn_jax.benchmark.prepared import process_peak_bytes
 from drsn_jax.benchmark.rows import LOADER, ROWS, family_of
 from drsn_jax.system.errors import InputError
 
-_SAMPLE_SECONDS = 0.2  # calls that are faster are timed several at once
+_SAMPLE_SECONDS = 0.2  # faster calls are timed in groups
 
 
 class Session:
-    """What a worker keeps from one request to the next."""
+    """The state of a worker between requests."""
 
     def __init__(self):
         """Nothing is prepared."""
@@ -41,28 +45,28 @@ class Session:
         return {**rows.describe_device(), "imported_bytes": process_peak_bytes()}
 
     def check(self, config: dict[str, Any], batch_size: int | None, crop_size: int | None, keras: bool) -> dict[str, Any]:
-        """The configuration that is measured, and notes on it; what of it is impossible is found out now. Nothing is compiled."""
+        """Answer with the configuration to measure and notes on it. Impossible ones are refused here, before any compilation."""
         from drsn_jax.benchmark.comparable import describe_differences, resolve_bench_config
 
         config = resolve_bench_config(config, batch_size=batch_size, crop_size=crop_size, keras=keras)
         return {"config": config, "notes": describe_differences(config) if keras else []}
 
     def prepare(self, row: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
-        """Makes what is timed, and calls it twice: the first call compiles, the second says how long a call takes.
+        """Prepare a row and call it twice: the first call compiles, the second gives the time of a call.
 
-        Peak memory is read here, before the measurement of the device's own speed takes any.
+        Peak memory is read here, before the measurement of the device's peak allocates any.
         """
         self._prepared = prepared = self._rows.prepare(ROWS[row], config=config, folder=folder)
         first_call, warm_call = _seconds(prepared.call), _seconds(prepared.call)
         self._calls = max(1, math.ceil(_SAMPLE_SECONDS / max(warm_call, 1e-4)))
         answer = {"first_call": first_call, "warm_call": warm_call, "calls": self._calls, "images": prepared.images, "macs": prepared.macs}
         peak_bytes = None if ROWS[row].alone else self._rows.peak_bytes()  # the search for a batch has filled the memory
-        if prepared.macs:  # ours count them
+        if prepared.macs:  # only our rows count them
             self._ceiling = self._rows.make_ceiling(config["dtype"])
         return answer | {"peak_bytes": peak_bytes, "about": prepared.about}
 
     def time(self) -> dict[str, Any]:
-        """Seconds of one call, the mean of a few where calls are fast, and the device's own speed in the same moment, FLOP/s."""
+        """Answer with the seconds of one call (the mean of several if calls are fast) and the device's peak in FLOP/s at that moment."""
         start = time.perf_counter()
         for _ in range(self._calls):
             self._prepared.call()
@@ -70,16 +74,16 @@ class Session:
         return {"seconds": seconds, "ceiling": self._ceiling() if self._ceiling else None}
 
     def profile(self, config: dict[str, Any], folder: str) -> dict[str, Any]:
-        """Writes a trace of a few training steps and inferences."""
+        """Write a trace of a few training steps and inferences."""
         from drsn_jax.benchmark.tracing import write_trace
 
         return {"files": write_trace(folder, config=config)}
 
 
 def main() -> None:
-    """Answers until stdin ends."""
+    """Answer requests until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed from now on, by Python or by a library's C++, is no answer
+    os.dup2(2, 1)  # further output of Python or a library's C++ goes to stderr, not between the answers
     session = Session()
     for line in sys.stdin:
         request = json.loads(line)
@@ -92,7 +96,7 @@ def _answer(session: Session, do: str, arguments: dict[str, Any]) -> dict[str, A
         return getattr(session, do)(**arguments)
     except InputError as error:
         return {"skipped": str(error)}
-    except Exception as error:  # any: one cell of the table fails, and says why
+    except Exception as error:  # of any kind: one cell of the table fails with its reason
         traceback.print_exc()
         reason = " ".join(str(error).split())[:300]
         return {"error": f"{type(error).__name__}: {reason}"}

@@ -11,21 +11,22 @@ Size = tuple[int, int]
 
 
 def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | None:
-    """Multiply-adds of one call of a row with the configuration's batch; `size` is height x width of an image. None: not counted.
+    """Count the multiply-adds of one call of a row with the configuration's batch; `size` is height x width of an image. None: not counted.
 
-    Let G, C and V be those of one image's forward pass through the generator, the critic and VGG19 up to the content layer, as
-    `costs.count_module_macs` finds them: the form of an operation on a back end does not enter. As is usual, every multiply-add of a
-    forward pass is counted once more for the gradient of a layer's input and once more for that of its kernel. An image then costs
+    Let G, C and V be the counts of one image's forward pass through the generator, the critic and VGG19 up to the content layer, from
+    `costs.count_module_macs`. They do not depend on the form of an operation. By the usual convention every multiply-add of a
+    forward pass counts once more for the gradient of a layer's input and once more for the gradient of its kernel. One image costs
 
     - inference: G;
     - the critic part: critic_steps updates on a sharp and a restored image each, 3 C an image;
     - the generator part: 3 G; through the frozen critic forward and back, 2 C; VGG19 of the sharp image, V, and of the restored one
       forward and back, 2 V. A term of weight 0 costs nothing;
-    - the training step: both, and the restorations that only the critic sees, G each: critic_steps with critic_batches=fresh, one with
+    - the training step: both parts, and the restorations that only the critic sees, G each: critic_steps with critic_batches=fresh, one
+      with
       fake_mode=inference, else none.
 
-    The other subjects' shares of the peak are of the same figure: a loop that predicts once more, as Keras' does, does more for it.
-    Norms, thresholds, Adam and reading images are not counted. A gradient penalty differentiates twice, for which there is no such
+    All subjects use the same count for their share of the peak, also a loop that predicts once more, as Keras' does.
+    Norms, thresholds, Adam and reading images are not counted. A gradient penalty differentiates twice, for which there is no
     convention: None.
     """
     batch = config["batch_size"]

@@ -1,1 +1,1 @@
-"""The command line: `main`, and one module a verb. Uses everything."""
+"""The command line: `main` and one module per verb. Uses all other rooms."""

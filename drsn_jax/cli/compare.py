@@ -8,11 +8,11 @@ from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     parser.add_argument("first", type=place, metavar="A", help="metrics.json of an evaluation, or its folder")
     parser.add_argument("second", type=place, metavar="B", help="another one of the same images")
     version = (
-        "the version of each to compare: restored (default), input, or the name of a compared method. Two names compare within one report"
+        "the version to compare: restored (default), input, or the name of a compared method. Give two names to compare within one report"
     )
     parser.add_argument("--version", default="restored", metavar="A[,B]", help=version)
     bootstrap = parser.add_argument_group("paired bootstrap")
@@ -23,14 +23,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints which differences exceed the noise."""
+    """Print which differences exceed the noise."""
     from drsn_jax.evaluation.report.comparison import compare_summaries, format_differences
     from drsn_jax.evaluation.report.report import read_summary
 
     if not 100 <= arguments.resamples <= 1_000_000:
-        raise InputError(f"--resamples={arguments.resamples} cannot be; use 100 to 1,000,000.")
+        raise InputError(f"--resamples={arguments.resamples} is out of range; use 100 to 1,000,000.")
     if arguments.seed < 0:
-        raise InputError(f"--seed={arguments.seed} cannot be; use 0 or more.")
+        raise InputError(f"--seed={arguments.seed} is negative; use 0 or more.")
     first, second = read_summary(arguments.first), read_summary(arguments.second)
     versions = (arguments.version.partition(",")[0], arguments.version.rpartition(",")[2])
     options = {"by": arguments.by, "resamples": arguments.resamples, "seed": arguments.seed, "versions": versions}

@@ -9,32 +9,33 @@ from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     parser.add_argument(
         "--input",
         type=path,
         required=True,
         metavar="FILE_OR_MODEL",
-        help="a generator's weights: of Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors);"
-        " or a model: the --workdir of a training, or one of its checkpoints",
+        help="a generator's weights from Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors),"
+        " or a model (the --workdir of a training, or one of its checkpoints)",
     )
     parser.add_argument(
         "--output",
         type=path,
         required=True,
         metavar="MODEL_OR_FILE",
-        help="for a weight file: the new folder, to be used as --model. For a model: a .weights.h5 or .keras file",
+        help="for a weight file: the new folder, for use as --model. For a model: a .weights.h5 or .keras file",
     )
     parser.add_argument(
-        "--critic", type=path, metavar="FILE", help="the critic's Keras file: read beside a weight file, written beside a model"
+        "--critic", type=path, metavar="FILE", help="the critic's Keras file: read along with a weight file, written along with a model"
     )
     declare_config(parser, default="keras_reference")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Converts weights; writes nothing where they do not fit."""
-    # Any of Keras' back ends can write its files: jax is there anyway.
-    # It is loaded all the same where it is installed, and greets on stderr otherwise.
+    """Convert weights. Nothing is written if they do not fit."""
+    # Every Keras back end can write Keras' files, and jax is installed anyway. TensorFlow is imported all the same where it is installed,
+    # and
+    # would print its greeting to stderr.
     for name, value in {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}.items():
         os.environ.setdefault(name, value)
     from drsn_jax.config.files import load_config
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"There is no {arguments.input}; give a weight file, or a --workdir of a training.")
     if arguments.input.is_dir():
         if arguments.overrides:
-            raise InputError(f"{arguments.overrides[0]}: a model has the configuration stored with it; leave the change away.")
+            raise InputError(f"{arguments.overrides[0]}: a model already has a configuration; omit this option.")
         lines = convert_model(arguments.input, arguments.output, critic=arguments.critic)
     else:
         config = load_config(arguments.config, arguments.overrides)

@@ -12,15 +12,19 @@ from drsn_jax.system.paths import AnyPath, local_path
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser)
     data = parser.add_argument_group("images")
-    data.add_argument("--data", metavar="NAME[:SPLIT]", help="a data set made by `drsn-jax prepare`, such as gopro:test; or give folders")
+    data.add_argument(
+        "--data", metavar="NAME[:SPLIT]", help="a data set made by `drsn-jax prepare`, such as gopro:test; alternatively give folders"
+    )
     folder = "folder of prepared data sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)"
     data.add_argument("--data-dir", type=path, metavar="DIR", help=folder)
     data.add_argument("--blurred", type=path, metavar="DIR", help="folder of blurred images")
-    data.add_argument("--sharp", type=path, metavar="DIR", help="folder of sharp images with the same relative names, or Köhler's truths")
-    blur_folder = "blurred folder in GoPro's layout (default: the one that the model was trained on)"
+    data.add_argument(
+        "--sharp", type=path, metavar="DIR", help="folder of sharp images with the same relative names, or Köhler's ground truth"
+    )
+    blur_folder = "blurred folder in GoPro's layout (default: as in the model's training)"
     data.add_argument("--blur-folder", choices=("blur", "blur_gamma"), help=blur_folder)
     how = parser.add_argument_group("measurements")
     protocols = "full (the headline), half, resize256, realblur, koehler or noreference (default: by the data)"
@@ -28,14 +32,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
     variance = "variance of Gaussian noise added to the blurred images, image scale [0, 1] (default 0)"
     how.add_argument("--noise-variance", type=float, default=0.0, metavar="V", help=variance)
     how.add_argument(
-        "--noise-sweep", action="store_true", help="score at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, and draw the curve"
+        "--noise-sweep", action="store_true", help="score at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, and plot the curve"
     )
     aligned = "also PSNR over whole-pixel shifts of up to 3, the best of each image: for truth that is off the blur's middle, as GoPro's"
     how.add_argument("--aligned", action="store_true", help=aligned)
     how.add_argument("--lpips", action="store_true", help="also LPIPS (pip install 'drsn-jax[lpips]')")
     how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects that this YOLOX or YOLOv8 finds")
     others = parser.add_argument_group("other methods")
-    compared = "folders with results of other methods on the same inputs, scored beside ours; with noise in DIR/noise_VARIANCE"
+    compared = "folders with results of other methods on the same inputs, to score in the same report; with noise in DIR/noise_VARIANCE"
     others.add_argument("--compare", nargs="+", default=[], metavar="[NAME=]DIR", help=compared)
     written = "write the inputs (protocol's size, noise) into this folder, for other methods to restore"
     others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)
@@ -43,7 +47,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     output = "folder for the report: metrics.json, tables, HTML, panels"
     report.add_argument("--output", type=place, required=True, metavar="DIR", help=output)
     report.add_argument("--panels", type=int, default=8, metavar="N", help="number of panels, spread over the images (default 8)")
-    zoom = "detail that panels enlarge (default: the place of the largest change)"
+    zoom = "detail to enlarge in the panels (default: the place of the largest change)"
     report.add_argument("--zoom-box", metavar="TOP,LEFT,HEIGHT,WIDTH", help=zoom)
     report.add_argument("--overwrite", action="store_true", help="replace an existing evaluation")
     declare_quiet(report, shown="the table")
@@ -52,9 +56,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates once, or at each noise variance of the sweep, and prints the table."""
+    """Evaluate once, or at each noise variance of the sweep, and print the table."""
     if arguments.noise_sweep and arguments.noise_variance:
-        raise InputError("--noise-sweep has its own variances; leave --noise-variance away.")
+        raise InputError("--noise-sweep has its own variances; omit --noise-variance.")
     evaluate_fn = _prepare(arguments)
     from drsn_jax.evaluation.report.formats import format_table
     from drsn_jax.evaluation.sweep import NOISE_VARIANCES, format_sweep, sweep_noise
@@ -74,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> Any:
-    """(variance, folder) -> summary of an evaluation; what is wrong with the arguments is found now."""
+    """Check the arguments, and return a function (variance, folder) -> summary of an evaluation."""
     from functools import partial
 
     from drsn_jax.evaluation.baselines import add_baselines, write_inputs
@@ -131,18 +135,18 @@ def _open_benchmark(arguments: argparse.Namespace, *, trained_on: str) -> Any:
         )
     idle = ("sharp", "blur_folder") if arguments.data else ("data_dir",)
     if useless := [f"--{name.replace('_', '-')}" for name in idle if getattr(arguments, name)]:
-        raise InputError(f"{useless[0]} does nothing beside --{'data' if arguments.data else 'blurred'}; leave it away.")
+        raise InputError(f"{useless[0]} has no effect with --{'data' if arguments.data else 'blurred'}; omit it.")
     if arguments.data:
         return open_prepared_benchmark(arguments.data, data_dir=arguments.data_dir, trained_on=trained_on, **how)
     return open_folder_benchmark(arguments.blurred, arguments.sharp, blur_folder=arguments.blur_folder or trained_on, **how)
 
 
 def _parse_compared(texts: list[str]) -> dict[str, Path]:
-    """NAME=DIR, or DIR named by its last part."""
+    """Parse NAME=DIR, or DIR with its last part as the name."""
     compared: dict[str, Path] = {}
     for text in texts:
         name, equals, folder = text.partition("=")
-        named = equals and not Path(text).expanduser().exists()  # a path may have = in it
+        named = equals and not Path(text).expanduser().exists()  # a path may contain =
         there = local_path(folder if named else text)
         name = name if named else os.path.basename(os.path.realpath(there))
         if name in (*compared, "input", "restored", "sharp", "gain", "blurred", ""):
@@ -157,5 +161,5 @@ def _parse_box(text: str | None) -> Any:
     try:
         top, left, height, width = (int(number) for number in text.split(","))
     except ValueError:
-        raise InputError(f"--zoom-box={text} is no box; write TOP,LEFT,HEIGHT,WIDTH in pixels, such as 100,200,120,160.") from None
+        raise InputError(f"--zoom-box={text} is not a box; write TOP,LEFT,HEIGHT,WIDTH in pixels, such as 100,200,120,160.") from None
     return top, left, height, width

@@ -12,11 +12,11 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import check_bucket, is_bucket, size_of, upload
 
 FORMATS = ("stablehlo", "savedmodel", "tflite", "onnx", "compact")
-FIXED = ("tflite", "onnx")  # for images of one size, on whatever runs them
+FIXED = ("tflite", "onnx")  # fixed image size
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser)
     parser.add_argument("--output", type=place, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
     parser.add_argument(
@@ -24,7 +24,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         default="stablehlo",
         help="stablehlo (default): any image size, run by restore --model=FILE. savedmodel: TensorFlow's, any size. tflite: one size."
-        " onnx: one size, run by restore --model=FILE.onnx. compact: a folder of float16 weights, to be used as --model",
+        " onnx: one size, run by restore --model=FILE.onnx. compact: a folder of float16 weights, for use as --model",
     )
     formats = parser.add_argument_group("options of single formats")
     formats.add_argument("--platforms", metavar="NAME,...", help="stablehlo, savedmodel: of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")
@@ -35,7 +35,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the export once it is shown to compute what the model does, and prints by how much they differ."""
+    """Write the export after comparing it with the model, and print the difference."""
     from drsn_jax.interop.export import check_platforms
     from drsn_jax.weights.model import read_generator
 
@@ -43,19 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "compact":
         return _write_compact(arguments)
     if arguments.training:
-        raise InputError("--training applies to --format=compact alone; leave it away.")
+        raise InputError("--training applies only to --format=compact; omit it.")
     if arguments.platforms and fixed:
-        raise InputError(f"--platforms does not apply to {arguments.format}; leave it away.")
+        raise InputError(f"--platforms does not apply to {arguments.format}; omit it.")
     if arguments.size and not fixed:
-        raise InputError(f"--size applies to {' and '.join(FIXED)} alone; a {arguments.format} takes any size. Leave it away.")
+        raise InputError(f"--size applies to {' and '.join(FIXED)} only; a {arguments.format} takes any size. Omit it.")
     if arguments.format == "onnx" and output.suffix != ".onnx":
-        raise InputError(f"--output={output} does not end in .onnx, by which restore knows such a file; add it.")
+        raise InputError(f"--output={output} must end in .onnx, so that restore recognises the file.")
     platforms = tuple((arguments.platforms or "cpu,cuda,tpu").split(","))
     check_platforms(platforms)
     size = _parse_size(arguments.size or "256x256") if fixed else None
     check_bucket(output, write=True)
     if output.exists() and (not arguments.overwrite or output.is_dir()):
-        raise InputError(f"{output} is there already; choose another --output" + (", or --overwrite." if output.is_file() else "."))
+        raise InputError(f"{output} already exists; choose another --output" + (", or --overwrite." if output.is_file() else "."))
     if arguments.model.is_file():
         raise InputError(f"{arguments.model} is a file; give the workdir or the checkpoint of a training to export.")
     stored = read_generator(arguments.model)
@@ -79,7 +79,7 @@ def _write(kind: str, output: Any, stored: Any, *, platforms: Any, size: Any, im
     if kind == "savedmodel":
         from drsn_jax.interop.tensorflow_export import write_saved_model
 
-        with tempfile.TemporaryDirectory() as temporary:  # it is checked before it is there
+        with tempfile.TemporaryDirectory() as temporary:  # checked before it is moved to its place
             folder = Path(temporary) / "model" if is_bucket(output) else output
             write_saved_model(folder, **network, platforms=platforms, check_fn=check)
             if is_bucket(output):
@@ -109,13 +109,13 @@ def _write_compact(arguments: argparse.Namespace) -> int:
 
     given = [name for name in ("platforms", "size", "image", "overwrite") if getattr(arguments, name)]
     if given:
-        raise InputError(f"--{given[0]} does not apply to compact; leave it away.")
+        raise InputError(f"--{given[0]} does not apply to compact; omit it.")
     sys.stdout.write(compact_model(arguments.model, arguments.output, training=arguments.training))
     return 0
 
 
 def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None) -> dict[str, Any]:
-    """Noise and, where there is one, a photograph: the user's, else one that scikit-image carries."""
+    """Return noise and, if available, a photograph: the user's, else one of scikit-image."""
     from drsn_jax.data.images.reader import read_photo
     from drsn_jax.data.synthesis.photos import DEMO_HELD_OUT, read_demo_photos
     from drsn_jax.interop.export import SMALLEST, fit_photo, random_images
@@ -131,7 +131,7 @@ def _comparison_images(photo: Any, *, stride: int, size: tuple[int, int] | None)
         rgb = pixels / 255
     fitted = fit_photo(rgb, stride=stride, size=size)
     if fitted is None and photo is not None:
-        raise InputError(f"{photo} is too small to compare on; give another --image.")
+        raise InputError(f"{photo} is too small for the comparison; give another --image.")
     return images if fitted is None else images | {name: fitted}
 
 
@@ -144,7 +144,9 @@ def _describe(kind: str, output: Any, stored: Any, differences: dict[str, float]
     megabytes = size_of(output) / 1e6
     measured = ", ".join(f"{difference:.2g} on {name}" for name, difference in differences.items())
     parity = (
-        f"Parity with the model, largest difference in [-1, 1]: {measured}" if measured else "Parity: not run, this platform is not in it"
+        f"Parity with the model, largest difference in [-1, 1]: {measured}"
+        if measured
+        else "Parity: not checked, because the export does not include this platform"
     )
     lines = [f"{output}: {kind}{where}, {megabytes:.3g} MB, {sizes}; step {step}, {stored.info['parameters']:,} parameters", parity]
     if kind in ("stablehlo", "onnx"):
@@ -155,5 +157,5 @@ def _describe(kind: str, output: Any, stored: Any, differences: dict[str, float]
 def _parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if not match:
-        raise InputError(f"--size={text} is no size; write HEIGHTxWIDTH in pixels, such as 256x256.")
+        raise InputError(f"--size={text} is not a size; write HEIGHTxWIDTH in pixels, such as 256x256.")
     return int(match[1]), int(match[2])

@@ -8,14 +8,14 @@ from drsn_jax.system.errors import InputError
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_config(parser, default="default")
     declare_model(parser, required=False)
-    environment = "print only versions, system, devices and processor, to paste into a bug report"
+    environment = "print only versions, system, devices and processor, for a bug report"
     parser.add_argument("--environment", action="store_true", help=environment)
     declare_json(parser, printed="the environment, the configuration's keys and the networks' parameters")
     planning = parser.add_argument_group("costs and memory (each compiles the networks)")
-    costs = "also GMACs, peak memory and seconds of both networks at 256x256 and 1280x720; runs them"
+    costs = "also run both networks at 256x256 and 1280x720 and print GMACs, peak memory and seconds"
     planning.add_argument("--costs", action="store_true", help=costs)
     fit = "propose batch, crop and remat for a card of this size, such as 8GB; takes minutes on two CPU cores."
     fit += " `here`: precision, batch, crop and remat for the devices found"
@@ -25,7 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Describes the installation and a configuration or model, or what a training of a configuration needs."""
+    """Describe the installation, and a configuration or model, or the memory and settings of a training."""
     if arguments.fit is not None or arguments.memory:
         return _plan_training(arguments)
     if arguments.environment:
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.planning.description import describe, describe_as_json
 
     if arguments.json and arguments.costs:
-        raise InputError("--costs is printed as a table only; leave --json away.")
+        raise InputError("--costs is only available as a table; omit --json.")
     options = {"config": arguments.config, "overrides": arguments.overrides, "model": arguments.model}
     if arguments.json:
         print_json(describe_as_json(**options))
@@ -61,9 +61,9 @@ def _plan_training(arguments: argparse.Namespace) -> int:
     from drsn_jax.system.progress import Progress
 
     if arguments.model is not None:
-        raise InputError("--fit and --memory describe a training: leave --model away, and name a configuration (--config=NAME).")
+        raise InputError("--fit and --memory describe a training; omit --model and give a configuration (--config=NAME).")
     if arguments.costs or arguments.environment or arguments.json:
-        raise InputError("--fit and --memory describe a training: leave --costs, --environment and --json away.")
+        raise InputError("--fit and --memory describe a training; omit --costs, --environment and --json.")
     here = arguments.fit == "here"
     size = None if arguments.fit is None or here else parse_size(arguments.fit)
     config, progress = load_config(arguments.config, arguments.overrides), Progress()

@@ -1,6 +1,6 @@
 """drsn-jax VERB. Exit codes: 0 done, 2 the user's mistake, 1 our failure, 130 interrupted.
 
-A verb is a function of its parsed arguments. Each imports inside itself: `restore` must not wait for the modules of training.
+A verb is a function of its parsed arguments. Each verb imports its modules itself, so that `restore` does not wait for those of training.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from drsn_jax.system.interrupts import EXIT_CODE, leave, twice_leaves
 
 
 class Verb(NamedTuple):
-    """One verb: its line in the help, examples, the function that declares its arguments, and the one that runs it (an exit code)."""
+    """One verb: its help line, examples, the function that declares its arguments, and the function that runs it (an exit code)."""
 
     help: str
     declare: Callable[[argparse.ArgumentParser], None]
@@ -60,7 +60,7 @@ VERBS = {
         ("drsn-jax plot runs/demo", "drsn-jax plot small --image=photo.jpg --output=thresholds.svg"),
     ),
     "compare": Verb(
-        "tell which differences between two evaluations are more than chance",
+        "show which differences between two evaluations are more than chance",
         compare.declare,
         compare.run,
         ("drsn-jax compare report_a report_b", "drsn-jax compare report report --version=NAFNet,restored --by=scene"),
@@ -122,18 +122,18 @@ VERBS = {
 }
 
 
-_DASHED_NAME = re.compile(r"-[^-].*\.[A-Za-z]\w*", re.DOTALL)  # -dash.jpg: no option of ours has one dash and a suffix
+_DASHED_NAME = re.compile(r"-[^-].*\.[A-Za-z]\w*", re.DOTALL)  # such as -dash.jpg: no option has one dash and a suffix
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else here does, and where to look."""
+    """A parser that reports an error in one line, with the command for the help."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(_fail(f"{message}; see `{self.prog} --help`", code=2))
 
 
 def run_process() -> NoReturn:
-    """Runs the command line of this process, and ends it."""
+    """Run the command line of this process, and end it."""
     try:
         with twice_leaves():
             code = main()
@@ -145,9 +145,9 @@ def run_process() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line (default: the process's) and returns its exit code."""
+    """Run a command line (default: the process's arguments) and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Pillow's are of damage that does not cost the picture; what does is an error, and said by the name of the file.
+    # Pillow warns of damage that it can repair. Damage that it cannot repair is an InputError with the name of the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     parser = make_parser()
     if not argv:
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         find_models(arguments)
         return VERBS[arguments.verb].run(arguments)
-    except BrokenPipeError:  # the reader of a pipe went away, as `| head` does
+    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
@@ -185,7 +185,7 @@ def _fail(message: str, *, code: int) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line, one subparser a verb."""
+    """Make the parser of the whole command line, with one subparser per verb."""
     parser = _Parser(prog="drsn-jax", description="Blind motion deblurring in JAX.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"drsn-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

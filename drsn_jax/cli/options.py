@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options shared by several verbs."""
 
 import argparse
 import contextlib
@@ -15,17 +15,17 @@ from drsn_jax.weights.shipped import SHIPPED, find_model
 
 
 def path(text: str) -> Path:
-    """A path on this machine as the user typed it."""
+    """Parse a path on this machine as the user typed it."""
     return _read(local_path, text)
 
 
 def place(text: str) -> AnyPath:
-    """A path on this machine or in a bucket."""
+    """Parse a path on this machine or in a bucket."""
     return _read(any_path, text)
 
 
 def _read(read: Callable[[str], Any], text: str) -> Any:
-    """What `read` gives; of its InputError argparse, which sees a ValueError, would say that the value is invalid and no more."""
+    """Return `read(text)`. Its InputError becomes argparse's own error, which would otherwise replace the message by "invalid value"."""
     try:
         return read(text)
     except InputError as error:
@@ -33,7 +33,7 @@ def _read(read: Callable[[str], Any], text: str) -> Any:
 
 
 def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> None:
-    """--config, with the overrides that `cli` collects."""
+    """Declare --config; `cli.main` collects its overrides."""
     text = "a configuration by name (`drsn-jax info` lists them), or FILE.py" + (f"; default {default}" if default else "")
     parser.add_argument("--config", default=default, required=default is None, metavar="NAME_OR_FILE", help=text)
     parser.epilog = "--config.KEY=VALUE changes a key of the configuration; `drsn-jax info --config=NAME` lists all keys."
@@ -42,38 +42,38 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 def declare_model(parser: Any, *, required: bool = True, default: str | None = None) -> None:
     """--model."""
     text = f"a model inside the package ({', '.join(SHIPPED)}), the --workdir of a training, one of its checkpoints,"
-    text += " an exported model (each also in gs:// or s3://), or hf://OWNER/NAME[@REVISION] of the Hugging Face Hub."
-    text += " Of a workdir the best checkpoint by validation PSNR is used, else the newest" + (f"; default {default}" if default else "")
+    text += " an exported model (each also in gs:// or s3://), or hf://OWNER/NAME[@REVISION] on the Hugging Face Hub."
+    text += " A workdir stands for its best checkpoint by validation PSNR, else its newest" + (f"; default {default}" if default else "")
     required = required and default is None
     parser.add_argument("--model", type=_model, required=required, default=default, metavar="NAME_OR_PATH", help=text)
 
 
 def _model(text: str) -> AnyPath | str:
-    """A model of the Hub stays an address until the rest of the command line is known to be right: see `find_models`."""
+    """Parse --model. An address of the Hub is only downloaded after the rest of the command line is checked, by `find_models`."""
     return text if text.startswith("hf://") else _read(find_model, text)
 
 
 def find_models(arguments: argparse.Namespace) -> None:
-    """Downloads the --model that is on the Hub, if it is."""
+    """Download --model if it is on the Hub."""
     if isinstance(getattr(arguments, "model", None), str):
         arguments.model = find_model(arguments.model)
 
 
 def declare_tile(parser: Any, *, default: int) -> None:
-    """--tile and --overlap, of a parser or a group of one."""
+    """Declare --tile and --overlap on a parser or group."""
     text = f"side of a tile in pixels; larger images are cut into tiles (default {default})"
     parser.add_argument("--tile", type=int, default=default, metavar="PIXELS", help=text)
     parser.add_argument("--overlap", type=int, default=64, metavar="PIXELS", help="overlap of two tiles in pixels (default 64)")
 
 
 def declare_device(parser: Any) -> None:
-    """--device, of a parser or a group of one."""
+    """Declare --device on a parser or group."""
     text = "device to restore on: cpu, gpu, tpu, or one of several as gpu:1 (default: jax's own choice)"
     parser.add_argument("--device", metavar="NAME", help=text)
 
 
 def declare_quiet(parser: Any, *, shown: str) -> None:
-    """--quiet: `shown` is printed all the same."""
+    """Declare --quiet; the help says that `shown` is still printed."""
     parser.add_argument("--quiet", action="store_true", help=f"print no progress, only {shown}")
 
 
@@ -84,18 +84,18 @@ def declare_json(parser: Any, *, printed: str) -> None:
 
 @contextlib.contextmanager
 def no_progress(quiet: bool) -> Iterator[None]:
-    """Drops, with `quiet`, the progress that goes to stderr inside the block. Errors are raised, and so not lost."""
+    """If `quiet`, suppress progress on stderr inside the block. Errors are exceptions, so they are not lost."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere) if quiet else contextlib.nullcontext():
         yield
 
 
 def print_json(document: Any) -> None:
-    """Writes one JSON document to stdout."""
+    """Write one JSON document to stdout."""
     sys.stdout.write(f"{json.dumps(document, indent=1, default=str)}\n")
 
 
 def declare_processes(parser: argparse.ArgumentParser) -> None:
-    """--coordinator, --num-processes and --process-id."""
+    """Declare --coordinator, --num-processes and --process-id."""
     group = parser.add_argument_group("several processes (found automatically on TPU pods, under Slurm and Open MPI)")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="machine of process 0 and a free port there, the same for all processes")
     group.add_argument("--num-processes", type=int, metavar="N", help="number of processes; 1 keeps this one alone in a cluster")

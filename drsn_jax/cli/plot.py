@@ -12,18 +12,18 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     model = "the --workdir of a training; with --image any model"
     parser.add_argument("model", type=find_model, metavar="WORKDIR", help=model)
     image = "draw the thresholds as heat maps over this photograph, instead of the curves of the training"
     parser.add_argument("--image", type=path, metavar="PHOTO", help=image)
-    output = f"file to write, by its suffix {', '.join(FORMATS)} (default: WORKDIR/curves.png, or PHOTO.thresholds.png)"
+    output = f"file to write; its suffix is one of {', '.join(FORMATS)} (default: WORKDIR/curves.png, or PHOTO.thresholds.png)"
     parser.add_argument("--output", type=path, metavar="FILE", help=output)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file; curves.png in a workdir is always replaced")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draws one picture and says where it is."""
+    """Draw one picture and print its path."""
     from drsn_jax.system.files import write_atomically
 
     output = _choose_output(arguments)
@@ -40,7 +40,7 @@ def _choose_output(arguments: argparse.Namespace) -> Path:
         raise InputError(f"--output={output}: pictures are written as {', '.join(FORMATS)}; give a name such as {output.stem}.png.")
     own = arguments.output is None and photo is None
     if output.is_dir() or (output.exists() and not (arguments.overwrite or own)):
-        raise InputError(f"{output} is there already; choose another --output" + ("." if output.is_dir() else ", or --overwrite."))
+        raise InputError(f"{output} already exists; choose another --output" + ("." if output.is_dir() else ", or --overwrite."))
     return output
 
 
@@ -59,7 +59,7 @@ def _draw_thresholds(arguments: argparse.Namespace, file_format: str) -> bytes:
     from drsn_jax.weights.model import read_generator
 
     if arguments.model.is_file():
-        raise InputError(f"{arguments.model} is an exported program, which hides its thresholds; give a workdir or a model's name.")
+        raise InputError(f"{arguments.model} is an exported program without access to its thresholds; give a workdir or a model's name.")
     image = crop_middle(np.rint(np.asarray(read_photo(arguments.image).rgb) * 255).astype(np.uint8))
     stored = read_generator(arguments.model)
     shares = map_thresholds(stored.generator, stored.variables, image)

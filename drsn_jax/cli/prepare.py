@@ -1,4 +1,4 @@
-"""drsn-jax prepare DATASET: benchmarks as they were downloaded, one's own pairs, videos or photographs, made into a data set."""
+"""drsn-jax prepare DATASET: downloaded benchmarks, or pairs, videos and photographs of the user, stored as a data set."""
 
 import argparse
 import re
@@ -23,11 +23,11 @@ _HELP = {
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """A subparser for each data set, which sets `prepare_fn`."""
+    """Declare a subparser for each data set, which sets `prepare_fn`."""
     datasets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
     gopro = _declare(datasets, "gopro", choice="blur")
     gopro.add_argument("--blur", choices=("linear", "gamma"), default="linear", help="folder blur (linear, the default) or blur_gamma")
-    validation = "beginnings of the names of the training scenes to validate on (default GOPR0374_, one recording; '' for none)"
+    validation = "name prefixes of the training scenes to validate on (default GOPR0374_, one recording; '' for none)"
     gopro.add_argument("--validation-scenes", metavar="PREFIX,...", help=validation)
     _declare(datasets, "hide")
     realblur = _declare(datasets, "realblur", choice="variant")
@@ -43,12 +43,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs what the data set's subparser has set."""
+    """Run the function of the data set's subparser."""
     return arguments.prepare_fn(arguments)
 
 
 def _declare(datasets: Any, name: str, *, choice: str | None = None) -> argparse.ArgumentParser:
-    """`choice` is the option that says which configuration of the data set is meant."""
+    """Declare a subparser; `choice` is the option that selects the configuration of the data set."""
     parser = datasets.add_parser(name, help=_HELP[name], description=_HELP[name], allow_abbrev=False)
     parser.add_argument("--source", type=path, required=True, metavar="PATH", help=_SOURCE)
     parser.add_argument("--data-dir", type=path, metavar="DIR", help=_DATA_DIR)

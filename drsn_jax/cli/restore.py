@@ -11,7 +11,7 @@ from drsn_jax.weights.shipped import SHIPPED
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     parser.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help="photographs, videos, and folders of them")
     output = parser.add_argument_group("output")
     text = "folder for the results, or the file for a single one. Default: beside the inputs, as photo.restored.jpg and folder.restored/"
@@ -19,7 +19,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--output-format", metavar="TYPE", help="type of the results (png, jpg, ...); default: the input's")
     output.add_argument("--overwrite", action="store_true", help="replace existing files")
     output.add_argument("--panel", action="store_true", help="also write a picture of before and after, RESULT.panel.png")
-    declare_quiet(output, shown="the files that failed")
+    declare_quiet(output, shown="error messages")
     declare_json(output, printed="the lists of restored and failed files")
     model = parser.add_argument_group("model and strength")
     declare_model(model, default=SHIPPED[0])
@@ -29,13 +29,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("devices and tiles")
     declare_device(where)
     declare_tile(where, default=768)
-    parser.set_defaults(tile=None, overlap=None)  # so that --whole knows whether they were given
+    parser.set_defaults(tile=None, overlap=None)  # so that --whole can tell whether they were given
     text = "restore each image without tiles, its rows spread over all devices (of the kind of --device)"
     where.add_argument("--whole", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Restores photographs and videos; 2 where some could not be."""
+    """Restore photographs and videos. Returns 2 if some failed."""
     from drsn_jax.restoration.restore import restore_files
 
     with no_progress(arguments.quiet):
@@ -54,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write("".join(f"drsn-jax: {message}\n" for _, message in report.failed))
         return 2 if report.failed else 0
     total = len(report.failed) + len(report.restored)
-    if report.failed and total > 1:  # their lines may have scrolled away among the others
+    if report.failed and total > 1:  # their messages may have scrolled away
         sys.stderr.write(f"drsn-jax: {len(report.failed)} of {total} were not restored; their lines above say why.\n")
     return 2 if report.failed else 0
 
 
 def read_restore_fn(arguments: argparse.Namespace) -> Callable[[Any], Any]:
-    """The `RestoreFn` of --model, --device, --tile, --overlap, --whole, --strength and --self-ensemble; reads the model."""
+    """Make the `RestoreFn` of --model, --device, --tile, --overlap, --whole, --strength and --self-ensemble; reads the model."""
     from drsn_jax.ops.devices import find_device
     from drsn_jax.restoration.core.restorer import make_restore_fn
     from drsn_jax.weights.model import load_model
@@ -79,9 +79,9 @@ def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> Any:
     from drsn_jax.weights.model import Model, read_generator
 
     if tiling:
-        raise InputError(f"--whole restores without tiles; leave {' and '.join(f'--{name}' for name in tiling)} away, or --whole.")
+        raise InputError(f"--whole restores without tiles; omit {' and '.join(f'--{name}' for name in tiling)}, or --whole.")
     if arguments.model.is_file():
-        raise InputError(f"{arguments.model} is a file, whose program runs on one device; give --whole a workdir or a checkpoint.")
+        raise InputError(f"{arguments.model} is an exported program for one device; --whole needs a workdir or a checkpoint.")
     devices = find_devices(arguments.device)
     generator, variables, config, info = read_generator(arguments.model)
     predict_fn = make_spread_fn(generator, variables, devices=devices)

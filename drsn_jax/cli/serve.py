@@ -10,10 +10,10 @@ from drsn_jax.weights.shipped import SHIPPED
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     declare_model(parser, default=SHIPPED[0])
     network = parser.add_argument_group("network")
-    host = "address to listen on: 127.0.0.1 for this machine alone (default), 0.0.0.0 for everybody on the network, without a password"
+    host = "address to listen on: 127.0.0.1 for this machine only (default), 0.0.0.0 for the whole network, without a password"
     network.add_argument("--host", default="127.0.0.1", help=host)
     network.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for a free one (default 8765)")
     limits = parser.add_argument_group("limits")
@@ -25,12 +25,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     try:
         from drsn_jax.serving.app import make_app
         from drsn_jax.serving.server import address_of, is_loopback, open_socket, run_server
     except ImportError as error:
-        raise InputError(f"The web page needs starlette, uvicorn and python-multipart ({error}); pip install 'drsn-jax[serve]'.") from error
+        raise InputError(f"The web page needs starlette, uvicorn and python-multipart ({error}): pip install 'drsn-jax[serve]'.") from error
     from drsn_jax.ops.devices import find_device
     from drsn_jax.restoration.core.tiling import check_tile
     from drsn_jax.serving.job_queue import JobQueue
@@ -46,10 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         local = is_loopback(listener)
         hosts = tuple(dict.fromkeys((arguments.host, "localhost", "127.0.0.1", "[::1]"))) if local else ("*",)
         if not local:
-            sys.stderr.write("Everyone who reaches this machine can use the page: nothing asks for a password, nothing is encrypted.\n")
+            sys.stderr.write("Everyone on the network can use the page. There is no password and no encryption.\n")
         greeting = (
-            f"Restoring photographs at {address_of(listener)} with the model {arguments.model.name}; Ctrl-C ends it.\n"
-            "The first photograph of a size takes longer: the network is compiled for it.\n"
+            f"Restoring photographs at {address_of(listener)} with the model {arguments.model.name}; press Ctrl-C to stop.\n"
+            "The first photograph of each size takes longer, because the network is compiled for it.\n"
         )
 
         def make(folder: Path, jobs: JobQueue):
@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _scaled(arguments: argparse.Namespace, name: str, *, most: int) -> int:
-    """Of megapixels `most` is what Pillow opens at all."""
+    """Check a limit in mega-units. For pixels, `most` is the limit of Pillow."""
     value = getattr(arguments, name)
     if not 0 < value <= most:
-        raise InputError(f"--{name.replace('_', '-')}={value:g} is not above 0 and at most {most}; leave it away for the default.")
+        raise InputError(f"--{name.replace('_', '-')}={value:g} is not above 0 and at most {most}; omit it for the default.")
     return max(int(value * 1e6), 1)

@@ -1,4 +1,4 @@
-"""Networks, optimisers and the switches of the training step from a configuration. Libraries below take keyword arguments only."""
+"""Networks, optimisers and the switches of the training step, built from a configuration. Libraries below take keyword arguments only."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from drsn_jax.training.spec import LossWeights, Parts, PyTree, StepSpec
 
 
 def make_generator(config: Mapping[str, Any], *, forms: Forms | None = None) -> Generator:
-    """The generator of a configuration, or of the plain dictionary that a checkpoint holds of it.
+    """Make the generator of a configuration, or of the plain dictionary in a checkpoint.
 
-    `forms` are those for the platform at hand unless given.
+    `forms` defaults to those for the current platform.
     """
     config = complete(config)
     options = _fields(Generator, config) | {"widths": tuple(config["widths"]), "dtype": jnp.dtype(config["dtype"])}
@@ -37,12 +37,12 @@ def make_generator(config: Mapping[str, Any], *, forms: Forms | None = None) -> 
 
 
 def _fields(owner: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass that the configuration has keys for, under the same names."""
+    """Return the fields of a dataclass for which the configuration has keys of the same name."""
     return {field.name: config[field.name] for field in dataclasses.fields(owner) if field.name in config}
 
 
 def make_critic(config: Mapping[str, Any], *, forms: Forms | None = None) -> Critic:
-    """The critic of a configuration, with `forms` as in `make_generator`."""
+    """Make the critic of a configuration; `forms` as in `make_generator`."""
     return Critic(
         head=config["critic"],
         widths=tuple(config["critic_widths"]),
@@ -56,7 +56,7 @@ def make_critic(config: Mapping[str, Any], *, forms: Forms | None = None) -> Cri
 
 
 def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """Crop and batch size by step. Raises InputError for stages that do not begin at step 0 in rising order, or fit no network."""
+    """Return crop and batch size by step. Raises InputError for stages that do not start at step 0 and rise, or that fit no network."""
     if not all(isinstance(stage, (tuple, list)) and [type(x) for x in stage] == [int] * 3 for stage in config["stages"]):
         raise InputError(f"stages={config['stages']} must be triples of whole numbers (first step, crop_size, batch_size), or () for none.")
     stages = tuple(Stage(*stage) for stage in config["stages"]) or (Stage(0, config["crop_size"], config["batch_size"]),)
@@ -78,19 +78,19 @@ def make_stages(config: Mapping[str, Any]) -> tuple[Stage, ...]:
 
 
 def make_step_spec(config: Mapping[str, Any], *, forms: Forms | None = None) -> StepSpec:
-    """The switches of a configuration's training step, with `forms` as in `make_generator`."""
+    """Make the switches of a configuration's training step; `forms` as in `make_generator`."""
     config = complete(config)
     weights = LossWeights(*(config[f"{name}_weight"] for name in LossWeights._fields))
     return StepSpec(weights=weights, forms=forms or forms_here(), **_fields(StepSpec, config))
 
 
 def count_parts(config: Mapping[str, Any]) -> int:
-    """How many batches one step reads: one, or with fresh batches one more than there are critic updates."""
+    """Return the number of batches that one step reads: one, or with fresh batches one more than there are critic updates."""
     return make_step_spec(config).batch_parts
 
 
 def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
-    """What blur and noise the configuration draws from. Raises InputError for ranges that are none."""
+    """Return the parameters of synthetic blur and noise. Raises InputError for invalid ranges."""
     recipe = BlurRecipe(
         length=tuple(config["blur_length"]),
         skew=config["blur_skew"],
@@ -110,7 +110,7 @@ def make_recipe(config: Mapping[str, Any]) -> BlurRecipe:
 
 
 class Keys(NamedTuple):
-    """The random streams of a run, one for each purpose: a key folded in one of them never meets a key of another."""
+    """The random streams of a run, one per purpose. Keys folded from different streams never coincide."""
 
     state: PRNGKeyArray
     data: PRNGKeyArray
@@ -118,15 +118,15 @@ class Keys(NamedTuple):
 
 
 def make_keys(seed: int) -> Keys:
-    """The streams of a seed."""
+    """Return the streams of a seed."""
     return Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
 
 def make_parts(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms | None = None) -> Parts:
-    """Networks, features and optimisers of a configuration, with `forms` as in `make_generator`.
+    """Make networks, features and optimisers of a configuration; `forms` as in `make_generator`.
 
-    Raises InputError for values that exclude each other, among them batch norm in the threshold branch with a batch or micro-batch of
-    1: after global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
+    Raises InputError for contradictory values. One of them is batch norm in the threshold branch with a batch or micro-batch of 1: after
+    global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
     """
     config = complete(config)
     generator, critic, stages = make_generator(config, forms=forms), make_critic(config, forms=forms), make_stages(config)
@@ -135,16 +135,15 @@ def make_parts(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms 
         check_batch_size(stage.batch_size, devices=1, accumulation_steps=accumulation_steps)
     if config["threshold_norm"] == "batch" and config["shrinkage"] and min(stage.batch_size for stage in stages) <= accumulation_steps:
         raise InputError(
-            "threshold_norm=batch with a batch of 1 makes every threshold a constant share of its channel's magnitude, since after global"
-            " pooling one image has no variance: the thresholds would not learn from the image;"
-            f" use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
+            "threshold_norm=batch and a batch of 1 exclude each other, because after global pooling one image has no variance."
+            f" Use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
         )
     features_fn = partial(_apply_features, make_vgg19(config))
     return Parts(generator, critic, *_make_optimizers(config, num_train_steps=num_train_steps), features_fn)
 
 
 def make_vgg19(config: Mapping[str, Any]) -> VGG19:
-    """The network of the content loss. Raises InputError for a layer that it does not have."""
+    """Make the network of the content loss. Raises InputError for an unknown layer."""
     if config["content_layer"] not in LAYERS:
         raise InputError(
             f"VGG19 has no layer {config['content_layer']!r}; use one of {', '.join(LAYERS)} (--config.content_layer=conv3_3)."
@@ -153,7 +152,7 @@ def make_vgg19(config: Mapping[str, Any]) -> VGG19:
 
 
 def frozen_shapes(config: Mapping[str, Any]) -> Any:
-    """Shapes of the parameters that a step takes as `frozen`: those of the content loss's network, {} without that loss."""
+    """Return the shapes of the `frozen` argument of a step: the parameters of the content loss's network, {} without that loss."""
     if not config["content_weight"]:
         return {}
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
@@ -165,7 +164,7 @@ def _apply_features(vgg19: VGG19, params: PyTree, images: Images) -> Features:
 
 
 def make_training(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms | None = None) -> Training:
-    """The functions of a configuration's training, and its networks. Raises InputError as `make_parts` does."""
+    """Make the functions of a configuration's training, and its networks. Raises InputError as `make_parts` does."""
     parts = make_parts(config, num_train_steps=num_train_steps, forms=forms)
     return functional.make_training(parts, make_step_spec(config, forms=forms), image_size=make_stages(config)[0].crop_size)
 
@@ -173,7 +172,7 @@ def make_training(config: Mapping[str, Any], *, num_train_steps: int, forms: For
 def _make_optimizers(
     config: Mapping[str, Any], *, num_train_steps: int
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation, optax.Schedule]:
-    """Both optimisers, and the generator's learning rate. The critic's counts its own updates, several a step."""
+    """Make both optimisers and the generator's learning rate. The critic's optimiser counts its own updates, several per step."""
     rates = partial(
         make_learning_rate,
         num_train_steps=num_train_steps,

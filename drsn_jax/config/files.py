@@ -1,7 +1,7 @@
-"""Configurations: Python files that return an ml_collections.ConfigDict, found by name or path, with --config.key=value on top.
+"""Configuration files: Python files that return an ml_collections.ConfigDict, found by name or path, with --config.key=value on top.
 
-configs/default.py is the only place where a default lives; every other file starts from it (`base_config`) and changes keys. What a user
-mistypes is reported in one line with the nearest right name.
+Defaults are in configs/default.py only. Every other file starts from it (`base_config`) and changes keys. A mistyped name is reported
+in one line with the most similar one.
 """
 
 import importlib.util
@@ -17,24 +17,24 @@ from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, shown
 from drsn_jax.system.errors import InputError, nearest
 from drsn_jax.system.paths import local_path
 
-# Inside the wheel the files are in the package; in a checkout they are at its top level.
+# In the wheel these files are in the package, in a checkout at its top level.
 _PACKAGE = Path(__file__).parents[1]
 OF_FRAMES = ("frames_averaged", "frames_share", "frames_odd", "frames_sharpness")  # how the clips of `frames_dir` are averaged
 CONFIG_FOLDERS = (_PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs",)
 
 
 def config_names() -> list[str]:
-    """The configurations that ship, by name."""
+    """Return the names of the shipped configurations."""
     return sorted({path.stem for folder in CONFIG_FOLDERS for path in folder.glob("*.py") if path.stem != "__init__"})
 
 
 def base_config(name: str = "default") -> ConfigDict:
-    """A configuration that ships, for others to start from: by default configs/default.py, which has every key with its default."""
+    """Return a shipped configuration as a start: by default configs/default.py, which has every key with its default."""
     return run_config_file(find_config(name))
 
 
 def find_config(name_or_path: str) -> Path:
-    """The file behind --config=NAME or --config=FILE.py. Raises InputError, with the nearest name, if there is none."""
+    """Find the file of --config=NAME or --config=FILE.py. Raises InputError with the most similar name if there is none."""
     path = local_path(name_or_path)
     if path.suffix == ".py":
         if path.is_file():
@@ -48,10 +48,10 @@ def find_config(name_or_path: str) -> Path:
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Reads a configuration, applies overrides of the form `--config.key=value` and checks every value.
+    """Read a configuration, apply overrides of the form `--config.key=value` and check every value.
 
-    Raises InputError for an unknown name or key (naming the nearest), a value of the wrong type, outside its range or not among its
-    choices, and for a file that does not run.
+    Raises InputError for an unknown name or key (with the most similar one), a value of the wrong type, out of range or not among its
+    choices, and for a file that raises an error.
     """
     path = find_config(name_or_path)
     defaults = base_config()
@@ -70,7 +70,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
 
 
 def overridden_keys(overrides: Sequence[str]) -> set[str]:
-    """The keys that overrides of the form `--config.key=value` set."""
+    """Return the keys that overrides of the form `--config.key=value` set."""
     return {override.removeprefix("--config.").split("=", 1)[0] for override in overrides}
 
 
@@ -89,12 +89,12 @@ def _apply_override(override: str, config: ConfigDict, *, name: str) -> None:
 
 
 def _check_effect(given: set[str], config: ConfigDict) -> None:
-    """Raises InputError where the user sets a key that another one overrides: nothing is to be ignored in silence."""
+    """Raise InputError if a key of the user has no effect, so that nothing is ignored silently."""
     if "num_train_steps" in given and config.num_epochs:
-        raise InputError(f"num_train_steps does nothing while num_epochs={config.num_epochs} sets it; add --config.num_epochs=0.")
+        raise InputError(f"num_train_steps has no effect, because num_epochs={config.num_epochs} determines it; add --config.num_epochs=0.")
     for key in sorted({"crop_size", "batch_size"} & given):
         if config.stages:
-            raise InputError(f"{key} does nothing while stages={config.stages} sets it; add '--config.stages=()', or change the stages.")
+            raise InputError(f"{key} has no effect, since stages={config.stages} sets it; add '--config.stages=()', or change the stages.")
     pairs, resident = ("pairs", "resident"), "photos, resident or demo"
     without = [(key, pairs, "photos or demo") for key in BLURRING]
     without += [("train_dir", ("demo",), "photos, resident or pairs"), ("frames_dir", ("pairs",), resident)]
@@ -102,13 +102,13 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
     for key, sources, others in without:
         if key in given and config[key] and config.data in sources:
             raise InputError(
-                f"{key} does nothing with data={config.data}; it is for {others} (--config.data={others.split()[0].rstrip(',')})."
+                f"{key} has no effect with data={config.data}; it is for {others} (--config.data={others.split()[0].rstrip(',')})."
             )
     if "adam_form" in given and config.optimizer == "muon" and not config.adversarial_weight:
-        raise InputError("adam_form does nothing with optimizer=muon and no critic (adversarial_weight=0); use --config.optimizer=adam.")
+        raise InputError("adam_form has no effect with optimizer=muon and no critic (adversarial_weight=0); use --config.optimizer=adam.")
     if "parameter_groups" in given and config.optimizer == "adam" and not config.weight_decay:
         raise InputError(
-            "parameter_groups does nothing with optimizer=adam and weight_decay=0; use --config.optimizer=muon or"
+            "parameter_groups has no effect with optimizer=adam and weight_decay=0; use --config.optimizer=muon or"
             " --config.weight_decay=1e-4."
         )
     if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
@@ -123,9 +123,9 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
 
 
 def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: Iterable[str]) -> dict[str, tuple[Any, Any]]:
-    """Keys whose value differs from a stored configuration's, but for the `free` ones: key -> (stored, given).
+    """Return the keys that differ from a stored configuration, except the `free` ones: key -> (stored, given).
 
-    A key that is younger than the stored configuration counts as what was done before there was such a key.
+    A key that is newer than the stored configuration has the value of the old behaviour.
     """
     plain = to_plain(config)
     stored = to_plain({key: value for key, value in ADDED.items() if key in plain}) | stored
@@ -134,7 +134,7 @@ def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: I
 
 
 def to_plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as JSON holds it: lists for tuples."""
+    """Convert a configuration to plain values as in JSON: lists for tuples."""
 
     def plain(value: Any) -> Any:
         return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
@@ -143,24 +143,24 @@ def to_plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_config_file(path: Path) -> ConfigDict:
-    """What get_config() of a file returns. Raises InputError, naming the line, for a file that does not run or returns something else."""
+    """Return the result of get_config() in a file. Raises InputError with the line if the file fails or returns another type."""
     spec = importlib.util.spec_from_file_location(f"drsn_jax_config_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{path} is no Python file; a configuration is a file that defines get_config().")
+        raise InputError(f"{path} is not a Python file; a configuration is a file that defines get_config().")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise InputError(f"{path} defines no get_config(); a configuration is a file with a get_config() that returns a ConfigDict.")
+            raise InputError(f"{path} defines no get_config(); a configuration file needs one that returns a ConfigDict.")
         config = module.get_config()
     except InputError:
         raise
-    except Exception as error:  # whatever the user's file does wrong is theirs, and where it happened in it is what helps
+    except Exception as error:  # any error in the user's file; the line where it happened helps most
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} line {line}: {type(error).__name__}: {reason}; mend the file, or start from drsn_jax.config.base_config()."
+            f"{path} line {line}: {type(error).__name__}: {reason}; correct the file, or start from drsn_jax.config.base_config()."
         ) from error
     if not isinstance(config, ConfigDict):
         raise InputError(f"get_config() in {path} returned {type(config).__name__}; return an ml_collections.ConfigDict (see base_config).")

@@ -1,4 +1,4 @@
-"""The values that a configuration may have: types (default.py's), choices and ranges. Each mistake is one line that names what fits."""
+"""The allowed values of a configuration: types (those of default.py), choices and ranges. Each mistake is reported in one line."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from drsn_jax.training.spec import StepSpec
 
 
 def _choices(owner: Any, name: str) -> tuple[Any, ...]:
-    """The values of a Literal, where the switch is declared: an argument of a function or a field of a class."""
+    """Return the values of a Literal from its declaration, an argument of a function or a field of a class."""
     return get_args(get_type_hints(owner)[name])
 
 
@@ -38,7 +38,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "parameter_groups": _choices(make_optimizer, "parameter_groups"),
     "blur_moment": _choices(BlurRecipe, "moment"),
     "frame": FRAMES,
-    # Declared here: what they choose between is the configuration's.
+    # Declared here: these choices belong to the configuration alone.
     "dtype": ("float32", "bfloat16"),
     "data": ("pairs", "resident", "photos", "demo"),
     "blur_folder": ("blur", "blur_gamma"),
@@ -80,9 +80,9 @@ MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
 
 
 def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:
-    """Raises InputError for the first value of another type than its default, not among its choices, or outside its range.
+    """Raise InputError for the first value of the wrong type, not among its choices, or out of range.
 
-    `stages` is left to `build.make_stages`, names of layers and files to those that read them.
+    `build.make_stages` checks `stages`; the names of layers and files are checked where they are read.
     """
     for key, default in defaults.items():
         _check_type(key, config[key], default)
@@ -112,7 +112,7 @@ def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> N
 
 
 def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration with the keys that did not exist yet when it was stored."""
+    """Add the keys to a stored configuration that did not exist when it was stored."""
     return ADDED | dict(stored)
 
 
@@ -125,7 +125,7 @@ def _check_tuples(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
     for key in RANGES:
         if not (len(config[key]) == 2 and all(map(_is_number, config[key])) and 0 <= config[key][0] <= config[key][1]):
             raise InputError(
-                f"{key}={shown(config[key])} is no range; use two numbers, 0 <= low <= high (--config.{key}={shown(defaults[key])})."
+                f"{key}={shown(config[key])} is not a range; use two numbers, 0 <= low <= high (--config.{key}={shown(defaults[key])})."
             )
     variances = config["eval_noise_variances"]
     if not variances or not all(_is_number(variance) and variance >= 0 for variance in variances):
@@ -152,11 +152,11 @@ def _is_number(value: Any) -> bool:
 
 
 def kind_of(default: Any) -> str:
-    """What a value of a key with this default has to be, in words."""
+    """Describe in words the type of a key with this default."""
     words = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a text", tuple: "a tuple such as 1,2"}
     return words[type(default)]
 
 
 def shown(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """Format a value as on the command line."""
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

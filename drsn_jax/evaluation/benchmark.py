@@ -1,4 +1,4 @@
-"""Benchmarks to evaluate, from prepared data sets or folders: each is scored by its own protocol."""
+"""Benchmarks from prepared data sets or folders, each with its own protocol."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from drsn_jax.system.errors import InputError
 
 
 class Benchmark(NamedTuple):
-    """Images, how they are scored, and what a report says of them: where they come from, and what a reader has to know."""
+    """Images, their scorer, and notes for reports about their source and limits."""
 
     entries: list[Entry]
     scorer: Scorer
@@ -44,7 +44,7 @@ def open_prepared_benchmark(
     protocol = protocol or own
     notes = []
     if prepared.name.startswith("gopro/") and (prepared.name.startswith("gopro/gamma") != (trained_on == "blur_gamma")):
-        notes.append(f"The model's configuration says blur_folder={trained_on}, the images are of {prepared.name.split(':')[0]}.")
+        notes.append(f"The model was trained with blur_folder={trained_on}, but the images are from {prepared.name.split(':')[0]}.")
     if protocol in ("koehler", "koehler_single") and prepared.kind == "koehler":
         truths = {(one.scene, one.trajectory): prepared.truths(one.scene, one.trajectory) for one in prepared.blurred}
         entries = koehler_entries({one.name: one.image for one in prepared.blurred}, truths)
@@ -71,7 +71,7 @@ def open_folder_benchmark(
     description = {"blurred": str(blurred), "sharp": str(sharp) if sharp else None}
     if protocol == "noreference":
         if sharp is not None:
-            raise InputError("The protocol noreference takes no sharp images; leave --sharp away, or choose the protocol full.")
+            raise InputError("The protocol noreference takes no sharp images; omit --sharp, or choose the protocol full.")
         entries = unpaired_entries(_find_images(blurred))
     elif sharp is None:
         raise InputError(f"The protocol {protocol} compares with sharp images; give their folder, --sharp=DIR.")
@@ -91,7 +91,7 @@ def _check_named(protocol: str | None) -> None:
 
 def _own_protocol(prepared: PreparedSplit) -> str:
     if prepared.name.startswith("lai/nonuniform"):
-        return "noreference"  # its sharp images are shown: they are not, pixel for pixel, what the camera saw (SPEC section 3)
+        return "noreference"  # the sharp images are only shown: they are not pixel for pixel the camera's view (SPEC section 3)
     if prepared.kind == "pairs":
         return "realblur" if prepared.name.startswith("realblur") else "full"
     return "koehler" if prepared.kind == "koehler" else "noreference"

@@ -1,4 +1,4 @@
-"""Pictures of a training by matplotlib: losses, PSNR, the critic's scores and the thresholds over the steps."""
+"""Plots of a training by matplotlib: losses, PSNR, the critic's scores and the thresholds over the steps."""
 
 import io
 import json
@@ -15,9 +15,9 @@ THRESHOLDS = "generator/threshold"
 
 
 def read_records(path: Path) -> list[Record]:
-    """Reads the lines of a metrics.jsonl, in order. A last line that is cut off is left out.
+    """Read the lines of a metrics.jsonl, in order. A truncated last line is ignored.
 
-    Raises InputError where there is no such file, or no line in it.
+    Raises InputError if there is no such file, or no line in it.
     """
     if not path.is_file():
         raise InputError(f"There is no {path}; give the --workdir of a training that has written its first figures.")
@@ -28,20 +28,20 @@ def read_records(path: Path) -> list[Record]:
         except ValueError:
             continue
     if not records:
-        raise InputError(f"{path} holds no figures yet; wait for the first (--config.log_every_steps).")
+        raise InputError(f"{path} contains no figures yet; wait for the first ones (--config.log_every_steps).")
     return records
 
 
 def draw_training(records: Sequence[Record], *, title: str, file_format: str = "png") -> bytes:
-    """Draws the panels for which there are figures, below each other, as a PNG, SVG or PDF file.
+    """Draw the panels that have figures, below each other, as a PNG, SVG or PDF file.
 
     They are: the unweighted terms of the generator's loss, each divided by its first value; validation PSNR of input and restored image at
     each noise variance, in dB; the critic's mean scores of sharp and restored images; the mean threshold of each block, or of all.
-    Raises InputError where matplotlib is missing, or no panel has figures.
+    Raises InputError if matplotlib is missing, or no panel has figures.
     """
     panels = [panel for panel in (_losses(records), _psnr(records), _scores(records), _thresholds(records)) if panel["curves"]]
     if not panels:
-        raise InputError("These figures hold neither losses nor scores; give the metrics.jsonl of a training.")
+        raise InputError("The file contains neither losses nor scores; give the metrics.jsonl of a training.")
     figure = import_figure()(figsize=(8, 2.8 * len(panels) + 0.4), layout="constrained")
     figure.suptitle(title)
     for axes, panel in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
@@ -58,7 +58,7 @@ def draw_training(records: Sequence[Record], *, title: str, file_format: str = "
 
 
 def _curve(records: Iterable[Record], key: str) -> tuple[list[float], list[float]]:
-    """(steps, values) of a key, where a record has it."""
+    """Return (steps, values) of a key, from the records that have it."""
     points = [(record["step"], record[key]) for record in records if key in record]
     return [step for step, _ in points], [value for _, value in points]
 
@@ -68,7 +68,7 @@ def _losses(records: Sequence[Record]) -> dict[str, Any]:
     for term in LOSSES:
         steps, values = _curve(records, f"generator/{term}")
         first = next((abs(value) for value in values if value), 0.0)
-        if first and term != "adversarial":  # a score of the critic, with a sign: it is in the panel of scores
+        if first and term != "adversarial":  # a score of the critic with a sign, shown in the panel of scores
             curves.append((f"{term} (first {first:.3g})", steps, [value / first for value in values], {}))
     return {"label": "loss / its first value", "curves": curves, "scale": "log"}
 

@@ -92,7 +92,7 @@ def _keep(scores: Iterator[ImageScore], journal: Journal, *, total: int) -> None
 
 
 def _read(entries: Sequence[Entry], journal: Journal, *, protocol: str, noise_variance: float) -> Iterator[Case]:
-    """The cases that have no score yet. The index counts all entries: it seeds the noise."""
+    """Yield the cases without a score. The index, which seeds the noise, counts all entries."""
     for index, entry in enumerate(entries):
         if entry.name not in journal.scores:
             yield read_case(entry, protocol=protocol, noise_variance=noise_variance, index=index)
@@ -101,7 +101,7 @@ def _read(entries: Sequence[Entry], journal: Journal, *, protocol: str, noise_va
 def _open_illustrator(
     entries: Sequence[Entry], output: AnyPath, *, scorer: Scorer, protocol: str, max_panels: int, zoom_box: Literal["auto"] | Box
 ) -> Illustrator:
-    """The panels to draw; a box that does not lie inside one of them is told now, not when its turn comes."""
+    """Prepare the panels. A box that does not lie inside an image is reported at once."""
     shown = spread(entries, max_panels)
     if zoom_box != "auto":
         for size in scored_sizes(shown, protocol=protocol):

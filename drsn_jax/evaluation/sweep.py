@@ -1,4 +1,4 @@
-"""The same evaluation under growing noise (Jiang & Liu, 5.5), as a table and a curve."""
+"""The same evaluation at several noise variances (Jiang & Liu, 5.5), as a table and a curve."""
 
 import contextlib
 import csv
@@ -31,16 +31,16 @@ def sweep_noise(
     overwrite: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
-    """Runs `evaluate_fn(variance, folder)` for each variance, each in a folder of its own below `output`; returns the sweep's metrics.json.
+    """Run `evaluate_fn(variance, folder)` for each variance in its own folder below `output`; returns the sweep's metrics.json.
 
-    `evaluate_fn` returns the summary of an evaluation and goes on where it was interrupted (see `evaluate`). Writes metrics.json,
-    sweep.csv, report.md, report.html and curve.png. Raises InputError for a negative variance or one given twice, and where matplotlib is
+    `evaluate_fn` returns the summary of an evaluation and resumes an interrupted one (see `evaluate`). Writes metrics.json,
+    sweep.csv, report.md, report.html and curve.png. Raises InputError for a negative variance or one given twice, and if matplotlib is
     missing, before anything is restored.
     """
     for variance in variances:
         check_protocol("full", noise_variance=variance)
     if len(set(variances)) != len(variances):
-        raise InputError(f"The noise variances {', '.join(f'{v:g}' for v in variances)} hold one twice; give each once.")
+        raise InputError(f"The noise variances {', '.join(f'{v:g}' for v in variances)} contain one twice; give each once.")
     import_figure()
     check_bucket(output, write=True)
     _open_sweep(output, overwrite=overwrite)
@@ -63,16 +63,18 @@ def sweep_noise(
 
 
 def _open_sweep(output: AnyPath, *, overwrite: bool) -> None:
-    """Refuses a folder that holds something else; what an older sweep says goes first where its parts are to be made anew.
+    """Refuse a folder with other content. An older sweep's summary is removed first if its parts are to be repeated.
 
-    A finished sweep may stay: its parts tell whether they are those of this one.
+    A finished sweep may stay; its parts show whether they belong to this one.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if json.loads((output / METRICS_FILE).read_text()).get("kind") == _KIND and not overwrite:
             return
     there = [name for name in (METRICS_FILE, *_FILES) if (output / name).exists()]
     if there and not overwrite:
-        raise InputError(f"{output} already holds a {there[0]} of something else; choose another folder, or overwrite it with --overwrite.")
+        raise InputError(
+            f"{output} already contains a {there[0]} of something else; choose another folder, or overwrite it with --overwrite."
+        )
     if overwrite:
         clear_report(output)
     for name in there:
@@ -80,9 +82,9 @@ def _open_sweep(output: AnyPath, *, overwrite: bool) -> None:
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: AnyPath) -> None:
-    """Draws `metric` over the noise's standard deviation in grey levels (0 to 255), a line for each version, as a PNG file.
+    """Draw `metric` over the noise's standard deviation in grey levels (0 to 255), a line for each version, as a PNG file.
 
-    The axis is the standard deviation because the variances of the sweep span a factor of twenty, and 0 has no logarithm.
+    The axis is the standard deviation, because the variances of the sweep span a factor of twenty, and 0 has no logarithm.
     """
     figure = import_figure()(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -101,7 +103,7 @@ def draw_curve(rows: Sequence[Mapping[str, Any]], *, metric: Metric, path: AnyPa
 
 
 def format_sweep(summary: Mapping[str, Any]) -> str:
-    """A table for the terminal."""
+    """Format a table for the terminal."""
     table = _sweep_table(summary["runs"], [Metric(**metric) for metric in summary["metrics"]][:2])
     return "\n".join([f"{summary['protocol']} protocol", *align_columns([table.header, *table.rows]), *summary["notes"]])
 
@@ -127,7 +129,7 @@ def _make_document(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Doc
     return Document(
         "Noise sweep",
         [
-            f"Protocol `{summary['protocol']}` with Gaussian noise, seeded by the file's place, added to the blurred image.",
+            f"Protocol `{summary['protocol']}` with Gaussian noise, seeded by the file's index, added to the blurred image.",
             f"Data: {describe_data(summary)}. Model: {describe_model(summary['model'])}.",
             _sweep_table(rows, metrics[:2]),
             *summary["notes"],

@@ -16,11 +16,11 @@ from drsn_jax.models.shrinkage import ThresholdNet
 from drsn_jax.system.errors import InputError
 
 MOST_PIXELS = 1024
-"""Of a side: the whole image passes through the network at once."""
+"""Maximum side, because the whole image passes through the network at once."""
 
 
 def removed_shares(generator: Generator, variables: Any, image: Float[Array, "h w 3"]) -> dict[str, Float[Array, "h2 w2"]]:
-    """Share of channels at each position with |residual| <= threshold, by block in order; a block's map has its own resolution.
+    """Return the share of channels at each position with |residual| <= threshold, by block in order; each map has its block's resolution.
 
     The image is in [-1, 1], its sides multiples of `generator.stride`. Pure, so it can be jitted. Empty without shrinkage.
     """
@@ -38,7 +38,7 @@ def removed_shares(generator: Generator, variables: Any, image: Float[Array, "h 
 
 
 def map_thresholds(generator: Generator, variables: Any, image: UInt8[np.ndarray, "h w 3"]) -> dict[str, Float[np.ndarray, "h2 w2"]]:
-    """`removed_shares` of a photograph, cut to multiples of the stride; give at most `MOST_PIXELS` a side (`crop_middle`).
+    """Compute `removed_shares` of a photograph, cropped to multiples of the stride; at most `MOST_PIXELS` a side (`crop_middle`).
 
     Raises InputError for a model without thresholds, and for an image smaller than the stride.
     """
@@ -48,7 +48,7 @@ def map_thresholds(generator: Generator, variables: Any, image: UInt8[np.ndarray
             f"The image is {image.shape[1]}x{image.shape[0]} pixels; give one of {generator.stride}x{generator.stride} or more."
         )
     values = jnp.asarray(image[:height, :width], jnp.float32) / 127.5 - 1
-    names: list[str] = []  # in the network's order: jax sorts a dictionary that it returns
+    names: list[str] = []  # in the network's order, because jax sorts returned dictionaries
 
     def shares_fn(variables: Any, image: jax.Array) -> tuple[jax.Array, ...]:
         shares = removed_shares(generator, variables, image)
@@ -62,7 +62,7 @@ def map_thresholds(generator: Generator, variables: Any, image: UInt8[np.ndarray
 
 
 def crop_middle(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The middle of an image, at most `MOST_PIXELS` a side."""
+    """Crop the middle of an image, at most `MOST_PIXELS` a side."""
     top, left = (max(size - MOST_PIXELS, 0) // 2 for size in image.shape[:2])
     return image[top : top + MOST_PIXELS, left : left + MOST_PIXELS]
 
@@ -70,9 +70,9 @@ def crop_middle(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3
 def draw_maps(
     image: UInt8[np.ndarray, "h w 3"], shares: Mapping[str, Float[np.ndarray, "h2 w2"]], *, title: str, file_format: str = "png"
 ) -> bytes:
-    """Draws the image, and a heat map over it for each block with its mean share, as a PNG, SVG or PDF file.
+    """Draw the image, and a heat map over it for each block with its mean share, as a PNG, SVG or PDF file.
 
-    Raises InputError where matplotlib is missing.
+    Raises InputError if matplotlib is missing.
     """
     columns = min(4, len(shares) + 1)
     rows = -(-(len(shares) + 1) // columns)

@@ -28,11 +28,11 @@ class Validation(NamedTuple):
 
     @property
     def psnr(self) -> float:
-        """Mean PSNR in dB at the first noise variance: what the best checkpoint is chosen by."""
+        """Mean PSNR in dB at the first noise variance, which selects the best checkpoint."""
         return next(iter(self.summaries.values()))["restored"]["psnr"]
 
     def scalars(self) -> dict[str, float]:
-        """Figures for the log: eval/psnr and so on, with the noise variance in the name where there is noise."""
+        """Figures for the log: eval/psnr and so on, with the noise variance in the name if there is noise."""
         scalars = {}
         for variance, summary in self.summaries.items():
             prefix = f"eval/noise_{variance:g}/" if variance else "eval/"
@@ -41,7 +41,7 @@ class Validation(NamedTuple):
         return scalars
 
     def table(self, *, protocol: str) -> str:
-        """The figures as a table for the terminal."""
+        """Format the figures as a table for the terminal."""
         count = next(iter(self.summaries.values()))["images"]
         lines = [f"{count} validation images, {protocol} protocol      input PSNR   restored    gain     input SSIM   restored (Gaussian)"]
         for variance, summary in self.summaries.items():
@@ -64,7 +64,7 @@ def validate(
     together: int = 1,
     input_scores: Mapping[tuple[float, str], Scores] = MappingProxyType({}),
 ) -> Validation:
-    """Restores and scores every sample at every noise variance; draws `num_panels` of the first ones, all variances below each other.
+    """Restore and score every sample at every noise variance; draw `num_panels` of the first ones, all variances below each other.
 
     None in the place of a sample is left out, and leaves their noise to the others. With `together` above 1 `restore_fn` gets up to so
     many neighbours of one size at once. `input_scores` of an earlier evaluation of the same samples are not computed again. Raises
@@ -97,9 +97,9 @@ def validate(
 
 
 def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
-    """Writes samples as FOLDER/blur/NAME.png and FOLDER/sharp/NAME.png, to be evaluated or restored as files; returns the folder.
+    """Write samples as FOLDER/blur/NAME.png and FOLDER/sharp/NAME.png, for evaluating or restoring them as files; returns the folder.
 
-    What is there is left as it is. Raises OSError where it cannot be written.
+    Existing files are kept. Raises OSError if the folder cannot be written.
     """
     for name, blurred, sharp in samples:
         for side, image in (("blur", blurred), ("sharp", sharp)):

@@ -1,4 +1,4 @@
-"""Weight files of other frameworks to a model of ours, and back: whole or not at all."""
+"""Conversion of weight files of other frameworks to a model of this package and back, whole or not at all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +26,12 @@ KERAS_OUTPUTS = (".weights.h5", ".keras")
 
 
 def convert_files(path: Path, output: Path, *, critic: Path | None, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[str]:
-    """Reads a generator's weight file, and a critic's where it is given, and writes a workdir whose checkpoint 0 holds both.
+    """Read a generator's weight file, and optionally a critic's, and write a workdir whose checkpoint 0 holds both.
 
-    `config` describes the networks and is stored with them; a PyTorch file describes its generator itself, and its word counts.
-    `overrides` are the --config.key=value among it that the user wrote. Returns lines that say what was done. Raises InputError, writing
-    nothing, for a file that cannot be read or does not fit, and if `output` exists.
+    `config` describes the networks and is stored with them. A PyTorch file describes its generator itself and takes precedence.
+    `overrides` are the keys of `config` that the user gave as --config.key=value. Returns lines of a report. Raises InputError, with
+    nothing
+    written, for a file that cannot be read or does not fit, and if `output` exists.
     """
     _check_free(output)
     if path.suffix.lower() in TORCH_SUFFIXES:
@@ -50,17 +51,17 @@ def convert_files(path: Path, output: Path, *, critic: Path | None, config: Mapp
 
 
 def read_network(path: Path, module: Generator | Critic, *, config: Mapping[str, Any]) -> Variables:
-    """Our variables of a Keras file of one network. Raises InputError if it cannot be read or does not fit the network."""
+    """Return our variables of a Keras file of one network. Raises InputError if it cannot be read or does not fit the network."""
     if path.suffix.lower() not in KERAS_SUFFIXES:
         known = ", ".join((*KERAS_SUFFIXES, *(TORCH_SUFFIXES if isinstance(module, Generator) else ())))
-        raise InputError(f"{path} is no weight file by its name; the {_name(module)} is read from {known}, a model from its folder.")
+        raise InputError(f"{path} does not have the name of a weight file; give the {_name(module)} as {known}, or a model as a folder.")
     wanted = list_layers(module, image_size=make_stages(config)[0].crop_size)
     return to_variables(read_layers(path), wanted, source=str(path))
 
 
 def make_state(config: Mapping[str, Any], generator: Variables, critic: Variables | None) -> TrainState:
-    """The training state at step 0 of these networks, the critic a new one where there is none. Raises InputError if they misfit."""
-    # Only the state's form is wanted: of what checks the training, neither the features nor a batch of one matters here.
+    """Make the training state at step 0 of these networks; a missing critic is initialised. Raises InputError if they do not fit."""
+    # Only the structure of the state is needed, so the checks of features and batch size are switched off.
     form = {"stages": (), "crop_size": make_stages(config)[0].crop_size, "batch_size": 2, "content_weight": 0.0, "pixel_weight": 1.0}
     training = make_training({**config, **form}, num_train_steps=config["warmup_steps"] + 1)
     state: TrainState = jax.jit(training.init)(make_keys(config["seed"]).state)
@@ -72,7 +73,7 @@ def make_state(config: Mapping[str, Any], generator: Variables, critic: Variable
     for name, tree in changes.items():
         if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, getattr(state, name)):
             raise InputError(
-                f"The weights do not fit the configuration ({name}); name the one that they were trained with (--config=NAME)."
+                f"The weights do not fit the configuration ({name}); give the one that they were trained with (--config=NAME)."
             )
     return state.replace(**jax.tree.map(jnp.asarray, changes))  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -88,9 +89,10 @@ def save_model(output: Path, state: TrainState, *, config: Mapping[str, Any]) ->
 
 
 def convert_model(model: Path, output: Path, *, critic: Path | None) -> list[str]:
-    """Writes the generator of a model of ours, and its critic where a name is given, as Keras files. Returns lines that say so.
+    """Write the generator of a model of this package, and its critic if `critic` is a name, as Keras files. Returns lines of a report.
 
-    Raises InputError, writing nothing, if a name ends in neither .weights.h5 nor .keras, a file exists, or a network has no Keras form.
+    Raises InputError, with nothing written, if a name ends in neither .weights.h5 nor .keras, a file exists, or a network has no Keras
+    form.
     """
     suffixes = {path: _suffix(path) for path in (output, critic) if path}
     for path in suffixes:
@@ -119,20 +121,20 @@ def convert_model(model: Path, output: Path, *, critic: Path | None) -> list[str
 def _apply_changes(config: Mapping[str, Any], changes: dict[str, Any], overrides: Sequence[str], path: Path) -> dict[str, Any]:
     for key in [override.removeprefix("--config.").split("=")[0] for override in overrides]:
         if key in changes and to_plain({key: config[key]}) != to_plain({key: changes[key]}):
-            raise InputError(f"{path} holds a generator with {key}={changes[key]}, not {config[key]}; leave --config.{key} away.")
+            raise InputError(f"{path} holds a generator with {key}={changes[key]}, not {config[key]}; omit --config.{key}.")
     return {**config, **changes}
 
 
 def _check_free(path: Path) -> None:
     if path.exists() or path.is_symlink():
-        raise InputError(f"{path} exists, and is left as it is; choose another name, or remove it.")
+        raise InputError(f"{path} exists and was not overwritten; choose another name, or remove it.")
 
 
 def _suffix(path: Path) -> str:
     for suffix in KERAS_OUTPUTS:
         if path.name.endswith(suffix) and path.name != suffix:
             return suffix
-    raise InputError(f"{path} is no name that Keras reads weights from; use NAME.weights.h5 (weights alone) or NAME.keras (a model).")
+    raise InputError(f"Keras cannot read weights from a file called {path}; use NAME.weights.h5 (weights alone) or NAME.keras (a model).")
 
 
 def _name(module: Generator | Critic) -> str:

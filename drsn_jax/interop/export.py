@@ -1,4 +1,4 @@
-"""A generator as a program for other machines: StableHLO for any image size and several platforms in one file; parity with the model."""
+"""Export of a generator as StableHLO, for any image size and several platforms in one file, and the check of its accuracy."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,18 +18,18 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.weights.exported import import_export, pack_exported, read_exported
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-SMALLEST = 4  # strides a side: what reflect padding at the coarsest scale needs, and what restoration pads to
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}  # by what the network computes in; images are in [-1, 1]
+SMALLEST = 4  # strides per side: the minimum for reflect padding at the coarsest scale, and the size that restoration pads to
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.1}  # by computing dtype; images are in [-1, 1]
 Images = Float[np.ndarray, "b h w 3"]
 
 
 def export_stablehlo(
     *, generator: Generator, variables: Mapping[str, Any], platforms: Sequence[str], config: Mapping[str, Any], info: Mapping[str, Any]
 ) -> bytes:
-    """The file of a generator (see `weights.exported`): images of any number and of any size in multiples of `stride` from 4 strides up.
+    """Export a generator (format: `weights.exported`) for any number of images of any size in multiples of `stride`, at least 4 strides.
 
     One file holds the program for all `platforms`, each in its own forms (`ops.backend`).
-    Raises InputError for unknown platforms, or where the program cannot be lowered for one.
+    Raises InputError for unknown platforms, and if the program cannot be lowered for one.
     """
     export = import_export()
     check_platforms(platforms)
@@ -41,8 +41,8 @@ def export_stablehlo(
     try:
         with without_source_paths():
             program = export.export(apply_fn, platforms=tuple(platforms))(arguments, images).serialize()
-    except NotImplementedError as error:  # how jax says that an operation has no lowering
-        raise InputError(f"The generator cannot be exported for {', '.join(platforms)} ({error}); leave the platform away.") from error
+    except NotImplementedError as error:  # jax's error for an operation without lowering
+        raise InputError(f"The generator cannot be exported for {', '.join(platforms)} ({error}); omit the platform.") from error
     versions = {"drsn_jax": __version__, "jax": jax.__version__}
     description = {**versions, "platforms": list(platforms), "stride": generator.stride, "config": dict(config), "info": dict(info)}
     return pack_exported(program=bytes(program), variables=kept, description=description)
@@ -51,11 +51,11 @@ def export_stablehlo(
 def apply_on_platform(
     generator: Generator, variables: Any, images: Float[Array, "b h w 3"], *, platforms: Sequence[str]
 ) -> Float[Array, "b h w 3"]:
-    """The generator's output, in the forms for the platform that the program is compiled for (`ops.backend`), not for this one."""
+    """Apply the generator in the forms for the platform that the program is compiled for (`ops.backend`), not for this one."""
     others = [platform for platform in platforms if platform != "cpu"]
     branches = {"cpu": partial(_apply, generator, "cpu")} if "cpu" in platforms else {}
     if others:
-        branches["default"] = partial(_apply, generator, others[0])  # all of them have the same forms
+        branches["default"] = partial(_apply, generator, others[0])  # these platforms share their forms
     return jax.lax.platform_dependent(variables, images, **branches)
 
 
@@ -65,7 +65,7 @@ def _apply(generator: Generator, platform: str, variables: Any, images: jax.Arra
 
 @contextmanager
 def without_source_paths() -> Iterator[None]:
-    """While lowering, jax notes no source files: the paths of this machine are not to travel, and the bytes are the same each time."""
+    """Lower without source locations: the file must not contain this machine's paths, and must be reproducible byte for byte."""
     name = "jax_traceback_in_locations_limit"
     before = getattr(jax.config, name)
     jax.config.update(name, 0)
@@ -76,35 +76,35 @@ def without_source_paths() -> Iterator[None]:
 
 
 def check_platforms(platforms: Sequence[str]) -> None:
-    """Raises InputError unless there is one platform at least, each known and named once."""
+    """Raise InputError unless there is at least one platform and each is known and given once."""
     if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= set(PLATFORMS):
         raise InputError(
-            f"--platforms={','.join(platforms)}: name one or more of {', '.join(PLATFORMS)}, each once (--platforms=cpu,cuda)."
+            f"--platforms={','.join(platforms)}: give one or more of {', '.join(PLATFORMS)}, each once (--platforms=cpu,cuda)."
         )
 
 
 def check_size(size: tuple[int, int], *, stride: int) -> None:
-    """Raises InputError for a height and width in pixels that a program of one size cannot have."""
+    """Raise InputError for a height and width in pixels that a fixed-size program does not support."""
     smallest = SMALLEST * stride
     if any(side % stride or side < smallest for side in size):
         raise InputError(f"--size={size[0]}x{size[1]} does not fit: use multiples of {stride} from {smallest} up (--size=256x256).")
 
 
 def load_exported_fn(content: bytes) -> Callable[[Images], Images]:
-    """What a file of `export_stablehlo` computes here. Raises InputError where it was not exported for the platform here."""
+    """Load a file of `export_stablehlo` as a function. Raises InputError if it was not exported for this platform."""
     apply_fn, variables, _ = read_exported(io.BytesIO(content))
     return lambda images: np.asarray(apply_fn(variables, images))
 
 
 def random_images(shape: tuple[int, int, int]) -> Images:
-    """Seeded noise in [-1, 1], [b h w 3]."""
+    """Make seeded noise in [-1, 1], [b h w 3]."""
     return np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype(np.float32)
 
 
 def fit_photo(
     photo: Float[np.ndarray, "h w 3"], *, stride: int, largest: int = 256, size: tuple[int, int] | None = None
 ) -> Float[np.ndarray, "1 H W 3"] | None:
-    """The middle of a photograph in [0, 1], as images in [-1, 1]: of `size`, else of multiples of `stride`. None where it is too small."""
+    """Crop the middle of a photograph in [0, 1] to `size`, or to multiples of `stride`, in [-1, 1]. None if it is too small."""
     wanted = size or tuple(min(side, largest) // stride * stride for side in photo.shape[:2])
     if min(wanted) < SMALLEST * stride or any(side < want for side, want in zip(photo.shape, wanted, strict=False)):
         return None
@@ -115,18 +115,18 @@ def fit_photo(
 def measure_parity(
     exported_fn: Callable[[Images], Images], *, generator: Generator, variables: Mapping[str, Any], images: Mapping[str, Images]
 ) -> dict[str, float]:
-    """The largest absolute difference between an export and the model itself, by the name of the images; values are in [-1, 1].
+    """Measure the largest absolute difference between an export and the model, keyed by image name; values are in [-1, 1].
 
-    Raises InputError beyond rounding (1e-4; 0.1 for a network that computes in bfloat16).
+    Raises InputError if it exceeds rounding (1e-4; 0.1 for a network that computes in bfloat16).
     """
     tolerance = TOLERANCES.get(str(jnp.dtype(generator.dtype)), 0.1)
     apply_fn, differences = jax.jit(generator.apply), {}
     for name, batch in images.items():
         difference = float(np.abs(np.asarray(exported_fn(batch)) - np.asarray(apply_fn(variables, batch))).max())
-        if not difference <= tolerance:  # NaN as well
+        if not difference <= tolerance:  # also true for NaN
             raise InputError(
-                f"The export computes something else than the model (off by {difference:.3g} on {name}): its converter does not carry this"
-                " network over; nothing was written. Use another --format (stablehlo is exact)."
+                f"The export differs from the model (by {difference:.3g} on {name}), because the converter does not support this"
+                " network; nothing was written. Use another --format (stablehlo is exact)."
             )
         differences[name] = difference
     return differences

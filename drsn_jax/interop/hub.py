@@ -1,4 +1,4 @@
-"""Models written to the Hugging Face Hub, with a card in its format."""
+"""Upload of models to the Hugging Face Hub with a model card in its format."""
 
 import re
 import tempfile
@@ -19,18 +19,18 @@ A generator of DRSN-GAN for blind motion deblurring: {parameters:,} parameters, 
     pip install 'drsn-jax[hub]'
     drsn-jax restore --model=hf://{repo} photo.jpg
 
-Its configuration is in compact.json. Nothing was written here about the data that it was trained on, or what it does: please add it.
+Its configuration is in compact.json. This card does not yet describe the training data and the results: please add them.
 """
 
 
 def push_model(model: Path, repo: str, *, private: bool = False, licence: str | None = None, message: str | None = None) -> str:
-    """Writes a model (a workdir, a checkpoint or a compact model) into a repository of the Hub, made if need be; returns its address.
+    """Upload a model (a workdir, a checkpoint or a compact model) to a repository of the Hub, made if missing. Returns its address.
 
-    The address names the commit. A README.md beside a compact model goes along as its card; else one is made that says what is known.
-    Raises InputError where nobody is logged in or writing is refused, and as `saved.compact_model`.
+    The address contains the commit. A README.md beside a compact model becomes the card; otherwise a short card is generated.
+    Raises InputError if nobody is logged in or write access is denied, and as `saved.compact_model`.
     """
     if re.fullmatch(NAME, repo) is None:
-        raise InputError(f"--repo={repo} is no repository's name; write owner/name.")
+        raise InputError(f"--repo={repo} is not the name of a repository; write owner/name.")
     if model.is_file():
         raise InputError(f"{model} is a file; give the workdir or a checkpoint of a training, or a compact model.")
     hub = import_hub()
@@ -49,7 +49,7 @@ def push_model(model: Path, repo: str, *, private: bool = False, licence: str | 
 
 
 def make_card(folder: Path, *, repo: str, licence: str | None = None) -> str:
-    """The README.md of a compact model with the header that the Hub reads, or a short one where there is none."""
+    """Return the README.md of a compact model with the Hub's header added; without a README.md, a short card."""
     hub = import_hub()
     tags = ["jax", "flax", "deblurring", "image-restoration"]
     data = hub.ModelCardData(library_name="drsn-jax", license=licence, pipeline_tag="image-to-image", tags=tags)

@@ -1,7 +1,7 @@
-"""Weights between Keras' layout and ours, layer by layer, every shape checked (SPEC section 1).
+"""Weights between Keras' layout and ours, layer by layer, with every shape checked (SPEC section 1).
 
-Both sides have NHWC images, kernels [h w in out] and the same statistics, so an array moves unchanged. Only the layers have to be matched.
-In Keras' files they are numbered: the n-th convolution, norm or dense layer there is the n-th here.
+Both sides use NHWC images, kernels [h w in out] and the same statistics, so arrays are copied unchanged. Only the layers must be
+matched. Keras' files number them: the n-th convolution, norm or dense layer there is the n-th here.
 """
 
 import re
@@ -21,7 +21,7 @@ from drsn_jax.weights.keras_files import StoredLayer
 
 Variables = dict[str, Any]  # params and batch_stats
 Kind = str
-_ADVICE = "name the configuration that it was trained with (--config=NAME --config.KEY=VALUE; `drsn-jax info --config=NAME` lists the keys)"
+_ADVICE = "give the configuration that it was trained with (--config=NAME --config.KEY=VALUE; `drsn-jax info --config=NAME` lists the keys)"
 _LEAVES = {
     "convolution": (("params", "kernel"), ("params", "bias")),
     "dense layer": (("params", "kernel"), ("params", "bias")),
@@ -31,7 +31,7 @@ _LEAVES = {
 
 
 class Layer(NamedTuple):
-    """One layer of ours that holds weights: where in the tree, what kind, and the shapes of its arrays in Keras' order."""
+    """One layer with weights of our network: its path in the tree, its kind, and the shapes of its arrays in Keras' order."""
 
     path: tuple[str, ...]
     kind: Kind
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in the models of `interop.keras_models`: block1_conv1 of block1/conv1/conv."""
+        """Its name in the models of `interop.keras_models`, such as block1_conv1 for block1/conv1/conv."""
         return "_".join(part for part in self.path if part != "conv")
 
     @property
@@ -49,9 +49,9 @@ class Layer(NamedTuple):
 
 
 def keras_options(module: Generator | Critic) -> dict[str, Any]:
-    """The keywords of `keras_models.make_generator` or `make_critic` for the same network; the critic's size is given there.
+    """Return the keywords of `keras_models.make_generator` or `make_critic` for the same network; the critic's size is given there.
 
-    Raises InputError for networks that the Keras models have no form of.
+    Raises InputError for networks without a Keras form.
     """
     if isinstance(module, Critic):
         fixed, keys = {"head": "dense"}, ("widths", "norm", "critic_output", "dense_features")
@@ -69,7 +69,7 @@ def keras_options(module: Generator | Critic) -> dict[str, Any]:
 
 
 def list_layers(module: Generator | Critic, *, image_size: int) -> list[Layer]:
-    """The layers of a network of ours that hold weights, in its own order. `image_size` is what the dense critic is built for."""
+    """List the layers with weights of our network in execution order. `image_size` is the size that the dense critic is built for."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     shapes = {name: shapes[name] for name in ("params", "batch_stats") if name in shapes}
@@ -91,7 +91,7 @@ def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def _position(path: tuple[str, ...]) -> tuple[Any, ...]:
-    """Sorts layers of one kind as the network runs through them."""
+    """Return the sort key of a layer among those of its kind, in execution order."""
     stages = ("stem", "down", "block", "up", "head", "conv", "norm", "dense")
 
     def place(part: str) -> tuple[int, int]:
@@ -102,7 +102,7 @@ def _position(path: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def to_variables(layers: Sequence[StoredLayer], wanted: Sequence[Layer], *, source: str) -> Variables:
-    """Our variables, float32, of a Keras file's layers. Raises InputError naming the first layer that is missing, left over or misfits."""
+    """Convert a Keras file's layers to our variables, float32. Raises InputError naming the first missing, surplus or misfit layer."""
     pairs: list[tuple[Layer, StoredLayer]] = []
     for kind in dict.fromkeys((*_LEAVES, *map(_kind, layers))):
         ours = [layer for layer in wanted if layer.kind == kind]
@@ -120,7 +120,7 @@ def to_variables(layers: Sequence[StoredLayer], wanted: Sequence[Layer], *, sour
 
 
 def to_arrays(variables: Mapping[str, Any], wanted: Sequence[Layer], *, source: str) -> dict[str, list[np.ndarray]]:
-    """Keras' weights by layer name, of our variables. Raises InputError if those are of another architecture."""
+    """Convert our variables to Keras' weights by layer name. Raises InputError if they belong to another architecture."""
     weights = {}
     for layer in wanted:
         try:
@@ -133,9 +133,9 @@ def to_arrays(variables: Mapping[str, Any], wanted: Sequence[Layer], *, source: 
 
 
 def make_model(module: Generator | Critic, variables: Mapping[str, Any], *, image_size: int, source: str = "The model") -> Any:
-    """The Keras model of a network of ours, with its weights; the critic is built for images of image_size x image_size.
+    """Make the Keras model of our network with its weights; the critic is built for images of image_size x image_size.
 
-    Raises InputError if keras is missing, or the network has no Keras form.
+    Raises InputError if keras is missing or the network has no Keras form.
     """
     options = keras_options(module)
     weights = to_arrays(variables, list_layers(module, image_size=image_size), source=source)
@@ -153,14 +153,14 @@ def make_model(module: Generator | Critic, variables: Mapping[str, Any], *, imag
 
 
 def from_model(model: Any, module: Generator | Critic, *, image_size: int) -> Variables:
-    """Our variables of a Keras model that `interop.keras_models` built."""
+    """Convert a Keras model of `interop.keras_models` to our variables."""
     wanted = list_layers(module, image_size=image_size)
     layers = [StoredLayer(layer.name, model.get_layer(layer.name).get_weights()) for layer in wanted]
     return to_variables(layers, wanted, source=f"The Keras model {model.name}")
 
 
 def encode_keras(model: Any, suffix: str) -> bytes:
-    """The content of a .weights.h5 or .keras file of a Keras model."""
+    """Encode a Keras model as the content of a .weights.h5 or .keras file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{suffix}"
         model.save(path) if suffix == ".keras" else model.save_weights(path)
@@ -178,9 +178,9 @@ def _check_arrays(mine: Layer, stored: StoredLayer, source: str) -> None:
     for (_, leaf), array, wanted in zip(mine.leaves, stored.arrays, mine.shapes, strict=True):
         if array.shape != wanted:
             given, right = ("x".join(map(str, shape)) for shape in (array.shape, wanted))
-            raise InputError(f"{source}: {mine.kind} {names} has a {leaf} of {given}, the configuration wants {right}: {_ADVICE}.")
+            raise InputError(f"{source}: {mine.kind} {names} has a {leaf} of {given}, the configuration needs {right}: {_ADVICE}.")
         if leaf == "var" and (array < 0).any():
-            raise InputError(f"{source}: {mine.kind} {names} has a variance below 0; give weights that a training has saved.")
+            raise InputError(f"{source}: {mine.kind} {names} has a variance below 0; give weights saved by a training.")
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], array: np.ndarray) -> None:

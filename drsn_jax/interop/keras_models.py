@@ -1,7 +1,7 @@
-"""The generator and the dense critic of SPEC section 1 as a Keras user writes them: what `drsn-jax bench` measures against.
+"""The generator and the dense critic of SPEC section 1 in idiomatic Keras, the baseline of `drsn-jax bench`.
 
-Written from the description of the Keras DeblurGAN reference, with the paper's shrinkage blocks in it. Importing this module imports
-keras on the back end that KERAS_BACKEND names (TensorFlow, JAX or PyTorch), so import it inside functions. Layers bear the names of our
+They follow the description of the Keras DeblurGAN reference, with the paper's shrinkage blocks. Importing this module imports
+keras on the back end of KERAS_BACKEND (TensorFlow, JAX or PyTorch), so import it inside functions. Layers have the names of our
 parameters (`interop.keras`).
 """
 
@@ -15,16 +15,16 @@ from drsn_jax.models.vgg19 import BGR_MEANS
 from drsn_jax.weights.vgg19 import load_vgg19
 
 Norm = Literal["batch", "layer", "none"]
-PACKAGE = "drsn_jax"  # under which the layers are registered: with this module imported, keras.saving.load_model finds them
+PACKAGE = "drsn_jax"  # registers the layers: with this module imported, keras.saving.load_model finds them
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ReflectionPadding2D(layers.Layer):
-    """Pads height and width by reflection without repeating the border, `margin` pixels on each side."""
+    """Padding of height and width by reflection without repeating the border, `margin` pixels on each side."""
 
-    @no_type_check  # Keras asks this very function for its arguments: the check of the tests must not wrap it
+    @no_type_check  # Keras inspects this function's signature, so the tests' type checker must not wrap it
     def __init__(self, margin: int, **options: Any):
-        """Keeps `margin`."""
+        """Store `margin`."""
         super().__init__(**options)
         self.margin = margin
 
@@ -33,42 +33,42 @@ class ReflectionPadding2D(layers.Layer):
         return ops.pad(inputs, ((0, 0), (self.margin, self.margin), (self.margin, self.margin), (0, 0)), mode="reflect")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Said here because jax cannot work it out for a free height and width."""
+        """Return the output shape, which jax cannot infer for a free height and width."""
         batch, height, width, channels = input_shape
         return batch, height and height + 2 * self.margin, width and width + 2 * self.margin, channels
 
     def get_config(self) -> dict[str, Any]:
-        """What the layer is made from again."""
+        """Return the arguments that rebuild the layer."""
         return {**super().get_config(), "margin": self.margin}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SoftThreshold(layers.Layer):
-    """sign(x) max(|x| - threshold, 0), of features [b h w c] and one threshold a channel [b c] (paper, section 3.2.2)."""
+    """sign(x) max(|x| - threshold, 0) for features [b h w c] and one threshold per channel [b c] (paper, section 3.2.2)."""
 
     def call(self, inputs: Any) -> Any:
-        """Moves the features towards zero."""
+        """Move the features towards zero."""
         features, thresholds = inputs
         return ops.sign(features) * ops.relu(ops.absolute(features) - thresholds[:, None, None, :])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GlobalSkip(layers.Layer):
-    """What the generator returns of its input and residual: clip_residual is clip(input + tanh), average (input + tanh) / 2."""
+    """The generator's output from input and residual: clip_residual is clip(input + tanh), average (input + tanh) / 2."""
 
     @no_type_check  # as above
     def __init__(self, output_form: Literal["clip_residual", "average"] = "average", **options: Any):
-        """Keeps `output_form`."""
+        """Store `output_form`."""
         super().__init__(**options)
         self.output_form = output_form
 
     def call(self, inputs: Any) -> Any:
-        """Adds the two images."""
+        """Add the two images."""
         total = inputs[0] + inputs[1]
         return total / 2 if self.output_form == "average" else ops.clip(total, -1.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """What the layer is made from again."""
+        """Return the arguments that rebuild the layer."""
         return {**super().get_config(), "output_form": self.output_form}
 
 
@@ -85,10 +85,11 @@ def make_generator(
     output: Literal["clip_residual", "average"] = "average",
     image_size: tuple[int, int] | None = None,
 ) -> keras.Model:
-    """Builds the quarter-resolution generator, [b h w 3] -> [b h w 3] in [-1, 1]; the defaults are configs/keras_reference.py's.
+    """Build the quarter-resolution generator, [b h w 3] -> [b h w 3] in [-1, 1]; the defaults are those of configs/keras_reference.py.
 
-    `image_size` is height x width, None any multiples of 4. With shrinkage=False and block_order="post" it is the DeblurGAN generator
-    of the Keras reference. The keywords mean what those of `drsn_jax.models.generator.Generator` mean.
+    `image_size` is height x width; None accepts any multiples of 4. With shrinkage=False and block_order="post" it is the DeblurGAN
+    generator
+    of the Keras reference. The keywords have the meaning of those of `drsn_jax.models.generator.Generator`.
     """
     inputs = keras.Input((*(image_size or (None, None)), 3), name="blurred")
     x = _norm_relu(_reflect_conv(inputs, widths[0], 7, "stem"), norm, "stem_norm")
@@ -114,7 +115,7 @@ def make_critic(
     norm: Norm = "batch",
     image_size: int = 256,
 ) -> keras.Model:
-    """Builds the dense critic, [b s s 3] -> one score an image, [b 1]; `image_size` fixes its first dense layer."""
+    """Build the dense critic, [b s s 3] -> one score per image, [b 1]; `image_size` fixes its first dense layer."""
     inputs = x = keras.Input((image_size, image_size, 3), name="images")
     for i, features in enumerate(widths, start=1):
         x = _conv(features, 4, f"conv{i}", strides=1 if i == len(widths) else 2, padding="same")(x)
@@ -127,9 +128,9 @@ def make_critic(
 
 
 def make_features(layer: str = "conv3_3", *, content_input: Literal["raw", "imagenet"] = "raw", vgg19: str = "") -> keras.Model:
-    """Keras' own VGG19 up to `layer` (conv1_1 ... conv5_4, after its ReLU), frozen, with our weights or those of the file `vgg19`.
+    """Build Keras' own VGG19 up to `layer` (conv1_1 ... conv5_4, after its ReLU), frozen, with our weights or those of the file `vgg19`.
 
-    raw feeds images in [-1, 1] as they are, as the reference does; imagenet turns them into BGR, 0..255, less the means.
+    raw feeds images in [-1, 1] unchanged, as the reference does. imagenet converts them to BGR, 0..255, minus the means.
     """
     params = load_vgg19(layer, vgg19)
     whole = keras.applications.VGG19(include_top=False, weights=None)  # pyright: ignore[reportArgumentType]
@@ -154,7 +155,7 @@ def _reflect_conv(x: Any, features: int, kernel_size: int, name: str) -> Any:
 
 def _norm(kind: Norm, name: str, x: Any) -> Any:
     if kind == "batch":
-        return layers.BatchNormalization(name=name)(x)  # Keras' own epsilon 1e-3 and momentum 0.99 are what SPEC asks for
+        return layers.BatchNormalization(name=name)(x)  # Keras' defaults, epsilon 1e-3 and momentum 0.99, are those of SPEC
     return layers.LayerNormalization(epsilon=1e-5, name=name)(x) if kind == "layer" else x
 
 
@@ -174,7 +175,7 @@ def _residual(x: Any, name: str, *, block_order: str, convs: int, norm: Norm, dr
 
 
 def _thresholds(residual: Any, norm: Norm, name: str) -> Any:
-    """Thresholds alpha mean|r|, alpha in (0, 1) from two dense layers. [b h w c] -> [b c]."""
+    """Compute thresholds alpha mean|r|, with alpha in (0, 1) from two dense layers. [b h w c] -> [b c]."""
     magnitude = layers.GlobalAveragePooling2D(data_format="channels_last", name=f"{name}_magnitude")(ops.absolute(residual))
     x = _norm_relu(layers.Dense(residual.shape[-1], name=f"{name}_dense1")(magnitude), norm, f"{name}_norm")
     alpha = layers.Dense(residual.shape[-1], activation="sigmoid", name=f"{name}_dense2")(x)

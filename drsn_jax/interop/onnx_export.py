@@ -1,4 +1,4 @@
-"""A generator as an ONNX file for images of one size, through jax2onnx, which is imported when a function here is called."""
+"""Export of a generator as an ONNX file for one image size, through jax2onnx, imported inside functions."""
 
 import contextlib
 import io
@@ -23,14 +23,15 @@ from drsn_jax.weights.onnx_files import INPUT, OUTPUT, describe_onnx, read_onnx
 def convert_onnx(
     *, generator: Generator, variables: Mapping[str, Any], size: tuple[int, int], config: Mapping[str, Any], info: Mapping[str, Any]
 ) -> tuple[bytes, Callable[[Images], Images]]:
-    """The bytes of an ONNX file for one image [1 h w 3] of one `size`, computing in float32, and what onnxruntime computes of them.
+    """Return the bytes of an ONNX file for one image [1 h w 3] of one `size` in float32, and onnxruntime's results with it.
 
-    The converter has no reflect padding of a size that is not known. Raises InputError for a size that is no multiple of the stride, and
-    where jax2onnx or onnxruntime is missing, does not run with this jax, or refuses the network.
+    The size is fixed, because the converter has no reflect padding of unknown sizes. Raises InputError for a size that is no multiple of
+    the
+    stride, and if jax2onnx or onnxruntime is missing, does not run with this jax, or refuses the network.
     """
     check_size(size, stride=generator.stride)
     onnx, to_onnx = _import_converter()
-    # onnxruntime has no convolution of bfloat16 on CPUs, and the converter does not know the operations of the CPU's forms.
+    # onnxruntime has no bfloat16 convolution on CPUs, and the converter does not support the operations of the CPU's forms.
     network = generator.clone(dtype=jnp.dtype("float32"), forms=PLAIN)
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     program = jax.make_jaxpr(network.apply)(dict(variables), image)
@@ -47,9 +48,9 @@ def convert_onnx(
         versions = {"drsn_jax": __version__, "jax": jax.__version__}
         onnx.helper.set_model_props(model, describe_onnx(stride=generator.stride, config=config, info=info, versions=versions))
         content = model.SerializeToString()
-    except Exception as error:  # the converter's own, of many kinds
+    except Exception as error:  # the converter raises many types
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"jax2onnx cannot carry this network over with jax {jax.__version__} ({reason}); {_ELSE}.") from error
+        raise InputError(f"jax2onnx cannot convert this network with jax {jax.__version__} ({reason}); {_ELSE}.") from error
     return content, read_onnx(content).predict_fn
 
 
@@ -61,7 +62,7 @@ def _import_converter() -> tuple[Any, Any]:
         with _silent_logging():
             import onnx
             from jax2onnx import to_onnx
-    except Exception as error:  # with a newer jax it looks for names that are gone
+    except Exception as error:  # a newer jax lacks names that it imports
         text = "ONNX is written by jax2onnx 0.13, which needs jax 0.10 (on Python 3.11: pip install 'drsn-jax[onnx]')"
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise InputError(f"{text}; this is jax {jax.__version__} ({reason}). {_ELSE.capitalize()}.") from error
@@ -70,7 +71,7 @@ def _import_converter() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _silent_logging() -> Iterator[None]:
-    """jax2onnx logs a traceback for each of its parts that does not fit this jax, most of which no generator needs."""
+    """Silence jax2onnx, which logs a traceback for each of its parts that does not fit this jax. Most are irrelevant for generators."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -80,9 +81,9 @@ def _silent_logging() -> Iterator[None]:
 
 
 def _evaluate(program: ClosedJaxpr, arguments: list[Any]) -> Any:
-    """The one result of a program, whose convolutions of a spread input are written as convolutions of one with zeros between its pixels.
+    """Evaluate a program with one result; a convolution of a dilated input becomes one of an input with explicit zeros.
 
-    jax2onnx takes those for plain ones. It also replaces Flax's layers by ones of its own, which a program does not call.
+    jax2onnx would ignore the dilation. It also replaces Flax's layers by its own, which such a program does not call.
     """
     values = dict(zip(program.jaxpr.constvars, program.consts, strict=True)) | dict(zip(program.jaxpr.invars, arguments, strict=True))
     for equation in program.jaxpr.eqns:
@@ -98,7 +99,7 @@ def _evaluate(program: ClosedJaxpr, arguments: list[Any]) -> Any:
 
 
 def _spread(images: jax.Array, spec: tuple[int, ...], dilation: tuple[int, ...]) -> jax.Array:
-    """With `dilation - 1` zeros between neighbours along each axis of space."""
+    """Insert `dilation - 1` zeros between neighbours along each spatial axis."""
     for axis, factor in zip(spec[2:], dilation, strict=True):
         shape = images.shape
         zeros = jnp.zeros((*shape[: axis + 1], factor - 1, *shape[axis + 1 :]), images.dtype)

@@ -1,4 +1,4 @@
-"""A generator as a TensorFlow SavedModel or a TFLite file, through jax2tf. TensorFlow is imported when a function here is called."""
+"""Export of a generator as a TensorFlow SavedModel or a TFLite file, through jax2tf. TensorFlow is imported inside functions."""
 
 import os
 import warnings
@@ -19,7 +19,7 @@ from drsn_jax.system.files import appearing
 def write_saved_model(
     folder: Path, *, generator: Generator, variables: Mapping[str, Any], platforms: Sequence[str], check_fn: Callable[[Callable], None]
 ) -> None:
-    """Writes a SavedModel; its `serving_default` maps `images`, float32 [b h w 3] in [-1, 1], to `restored`. Sizes as `export_stablehlo`.
+    """Write a SavedModel. Its `serving_default` maps `images`, float32 [b h w 3] in [-1, 1], to `restored`. Sizes: see `export_stablehlo`.
 
     `check_fn` is given what the written one computes; where it raises, nothing is left. Raises InputError where `folder` exists, and where
     TensorFlow or jax2tf is missing, or too old for this jax.
@@ -28,7 +28,7 @@ def write_saved_model(
     sizes = f"(b, {generator.stride}*h, {generator.stride}*w, 3)"
     apply_fn = jax2tf.convert(
         partial(apply_on_platform, generator, platforms=tuple(platforms)),
-        with_gradient=False,  # with gradients it cannot be saved for sizes that are not fixed
+        with_gradient=False,  # with gradients the sizes would have to be fixed
         polymorphic_shapes=[None, sizes],
         polymorphic_constraints=(f"h >= {SMALLEST}", f"w >= {SMALLEST}"),
         native_serialization_platforms=tuple(platforms),
@@ -48,7 +48,7 @@ def write_saved_model(
     except tf.errors.OpError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"TensorFlow {tf.__version__} cannot run what jax {jax.__version__} writes ({reason}): it is older; use --format=stablehlo or"
+            f"TensorFlow {tf.__version__} is too old for jax {jax.__version__} ({reason}); use --format=stablehlo or"
             " tflite, a newer TensorFlow, or an older jax."
         ) from error
 
@@ -56,10 +56,11 @@ def write_saved_model(
 def convert_tflite(
     *, generator: Generator, variables: Mapping[str, Any], size: tuple[int, int]
 ) -> tuple[bytes, Callable[[Images], Images]]:
-    """The bytes of a TFLite file for one image [1 h w 3] of one `size`, and what they compute.
+    """Return the bytes of a TFLite file for one image [1 h w 3] of one `size`, and its results.
 
-    TFLite's converter has no operation for reflect padding of a size that is not known. Raises InputError for a size that is no multiple of
-    the stride, where TensorFlow or jax2tf is missing, or for a network that the converter refuses.
+    The size is fixed, because TFLite's converter has no reflect padding of unknown sizes. Raises InputError for a size that is no multiple
+    of
+    the stride, if TensorFlow or jax2tf is missing, and for a network that the converter refuses.
     """
     check_size(size, stride=generator.stride)
     tf, jax2tf = _import_tensorflow()
@@ -73,7 +74,7 @@ def convert_tflite(
         with without_source_paths():
             function = tf.function(apply_fn, autograph=False, input_signature=signature).get_concrete_function()
         content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
-    except Exception as error:  # the converter's own, of several kinds
+    except Exception as error:  # the converter raises several types
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"TFLite cannot express this network ({reason}); use --format=stablehlo or savedmodel.") from error
     return content, partial(_run_tflite, tf, content)
@@ -81,7 +82,7 @@ def convert_tflite(
 
 def _run_tflite(tf: Any, content: bytes, images: Images) -> Images:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TensorFlow's, about where its interpreter will live
+        warnings.simplefilter("ignore")  # TensorFlow's warning that its interpreter will move
         interpreter = tf.lite.Interpreter(model_content=content)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
@@ -94,10 +95,10 @@ def _import_tensorflow() -> tuple[Any, Any]:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise InputError(f"SavedModel and TFLite need TensorFlow ({error}); pip install 'drsn-jax[data]'.") from error
+        raise InputError(f"SavedModel and TFLite need TensorFlow ({error}): pip install 'drsn-jax[data]'.") from error
     try:
         from jax.experimental import jax2tf
     except ImportError as error:
-        raise InputError(f"jax {jax.__version__} has no jax2tf any more ({error}); use --format=stablehlo, or an older jax.") from error
-    tf.config.set_visible_devices([], "GPU")  # it would take the memory that jax needs
+        raise InputError(f"jax {jax.__version__} no longer has jax2tf ({error}); use --format=stablehlo, or an older jax.") from error
+    tf.config.set_visible_devices([], "GPU")  # it would allocate the memory that jax needs
     return tf, jax2tf

@@ -1,17 +1,25 @@
-"""DeblurGAN's generator as its PyTorch programs stored it (Kupyn et al. 2018; pix2pix's layer names), for our `Generator`.
+"""Reader of DeblurGAN generators in the layout of its PyTorch programs (Kupyn et al. 2018; pix2pix's layer names).
 
-The layers are numbered by their place in a Sequential. With n blocks, 1 is the 7x7 stem, 4 and 7 are the stride-2 convolutions, 10 to 9 +
-n the blocks, 10 + n and 13 + n the transposed convolutions, and 17 + n is the 7x7 head. A layer's norm has the next number. Inside a
-block the second convolution is number 6 after dropout, else 5. Since March 2019 DeblurGAN's blocks have one convolution, by accident;
-both kinds are read.
+The layers are numbered by their place in a Sequential, for n blocks:
 
-A file leaves some choices open. They are read as in DeblurGAN's test program:
+    number              layer
+    1                   7x7 stem
+    4, 7                stride-2 convolutions
+    10 ... 9 + n        blocks
+    10 + n, 13 + n      transposed convolutions
+    17 + n              7x7 head
 
-- The residual is learned: clip(input + tanh). Blocks pad by reflection.
-- A block of one convolution ends in ReLU, its form with dropout, the default.
-- Norms without weights are instance norms. They normalise by the image at hand even if moving statistics are stored.
+A layer's norm has the next number. Inside a block the second convolution is number 6 after dropout, otherwise 5. Since March 2019
+DeblurGAN's blocks have one convolution, by accident. Both kinds are supported.
 
-Dropout, which that program leaves on, is off in inference here.
+The file does not store these settings, so those of DeblurGAN's test program are used:
+
+- The generator learns the residual: clip(input + tanh).
+- Blocks pad by reflection.
+- A block of one convolution ends in ReLU, which is its form with dropout, the default.
+- Norms without weights are instance norms. They use the statistics of the image even if moving statistics are stored.
+
+That program leaves dropout on; here it is off in inference.
 """
 
 import re
@@ -26,12 +34,12 @@ from drsn_jax.weights.tensors import read_tensors
 NAME = re.compile(r"(?:module\.)*(?:netG\.|generator\.)?model\.(\d+)(?:\.conv_block\.(\d+))?\.(\w+)")
 EPSILON, OUR_EPSILON = 1e-5, 1e-3  # of batch norm, in PyTorch and in models.layers
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-Place = tuple[int, int | None]  # of a layer: its number, and that inside its block
+Place = tuple[int, int | None]  # a layer's number, and its number inside a block
 Layers = dict[Place, dict[str, np.ndarray]]
 
 
 class TorchGenerator(NamedTuple):
-    """Variables for `models.generator.Generator`, and the values of those configuration keys that describe the network."""
+    """Variables for `models.generator.Generator`, and the configuration values that describe the network."""
 
     params: dict[str, Any]
     batch_stats: dict[str, Any]
@@ -39,11 +47,11 @@ class TorchGenerator(NamedTuple):
 
 
 def read_torch(path: Path) -> TorchGenerator:
-    """Reads a DeblurGAN generator from a .pth (either format of torch.save) or .safetensors file.
+    """Read a DeblurGAN generator from a .pth (either format of torch.save) or .safetensors file.
 
-    In inference the network of `changes` computes what PyTorch does with the norms in training mode for instance norm, as DeblurGAN runs
-    it, and in evaluation mode for batch norm, whose smaller epsilon goes into its scale. Raises InputError for anything else than such a
-    file: see `read_tensors`; other layers, shapes or norms, each named.
+    In inference the network of `changes` equals PyTorch's with instance norms in training mode, as in DeblurGAN, and batch norms in
+    evaluation mode; the smaller epsilon of PyTorch's batch norm is merged into the scale. Raises InputError for a file that
+    `read_tensors` refuses, and for other layers, shapes or norms, each named.
     """
     layers = _by_place(path, read_tensors(path))
     blocks = sorted({number for number, inner in layers if inner is not None})
@@ -94,14 +102,14 @@ def _by_place(path: Path, tensors: dict[str, np.ndarray]) -> Layers:
     for name, tensor in tensors.items():
         match = NAME.fullmatch(name)
         if not match:
-            raise _foreign(path, f"it holds {name[:60]!r}, and names are as model.1.weight or model.10.conv_block.1.weight")
+            raise _foreign(path, f"it contains {name[:60]!r}; expected are names such as model.1.weight or model.10.conv_block.1.weight")
         number, inner, part = match.groups()
         layers.setdefault((int(number), None if inner is None else int(inner)), {})[part] = tensor
     return layers
 
 
 class _Reader:
-    """Moves layers, one by one, from the file's numbering into our variables; what is left in `layers` at the end is foreign."""
+    """A converter of layers from the file's numbering to our variables. Layers that remain in `layers` at the end are unknown."""
 
     def __init__(self, path: Path, layers: Layers, *, batch: bool) -> None:
         self.path, self.layers, self.batch = path, layers, batch
@@ -126,9 +134,9 @@ class _Reader:
         self.params["head"] = {"conv": self._conv((last + 8, None), w0, 3, size=7)}
 
     def _conv(self, place: Place, into: int, features: int, *, size: int = 3, transposed: bool = False) -> dict[str, np.ndarray]:
-        """A transposed convolution is stored [in out h w], and is the gradient of a convolution: its kernel is turned by half a turn."""
+        """Convert a transposed convolution, stored [in out h w]: the gradient of a convolution, so its kernel is rotated by 180 degrees."""
         stored = self.layers.pop(place, {})
-        bias = stored.pop("bias", np.zeros(features, np.float32))  # pix2pix leaves it away before batch norm
+        bias = stored.pop("bias", np.zeros(features, np.float32))  # pix2pix has no bias before batch norm
         self._check(place, stored, weight=(into, features, size, size) if transposed else (features, into, size, size))
         self._check(place, {"bias": bias}, bias=(features,))
         weight = stored["weight"]

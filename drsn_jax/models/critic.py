@@ -1,4 +1,4 @@
-"""The critic, the paper's discriminator (section 3.2.3), with the Keras reference's dense head or PatchGAN's (SPEC section 1)."""
+"""The critic, called discriminator in the paper (section 3.2.3), with the Keras reference's dense head or PatchGAN's (SPEC section 1)."""
 
 import dataclasses
 from functools import partial
@@ -18,11 +18,11 @@ PATCH_WIDTHS = (64, 128, 256, 512)
 
 
 class Critic(nn.Module):
-    """Scores images in [-1, 1], [b h w 3] -> [b]; the higher, the more like a sharp photograph.
+    """A network that scores images in [-1, 1], [b h w 3] -> [b]; a higher score means more like a sharp photograph.
 
-    4x4 convolutions, of stride 2 but for the last two, LeakyReLU 0.2, normalisation in between. `dense` ends in Dense 1024 tanh and
-    Dense 1, so it is bound to the image size it was initialised with (256x256 in the paper); `patch` averages the scores of
-    overlapping patches and takes any size. `critic_output` sigmoid bounds the scores in (0, 1), as the paper does.
+    4x4 convolutions, all but the last two with stride 2, LeakyReLU 0.2, normalisation in between. The head `dense` is Dense 1024, tanh and
+    Dense 1, so it is bound to the image size of its initialisation (256x256 in the paper). The head `patch` averages the scores of
+    overlapping patches and takes any size. `critic_output` sigmoid bounds the scores to (0, 1), as in the paper.
     """
 
     head: Literal["dense", "patch"] = "dense"
@@ -36,7 +36,7 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> Float[Array, " b"]:
-        """Returns one float32 score an image, [b]. With `train` batch norms use, and update, the statistics of this batch."""
+        """Return one float32 score per image, [b]. With `train` batch norms use the statistics of this batch and update the moving ones."""
         x = images.astype(self.dtype)
         last = len(self.widths)
         for i, features in enumerate(self.widths, start=1):
@@ -53,7 +53,7 @@ class Critic(nn.Module):
         return scores.reshape(len(scores), -1).mean(-1)
 
     def _conv(self, x: jax.Array, features: int, stride: int, name: str) -> jax.Array:
-        # PatchGAN has no bias where batch norm follows, which subtracts it again; the Keras reference has them everywhere.
+        # PatchGAN has no bias before batch norm, which would remove it. The Keras reference has a bias everywhere.
         cancelled = self.head == "patch" and self.norm == "batch" and name not in ("conv1", f"conv{len(self.widths) + 1}")
         init = KERNEL_INITS[self.kernel_init]
         options = {"use_bias": not cancelled, "kernel_init": init, "dtype": self.dtype}

@@ -19,13 +19,15 @@ from drsn_jax.ops.rows import Rows, convolve_rows
 
 
 class Generator(nn.Module):
-    """Restores blurred images in [-1, 1], [b h w 3] -> [b h w 3]; height and width are multiples of `stride`.
+    """A network that restores blurred images in [-1, 1], [b h w 3] -> [b h w 3]; height and width are multiples of `stride`.
 
-    `trunk` quarter is the paper's: 7x7 stem, two stride-2 convolutions, `num_blocks` blocks, two upsampling stages, 7x7 head. `unet` has
-    blocks at three scales with skips (`num_blocks` at each scale on the way down, and on the way up again, and `middle_blocks` more in the
-    middle, at the coarsest). `unshuffle` folds that many pixels in each direction into channels first, which moves the whole trunk to a
-    coarser scale. `output` clip_residual is clip(input + tanh), average the Keras reference's (input + tanh) / 2. Computes in `dtype` with
-    float32 parameters. `rows` spreads an image over devices (`ops.rows`); `forms` is how operations are written (`ops.backend`).
+    - `trunk` quarter is the paper's: 7x7 stem, two stride-2 convolutions, `num_blocks` blocks, two upsampling stages, 7x7 head.
+    - `trunk` unet has blocks at three scales with skips: `num_blocks` at each scale on the way down and again on the way up, and
+      `middle_blocks` more at the coarsest scale.
+    - `unshuffle` first folds squares of that many pixels a side into channels, which moves the whole trunk to a coarser scale.
+    - `output` clip_residual is clip(input + tanh); average is the Keras reference's (input + tanh) / 2.
+    - Parameters are float32 and computation is in `dtype`. `rows` splits an image over devices (`ops.rows`). `forms` selects how operations
+      are computed (`ops.backend`).
     """
 
     trunk: Literal["quarter", "unet"] = "quarter"
@@ -51,21 +53,21 @@ class Generator(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Height and width of an input must be multiples of this number of pixels."""
+        """The number of pixels that height and width of an input must be multiples of."""
         return 4 * self.unshuffle
 
     @nn.compact
     def __call__(self, blurred: Images, train: bool = False) -> Images:
-        """Returns restored images in [-1, 1], float32.
+        """Return restored images in [-1, 1], float32.
 
-        With `train` the batch norms use, and update, the statistics of this batch, and dropout needs an rng of that name. Raises ValueError
-        for sizes that are no multiples of `stride`, and for middle blocks outside the unet.
+        With `train` the batch norms use the statistics of this batch and update the moving ones, and dropout needs an rng called `dropout`.
+        Raises ValueError for sizes that are no multiples of `stride`, and for middle blocks outside the unet.
         """
         height, width = blurred.shape[1:3]
         if height % self.stride or width % self.stride:
             raise ValueError(f"Images of {height}x{width} do not fit the generator: use multiples of {self.stride}, or restoration.tiling.")
         if self.middle_blocks and self.trunk == "quarter":
-            raise ValueError(f"middle_blocks={self.middle_blocks} is for the unet; the quarter trunk's blocks are num_blocks.")
+            raise ValueError(f"middle_blocks={self.middle_blocks} is for the unet; use 0, or num_blocks for the quarter trunk.")
         x = pixel_unshuffle(blurred.astype(self.dtype), self.unshuffle)
         x = self._quarter(x, train) if self.trunk == "quarter" else self._unet(x, train)
         residual = jnp.tanh(pixel_shuffle(x, self.unshuffle).astype(jnp.float32))
@@ -98,7 +100,7 @@ class Generator(nn.Module):
         return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, forms=self.forms, name=name)
 
     def _head(self, x: jax.Array, kernel_size: int) -> jax.Array:
-        # A zero head makes the untrained generator the identity, so that training starts at the input's PSNR.
+        # With a zero head the untrained generator is the identity, so training starts at the input's PSNR.
         init: Callable = nn.initializers.zeros if self.zero_head else KERNEL_INITS[self.kernel_init]
         features = 3 * self.unshuffle**2
         return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, forms=self.forms, name="head")(x)
@@ -112,10 +114,10 @@ class Generator(nn.Module):
 
     def _up(self, x: jax.Array, features: int, name: str) -> jax.Array:
         options = partial(dict, kernel_init=KERNEL_INITS[self.kernel_init], dtype=self.dtype, name=name)
-        if self.upsampling == "nearest":  # the paper's, against chessboard artefacts
+        if self.upsampling == "nearest":  # the paper's choice, against chessboard artefacts
             conv_fn = partial(convolve_upsampled, forms=self.forms)
             conv = nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=conv_fn, **options())
-        else:  # DeblurGAN's: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
+        else:  # DeblurGAN's choice: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
             conv = nn.ConvTranspose(features, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)), **options())
         return convolve_rows(conv, x, margin=1, rows=self.rows)
 
@@ -146,14 +148,14 @@ class Generator(nn.Module):
 
 
 def pixel_unshuffle(x: Shaped[Array, "b h w c"], factor: int) -> Shaped[Array, "b h//{factor} w//{factor} c*{factor}**2"]:
-    """Folds squares of factor x factor pixels into channels; height and width are multiples of `factor`."""
+    """Fold squares of factor x factor pixels into channels. Height and width are multiples of `factor`."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // factor, factor, w // factor, factor, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, h // factor, w // factor, factor * factor * c)
 
 
 def pixel_shuffle(x: Shaped[Array, "b h w c"], factor: int) -> Shaped[Array, "b h*{factor} w*{factor} c//{factor}**2"]:
-    """Unfolds channels into squares of factor x factor pixels: the inverse of `pixel_unshuffle`."""
+    """Unfold channels into squares of factor x factor pixels: the inverse of `pixel_unshuffle`."""
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, factor, factor, c // factor**2).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, h * factor, w * factor, c // factor**2)

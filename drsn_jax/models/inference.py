@@ -1,4 +1,4 @@
-"""Images of one size through the generator, whole and on the device: a pure function, to be jitted, mapped and differentiated."""
+"""Restoration of images of one size, whole and on the device: a pure function for `jit`, `vmap` and `grad`."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 from drsn_jax.system.errors import InputError
 
 Images = Float[Array, "b h w 3"]
-MINIMUM_STRIDES = 4  # below this many strides a side the network's innermost features are a pixel or two of pure padding
+MINIMUM_STRIDES = 4  # below this many strides a side, the innermost features are mostly padding
 
 
 def restore_batch(images: Float[Array | np.ndarray, "b h w 3"], *, predict_fn: Callable, stride: int) -> Images:
-    """Restore images [b h w 3] in [-1, 1], of any height and width from 1 up; the result is float32 of their shape and range.
+    """Restore images [b h w 3] in [-1, 1] of any height and width from 1 up. Returns float32 of the same shape and range.
 
-    `predict_fn` is as in `tiling`: a generator with its variables, or what `load_model` gives. Height and width are padded by
-    reflection at their ends to a multiple of `stride` (four at least) and cropped back, as `tiling.restore_array` does; there are no
-    tiles, so memory grows with the images. Each size is a compilation of its own. Raises InputError where there is no pixel.
+    `predict_fn` is a generator with its variables bound, or `load_model(...).predict_fn`. Height and width are padded by reflection to a
+    multiple of `stride`, at least four, and cropped back, as in `tiling.restore_array`. There are no tiles, so memory grows with
+    the images. Each size is compiled separately. Raises InputError for images without a pixel.
     """
     if not images.size:
         raise InputError(f"Images of shape {images.shape} cannot be restored; give an array [b h w 3] with at least one pixel.")
@@ -28,5 +28,5 @@ def restore_batch(images: Float[Array | np.ndarray, "b h w 3"], *, predict_fn: C
 
 
 def padded_size(size: int, *, stride: int, tile: int | None) -> int:
-    """Pixels of an axis as the network sees it. One that is cut needs no padding: its tiles are moved inwards instead."""
+    """Return the pixels of an axis after padding. An axis that is cut into tiles needs none: its last tile is moved inwards instead."""
     return size if tile is not None and size > tile else max(-(-size // stride), MINIMUM_STRIDES) * stride

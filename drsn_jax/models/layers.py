@@ -15,37 +15,38 @@ from drsn_jax.ops.convolution import convolve
 from drsn_jax.ops.rows import Rows, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
-ThresholdNorm = Literal["none", "layer", "batch"]  # of one value a channel, which an instance norm would make 0
+ThresholdNorm = Literal["none", "layer", "batch"]  # one value per channel: an instance norm would make it 0
 Module = Callable[..., Any]
 Images = Float[Array, "b h w 3"]
 Maps = Float[Array, "b h w c"]
 
 KERNEL_INITS: dict[str, Callable] = {
-    "glorot_uniform": nn.initializers.glorot_uniform(),  # Keras' default, so the paper's
+    "glorot_uniform": nn.initializers.glorot_uniform(),  # Keras' default, assumed for the paper
     "he_normal": nn.initializers.he_normal(),
     "normal": nn.initializers.normal(0.02),  # DeblurGAN's
 }
 
 
 class InstanceNorm(nn.Module):
-    """Normalises every channel of every image by its own mean and variance, without scale and bias, as DeblurGAN does."""
+    """Normalisation of every channel of every image by its own mean and variance, without scale and bias, as in DeblurGAN."""
 
     dtype: Any = jnp.float32
     rows: Rows | None = None
 
     def __call__(self, x: Maps) -> Maps:
-        """Returns the shape it was given."""
+        """Return the normalised map in the shape of the input."""
         centred = x - mean_pixels(x, rows=self.rows)[:, None, None, :]
         variance = mean_pixels(centred**2, rows=self.rows)[:, None, None, :]
         return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(self.dtype)
 
 
 def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, rows: Rows | None = None) -> Callable[[jax.Array], jax.Array]:
-    """Builds a normalisation of a given kind under a given parameter name, inside a compact module.
+    """Build a normalisation of the given kind and parameter name, inside a compact module.
 
-    `batch` follows Keras (momentum 0.99, epsilon 1e-3, and the two-pass variance, since the one-pass form loses the variance of
-    features whose mean is far from zero), so that weights and statistics move between Keras and Flax exactly. `layer` is over
-    the channels of each position. `none` is the identity and has no parameters.
+    - `batch` follows Keras, so that weights and statistics convert exactly: momentum 0.99, epsilon 1e-3, two-pass variance. The one-pass
+      form loses the variance of features whose mean is far from zero.
+    - `layer` normalises over the channels of each position.
+    - `none` is the identity and has no parameters.
     """
     if kind == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, use_fast_variance=False, dtype=dtype, name=name)
@@ -59,7 +60,7 @@ def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, rows: Rows | No
 
 
 class ReflectConv(nn.Module):
-    """A stride-1 convolution of odd size after padding by reflection: the output has the input's height and width."""
+    """A stride-1 convolution of odd size after padding by reflection. The output has the input's height and width."""
 
     features: int
     kernel_size: int
@@ -70,7 +71,7 @@ class ReflectConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
-        """Returns the convolution. Maps narrower than the padding are padded by repeated reflection."""
+        """Return the convolved map. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
         x = pad_by_reflection(x, margin, rows=self.rows)
         return nn.Conv(
@@ -85,7 +86,7 @@ class ReflectConv(nn.Module):
 
 
 def strided_padding(padding: Literal["keras", "torch"], kernel_size: int) -> str | tuple[tuple[int, int], tuple[int, int]]:
-    """Padding of a stride-2 convolution: Keras' "same" pads bottom and right only (3x3, even size), PyTorch both sides."""
+    """Return the padding of a stride-2 convolution: Keras' "same" pads bottom and right only (3x3, even size), PyTorch both sides."""
     if padding == "keras":
         return "SAME"
     margin = kernel_size // 2

@@ -12,20 +12,20 @@ from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, Thresh
 from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.rows import Rows, mean_pixels
 
-THRESHOLDS = "thresholds"  # the Flax collection that the blocks sow their thresholds into
+THRESHOLDS = "thresholds"  # the Flax collection of the thresholds
 
 
 def soft_threshold(x: Float[Array, "b *dims c"], threshold: Float[Array, "..."]) -> Float[Array, "b *dims c"]:
-    """Moves every value towards zero by `threshold` >= 0, and to zero where it is smaller: sign(x) max(|x| - threshold, 0).
+    """Move every value towards zero by `threshold` >= 0, and to zero if it is smaller: sign(x) max(|x| - threshold, 0).
 
-    The threshold has a shape that broadcasts to that of x. Near-zero features vanish; useful negative ones survive, unlike under ReLU
+    The threshold's shape broadcasts to that of x. Features near zero vanish, and unlike under ReLU useful negative ones survive
     (paper, section 3.2.2).
     """
     return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
 
 class ThresholdNet(nn.Module):
-    """Channel-wise thresholds alpha * mean|r| with alpha in (0, 1) learned by two dense layers from mean|r| itself."""
+    """Channel-wise thresholds alpha * mean|r|, where two dense layers learn alpha in (0, 1) from mean|r| itself."""
 
     norm: ThresholdNorm
     train: bool
@@ -35,7 +35,7 @@ class ThresholdNet(nn.Module):
 
     @nn.compact
     def __call__(self, residual: Maps) -> Float[Array, "b 1 1 c"]:
-        """Returns the thresholds, each below the mean magnitude of its channel, so that never all of it is removed."""
+        """Return the thresholds. Each is below the mean magnitude of its channel, so no channel is removed completely."""
         channels = residual.shape[-1]
         # The mean over a large map needs float32: bfloat16 has eight bits, and this decides what is noise.
         magnitude = mean_pixels(jnp.abs(residual), rows=self.rows).astype(self.dtype)  # [b c]
@@ -48,9 +48,9 @@ class ThresholdNet(nn.Module):
 
 
 class ResidualShrinkageBlock(nn.Module):
-    """x + soft_threshold(r(x)): one or two reflect-padded 3x3 convolutions whose residual loses what is under its threshold.
+    """The block x + soft_threshold(r(x)), where r is one or two reflect-padded 3x3 convolutions.
 
-    `block_order` pre is the paper's (norm and ReLU before each convolution), post the classic one. With `shrinkage` off the block is
+    `block_order` pre is the paper's (norm and ReLU before each convolution), post the classic one. Without `shrinkage` the block is
     DeblurGAN's residual block. Dropout follows the first convolution (pre) or its ReLU (post).
     """
 
@@ -68,7 +68,7 @@ class ResidualShrinkageBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps) -> Maps:
-        """Returns the block's output; its thresholds are sown into the collection `thresholds`."""
+        """Return the block's output and sow its thresholds into the collection `thresholds`."""
         residual = self._residual(x)
         if self.shrinkage:
             threshold = ThresholdNet(self.threshold_norm, self.train, self.dtype, self.kernel_init, self.rows, name="threshold")(residual)
@@ -81,7 +81,7 @@ class ResidualShrinkageBlock(nn.Module):
             norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}", rows=self.rows)
             conv = ReflectConv(channels, 3, self.dtype, self.kernel_init, self.rows, self.forms, name=f"conv{i}")
             x = conv(nn.relu(norm(x))) if self.block_order == "pre" else norm(conv(x))
-            if self.block_order == "post" and i == 1:  # the last convolution of two has no ReLU: the residual may be negative
+            if self.block_order == "post" and i == 1:  # no ReLU after the last of two: the residual may be negative
                 x = nn.relu(x)
             if i == 1:
                 x = nn.Dropout(self.dropout, deterministic=not self.train)(x)

@@ -15,10 +15,10 @@ BGR_MEANS = (103.939, 116.779, 123.68)
 
 
 class VGG19(nn.Module):
-    """Features of images in [-1, 1] after the ReLU of `layer` (conv1_1 ... conv5_4), before that block's pooling.
+    """Features of images in [-1, 1] after the ReLU of `layer` (conv1_1 ... conv5_4), before the pooling that follows it.
 
-    `content_input` raw feeds [-1, 1] RGB as it is, as both references of the paper do; imagenet converts to what the network was
-    trained on: BGR, 0..255, less the means. `dtype` is of all convolutions but the first, which is in float32.
+    `content_input` raw feeds [-1, 1] RGB unchanged, as both references of the paper do. imagenet converts to the network's training input:
+    BGR, 0..255, minus the means. `dtype` applies to all convolutions but the first, which is in float32.
     """
 
     layer: str = "conv3_3"
@@ -27,7 +27,7 @@ class VGG19(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array | np.ndarray, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
-        """Returns the features, each >= 0, of 1 / 2^(block - 1) of the height and width. Raises ValueError for an unknown layer."""
+        """Return the features, each >= 0, at 1 / 2^(block - 1) of the height and width. Raises ValueError for an unknown layer."""
         if self.layer not in LAYERS:
             raise ValueError(f"VGG19 has no layer {self.layer!r}; use one of {', '.join(LAYERS)}.")
         exact = np.promote_types(self.dtype, np.float32)
@@ -39,17 +39,17 @@ class VGG19(nn.Module):
             block = int(name[4])
             if block > 1 and name.endswith("_1"):
                 x = max_pool(x)
-            # Pixels less their mean reach 151: in bfloat16 neighbouring values become one. What comes after is less delicate.
+            # Pixels minus their mean reach 151, where bfloat16 merges neighbouring values. Later features are less sensitive.
             options = {"dtype": exact, "precision": Precision.HIGHEST} if name == LAYERS[0] else {"dtype": self.dtype}
             x = nn.relu(nn.Conv(BLOCK_WIDTHS[block - 1], (3, 3), padding="SAME", name=name, **options)(x)).astype(self.dtype)
         return x
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
-    """The largest of each square of 2x2 pixels; an odd last row or column is left out.
+    """Take the maximum of each square of 2x2 pixels; an odd last row or column is dropped.
 
-    As the maximum of four maps rather than over a window: XLA's CPU back end takes 4 ms instead of 47 for its gradient at 256x256, 64
-    channels; elsewhere it is unmeasured. Two equal pixels share the gradient, which a window gives to the first.
+    It is computed as the maximum of four maps instead of a window: on XLA's CPU back end its gradient at 256x256 and 64 channels takes 4 ms
+    instead of 47 (unmeasured elsewhere). Two equal pixels share the gradient; a window would give it to the first.
     """
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])

@@ -1,9 +1,16 @@
-"""Convolutions in the form that is fast on the back end at hand, with the values and gradients of the plain one.
+"""Convolutions in the fastest form for the back end, with the values and gradients of the plain one.
 
-The gradient of a kernel: XLA's CPU back end computes it as a convolution with a window as large as the map, which leaves its fast path:
-126 ms for 3x3, 256 to 256 channels at 66x66, against 20 ms forward. As one product of the output's gradient and a window of the map for
-each kernel position it takes 26 ms. A 3x3 convolution of a map that was doubled in size by repetition: as four 2x2 ones of the map
-itself, 4/9 of the multiply-adds, it takes 18 ms instead of 43 for 256 to 128 channels, 64x64 to 128x128 (2 CPU cores, jax 0.10.2, float32).
+Two cases are slow on XLA's CPU back end:
+
+- The gradient of a kernel. XLA computes it as a convolution whose window is as large as the map, which has no fast path. Here it is one
+  matrix product per kernel position.
+- A 3x3 convolution after nearest upsampling. Here it is four 2x2 convolutions of the original map, with 4/9 of the multiply-adds.
+
+Milliseconds on 2 CPU cores (jax 0.10.2, float32):
+
+    case                                                     plain   here   forward
+    kernel gradient, 3x3, 256 to 256 channels, 66x66           126     26        20
+    upsampling, 3x3, 256 to 128 channels, 64x64 to 128x128      43     18
 """
 
 import math
@@ -18,9 +25,9 @@ from jaxtyping import Array, Float
 from drsn_jax.ops import native
 from drsn_jax.ops.backend import Forms
 
-_FEW = 8  # channels: with so few going in nothing is gained, with so few coming out the gradient is shifted instead of the map
-_WIDE = 256  # channels going in from which on it is better to transpose the gradient once than every window
-_SMALL = 32 * 32  # output pixels up to which the back end's own kernel gradient is as fast
+_FEW = 8  # channels: fewer going in gain nothing; with fewer coming out the gradient is shifted instead of the map
+_WIDE = 256  # channels going in: from here on one transposition of the gradient is cheaper than one of each window
+_SMALL = 32 * 32  # output pixels: up to here the back end's own kernel gradient is as fast
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 _Pads = tuple[tuple[int, int], ...]
 
@@ -28,11 +35,11 @@ _Pads = tuple[tuple[int, int], ...]
 def convolve(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw group d"], strides: Any, padding: Any, *, forms: Forms, **options: Any
 ) -> Float[Array, "b h2 w2 d"]:
-    """`lax.conv_general_dilated`, as the `conv_general_dilated` of `flax.linen.Conv`: equal values, gradients equal to rounding.
+    """Compute `lax.conv_general_dilated`, as a `conv_general_dilated` for `flax.linen.Conv`. Values are equal, gradients to rounding.
 
-    Under `forms.native` oneDNN takes those that it gains by, where it is installed (`ops.native`). Otherwise VALID ones are computed as
-    SAME and cropped under `crop_convolutions`. Under `multiply_kernel_gradients` float32 ones of one stride in both directions and more
-    than a few channels (or blocks of pixels) have gradients in another form. Everything else is passed on as it is.
+    With `forms.native` and drsn-jax-native, oneDNN runs the convolutions that it is faster at (`ops.native`). With `crop_convolutions`
+    a VALID one is computed as SAME and cropped. With `multiply_kernel_gradients` the gradient has another form for float32, one stride
+    in both directions, and more than a few channels (or blocks of pixels). Everything else is passed to XLA unchanged.
     """
     plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))
     plain = plain and options.get("feature_group_count", 1) == 1
@@ -55,7 +62,7 @@ def _explicit(padding: Any, x: jax.Array, kernel: jax.Array, strides: Any) -> _P
 
 
 def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
-    """Doubles height and width by repetition."""
+    """Double height and width by repetition."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
@@ -63,15 +70,15 @@ def upsample_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
 def convolve_upsampled(
     x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], strides: Any, padding: Any, *, forms: Forms, **options: Any
 ) -> Float[Array, "b 2*h 2*w d"]:
-    """`convolve` of the map doubled by `upsample_nearest`: a `conv_general_dilated` of `flax.linen.Conv` for 3x3, stride 1, SAME.
+    """Apply `convolve` to the map doubled by `upsample_nearest`; a `conv_general_dilated` for `flax.linen.Conv`, 3x3, stride 1, SAME.
 
-    Under `fold_upsampling` the doubled map is never made: each output pixel sees 2x2 different pixels of `x`, those above or
-    below and left or right of it, through sums of the kernel's rows and columns. Equal to rounding.
+    With `fold_upsampling` the doubled map is never stored. Each output pixel depends on 2x2 different pixels of `x`, weighted by sums
+    of the kernel's rows and columns. Equal to rounding.
     """
-    if x.dtype != jnp.float32 or not forms.fold_upsampling:  # in bfloat16 the sums of the kernel's rows would be rounded
+    if x.dtype != jnp.float32 or not forms.fold_upsampling:  # in bfloat16 sums of the kernel's rows lose digits
         return convolve(upsample_nearest(x), kernel, strides, padding, forms=forms, **options)
     (b, h, w, _), d = x.shape, kernel.shape[3]
-    # All four phases in one convolution over the map with a border of zeros; each phase is a crop of it.
+    # One convolution over the zero-padded map computes all four phases; each phase is a crop of it.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = [_fold(half, axis=1) for half in _fold(kernel, axis=0)]
     folded = jnp.concatenate([phase for row in rows for phase in row], axis=3)  # [2 2 c 4d]
@@ -81,7 +88,7 @@ def convolve_upsampled(
 
 
 def _fold(kernel: jax.Array, *, axis: int) -> tuple[jax.Array, jax.Array]:
-    """What three taps over a doubled map are to the map itself: two taps for its even positions, two for its odd ones."""
+    """Fold three taps on the doubled map into two on the map itself: one pair for even output positions, one for odd ones."""
     first, middle, last = jnp.split(kernel, 3, axis=axis)
     return jnp.concatenate([first, middle + last], axis=axis), jnp.concatenate([first + middle, last], axis=axis)
 
@@ -105,7 +112,7 @@ def _backward(stride: int, pads: _Pads, saved: tuple[jax.Array, jax.Array], grad
     blocks = partial(_convolve_blocks, stride=stride, pads=pads, out_size=out_size)
     if stride > 1:
         (of_x,) = jax.vjp(lambda x: blocks(x, kernel), x)[1](gradient)
-    else:  # by the back end's own rule: a convolution of the same kind, and fast
+    else:  # the back end's own rule: a convolution of the same kind, which is fast
         (of_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
     if small:
         (of_kernel,) = jax.linear_transpose(lambda kernel: plain(x, kernel), kernel)(gradient)
@@ -119,7 +126,7 @@ def _backward(stride: int, pads: _Pads, saved: tuple[jax.Array, jax.Array], grad
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, size: tuple[int, int], *, pads: _Pads) -> Float[Array, "kh kw c d"]:
     if gradient.shape[3] > _FEW:
         return _multiply_windows(x, gradient, size, pads=pads)
-    # With the few channels shifted: the gradient's windows the other way around, and the map in the gradient's place.
+    # Shift the tensor with few channels: swap gradient and map, and mirror the windows.
     mirrored = [(k - 1 - low, n - out + low) for k, (low, _), n, out in zip(size, pads, x.shape[1:3], gradient.shape[1:3], strict=True)]
     return _multiply_windows(gradient, x, size, pads=tuple(mirrored))[::-1, ::-1].swapaxes(2, 3)
 
@@ -130,9 +137,9 @@ _convolve.defvjp(_forward, _backward)
 def _multiply_windows(
     x: Float[Array, "b h w c"], columns: Float[Array, "b i j d"], size: tuple[int, int], *, pads: _Pads
 ) -> Float[Array, "kh kw c d"]:
-    """For each kernel position the pixels of `x` that it sees, over the whole output, times `columns`: [c, b i j] @ [b i j, d].
+    """Multiply, for each kernel position, the pixels of `x` that it sees by `columns`: [c, b i j] @ [b i j, d].
 
-    A loop, since otherwise all windows are held at once; its products are as fast as outside.
+    The loop holds one window at a time. Its products are as fast as outside a loop.
     """
     b, rows, cols, d = columns.shape
     c, columns = x.shape[3], columns.reshape(-1, d)
@@ -144,7 +151,7 @@ def _multiply_windows(
         return window.T @ columns if transposed is None else transposed @ window
 
     products = lax.map(multiply, jnp.arange(size[0] * size[1]))
-    if transposed is not None:  # put right once: fused into the optimiser, it would be read across the grain for every moment
+    if transposed is not None:  # once here: fused into the optimiser, every moment would read it with strides
         products = lax.optimization_barrier(products.swapaxes(1, 2))
     return products.reshape(*size, c, d)
 
@@ -152,9 +159,9 @@ def _multiply_windows(
 def _convolve_blocks(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], *, stride: int, pads: _Pads, out_size: tuple[int, int]
 ) -> Float[Array, "b i j d"]:
-    """A strided convolution as one of stride 1 over blocks of stride x stride pixels, whose pixels are channels.
+    """Compute a strided convolution as one of stride 1 over blocks of stride x stride pixels, stored as channels.
 
-    Only its gradients are used, which are then those of a convolution with few, deep taps; the kernel is filled up with zeros.
+    Only its gradients are used: they are those of a convolution with fewer and deeper taps. The kernel is padded with zeros.
     """
     (b, _, _, c), (kh, kw, _, d) = x.shape, kernel.shape
     taps = -(-kh // stride), -(-kw // stride)
@@ -170,5 +177,5 @@ def _convolve_blocks(
 
 
 def _pad(x: jax.Array, pads: _Pads) -> jax.Array:
-    """Zeros around height and width; what is below 0 is cropped."""
+    """Pad height and width with zeros; negative pads crop."""
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))

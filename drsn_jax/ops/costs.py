@@ -16,24 +16,24 @@ from drsn_jax.ops.backend import PLAIN
 
 
 class Cost(NamedTuple):
-    """The cost of one image of height x width pixels; None: does not apply to this size, or was not measured."""
+    """The cost of one image of height x width pixels. None: not applicable to this size, or not measured."""
 
     height: int
     width: int
-    parameters: int  # trainable ones
-    macs: int | None  # one is a multiplication and an addition
-    peak_bytes: int | None  # arguments (the parameters among them), outputs and temporaries of the compiled program
+    parameters: int  # trainable
+    macs: int | None  # one multiplication and one addition each
+    peak_bytes: int | None  # arguments (including the parameters), outputs and temporaries of the compiled program
     seconds: float | None
 
 
 def measure_costs(
     module: nn.Module, *, sizes: Sequence[tuple[int, int]], run: bool, init_size: tuple[int, int] | None = None
 ) -> list[Cost]:
-    """The cost of a batch of one [1 h w 3] float32 in inference at each of `sizes` (height, width), on the default device.
+    """Measure a batch of one [1 h w 3] float32 in inference at each of `sizes` (height, width), on the default device.
 
-    The parameters are those for `init_size` (the first size unless given); at sizes that they do not fit, as the dense critic's do
-    not, everything else is None. Compiles one program a size; `run` also runs each four times, on random parameters, and
-    takes the median of the last three. `macs` is `count_macs`. Raises ValueError for sizes that the network refuses.
+    The parameters are initialised for `init_size` (default: the first size). Where they do not fit another size, as those of the dense
+    critic, all other values are None. Each size is one compilation. With `run` each program also runs four times on random parameters;
+    the result is the median of the last three. `macs` is `count_macs`. Raises ValueError for sizes that the network does not accept.
     """
     variables = jax.eval_shape(module.init, jax.random.key(0), _image(init_size or sizes[0]))
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
@@ -51,7 +51,7 @@ def measure_costs(
 
 
 def add_costs(first: Sequence[Cost], second: Sequence[Cost]) -> list[Cost]:
-    """The sums of two networks' costs, size by size; None where either is. Memory: both held at once. ValueError for unlike sizes."""
+    """Add the costs of two networks size by size (memory: both at once); None if either is None. ValueError if the sizes differ."""
     if [cost[:2] for cost in first] != [cost[:2] for cost in second]:
         raise ValueError("Costs can only be added when they are of the same sizes, in the same order.")
     return [
@@ -61,30 +61,30 @@ def add_costs(first: Sequence[Cost], second: Sequence[Cost]) -> list[Cost]:
 
 
 def format_costs(*, generator: Sequence[Cost], critic: Sequence[Cost]) -> str:
-    """A table for the terminal: generator, critic and their sum at each size, written width x height as photographers do."""
+    """Format a table for the terminal: generator, critic and their sum at each size, written width x height."""
     header = f"{'One image, inference':22}{'size':>10}{'parameters':>14}{'GMACs':>10}{'memory, MB':>13}{'seconds':>10}"
     networks = {"generator": generator, "critic": critic, "both": add_costs(generator, critic)}
     return "\n".join([header, *(_format_row(name, cost) for name, costs in networks.items() for cost in costs)])
 
 
 def count_macs(function: Callable[..., Any], *args: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products of a function of arrays, or of their abstract shapes.
+    """Count the multiply-adds of the convolutions and matrix products of a function of arrays, or of their abstract shapes.
 
-    Counted from the jaxpr, as papers do: kernel size x channels in x channels out at every output position, zero padding counted
-    like pixels. The form that the function is written in counts: give it networks in the plain one (`plain_module`). Of a transposed
-    convolution the zeros between the pixels do not count. Of branches the dearest counts. Raises ValueError for a loop of unknown length
-    around convolutions or products.
+    The count is made from the jaxpr by the convention of papers: kernel size x channels in x channels out at every output position. Zero
+    padding counts like pixels; the zeros that a transposed convolution inserts do not. Of several branches the most expensive counts.
+    Other forms have other counts: pass networks in the plain form (`plain_module`). Raises ValueError for a loop of unknown length around
+    convolutions or products.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def plain_module(module: nn.Module) -> nn.Module:
-    """The network with every operation as its definition has it, where it has a choice (`ops.backend`)."""
+    """Return the network with every operation in its plain form (`ops.backend`)."""
     return module.clone(forms=PLAIN) if hasattr(module, "forms") else module
 
 
 def count_module_macs(module: nn.Module, *, size: tuple[int, int]) -> int:
-    """Multiply-adds of a network in inference for one image of height x width."""
+    """Count the multiply-adds of a network in inference for one image of height x width."""
     return count_macs(plain_module(module).apply, jax.eval_shape(module.init, jax.random.key(0), _image(size)), _image(size))
 
 
@@ -104,7 +104,7 @@ def _count_equation(eqn: Any) -> int:
     if name == "scan":
         return sum(inner) * eqn.params["length"]
     if name == "while" and any(inner):
-        raise ValueError("A loop whose length is only known when it runs holds convolutions or products: they cannot be counted.")
+        raise ValueError("A loop of unknown length contains convolutions or products, which cannot be counted; use a fixed length.")
     return max(inner, default=0) if name == "cond" else sum(inner)
 
 
@@ -117,8 +117,9 @@ def _count_convolution(eqn: Any) -> int:
     )  # batch, channels out, channels in of a group
     for step, *axes in zip(dilation, numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True):
         pixels, taps, positions = (shape[axis] for shape, axis in zip((image, kernel, made), axes, strict=True))
-        # A transposed convolution meets every pixel with every tap. The gradient of one for its kernel has a map for a kernel and few
-        # positions, at each of which one tap in `step` meets a pixel.
+        # In a transposed convolution every pixel meets every tap. In the gradient of one for its kernel the map acts as the kernel: at each
+        # of
+        # its few positions one tap in `step` meets a pixel.
         macs *= pixels * taps if step > 1 and pixels <= positions else -(-positions * taps // step)
     return macs
 
@@ -126,7 +127,7 @@ def _count_convolution(eqn: Any) -> int:
 def _inner_jaxprs(eqn: Any) -> Iterator[Any]:
     for value in eqn.params.values():
         for part in value if isinstance(value, (tuple, list)) else (value,):
-            inner = getattr(part, "jaxpr", part)  # closed or open
+            inner = getattr(part, "jaxpr", part)  # closed or open jaxpr
             if hasattr(inner, "eqns"):
                 yield inner
 
@@ -136,7 +137,7 @@ def _image(size: tuple[int, int]) -> jax.ShapeDtypeStruct:
 
 
 def peak_bytes(compiled: Any) -> int | None:
-    """What a compiled program needs at the most: arguments, outputs and temporaries. None where the back end does not say."""
+    """Return the peak memory of a compiled program: arguments, outputs and temporaries. None if the back end does not report it."""
     memory = compiled.memory_analysis()
     if memory is None:
         return None
@@ -147,7 +148,7 @@ def _measure_seconds(compiled: Any, arguments: Any) -> float:
     rng = np.random.default_rng(0)
 
     def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = rng.uniform(-1, 1, leaf.shape) / math.sqrt(max(math.prod(leaf.shape[:-1]), 1))  # activations stay finite
+        values = rng.uniform(-1, 1, leaf.shape) / math.sqrt(max(math.prod(leaf.shape[:-1]), 1))  # so that activations stay finite
         return jnp.asarray(abs(values) if len(leaf.shape) == 1 else values, leaf.dtype)  # variances are positive
 
     arrays = jax.block_until_ready(jax.tree.map(draw, arguments))

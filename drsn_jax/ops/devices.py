@@ -1,4 +1,4 @@
-"""The devices of this machine by the names that a user types."""
+"""Devices of this machine by the names that users type."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ _PLATFORMS = ("cpu", "gpu", "tpu")
 
 
 def find_devices(name: str | None = None) -> list[Any]:
-    """The devices of this process called `cpu`, `gpu` or `tpu` (all of the kind) or `gpu:1` (one, counted from 0).
+    """Find the devices of this process called `cpu`, `gpu` or `tpu` (all of that kind) or `gpu:1` (one, counted from 0).
 
-    None gives all of jax's default kind. Raises InputError, naming those that there are, if there is none of that name.
+    None gives all devices of JAX's default kind. Raises InputError, listing the devices, if none has that name.
     """
     if name is None:
         return list(jax.local_devices())
@@ -24,12 +24,12 @@ def find_devices(name: str | None = None) -> list[Any]:
 
 
 def find_device(name: str | None) -> Any:
-    """The first of the devices of that name, for `load_model`; None, jax's default, for None. Raises InputError as `find_devices`."""
+    """Find the first device of that name, for `load_model`; None (JAX's default) for None. Raises InputError as `find_devices`."""
     return find_devices(name)[0] if name else None
 
 
 def _devices_of(platform: str) -> list[Any]:
     try:
         return list(jax.local_devices(backend=platform))
-    except RuntimeError:  # none of that kind, or none that jax was allowed or able to start
+    except RuntimeError:  # there is none of that kind, or JAX may not or cannot start it
         return []

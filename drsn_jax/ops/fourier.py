@@ -9,9 +9,9 @@ Spectrum = Float[Array, "b h k c"]
 
 
 def rfft2(images: Float[Array, "b h w c"], *, multiply: bool) -> tuple[Spectrum, Spectrum]:
-    """Real and imaginary part of the unnormalised rfft2 over height and width, k = w // 2 + 1.
+    """Return real and imaginary part of the unnormalised rfft2 over height and width, k = w // 2 + 1.
 
-    `multiply` is `Forms.multiply_fourier`: by matrix products rather than by an FFT.
+    `multiply` (`Forms.multiply_fourier`) uses matrix products instead of an FFT.
     """
     if not multiply:
         spectrum = jnp.fft.rfft2(images, axes=(1, 2))
@@ -25,6 +25,6 @@ def rfft2(images: Float[Array, "b h w c"], *, multiply: bool) -> tuple[Spectrum,
 
 
 def _waves(length: int, frequencies: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and -sin of 2 pi x k / length, [length frequencies] each: the real and imaginary part of the transform's matrix."""
-    turns = np.outer(np.arange(length), np.arange(frequencies)) % length / length  # whole turns taken off: they would cost digits
+    """Return cos and -sin of 2 pi x k / length, [length frequencies] each: real and imaginary part of the transform's matrix."""
+    turns = np.outer(np.arange(length), np.arange(frequencies)) % length / length  # whole turns removed: they would cost digits
     return np.cos(2 * np.pi * turns).astype(np.float32), -np.sin(2 * np.pi * turns).astype(np.float32)

@@ -10,7 +10,7 @@ _module = find_extension().module
 
 
 def takes(x: Any, kernel: Any) -> bool:
-    """Whether maps and a kernel of these shapes and types are left to `convolve`. Exports may leave sizes open: those are not."""
+    """Check whether `convolve` takes maps and a kernel of these shapes and types. Exports with symbolic sizes are left to XLA."""
     if _module is None or x.dtype != kernel.dtype or not _module.supports(x.dtype):
         return False
     return all(isinstance(size, int) for size in (*x.shape, *kernel.shape))
@@ -19,9 +19,9 @@ def takes(x: Any, kernel: Any) -> bool:
 def convolve(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c d"], *, stride: tuple[int, int], pads: tuple[tuple[int, int], ...]
 ) -> Float[Array, "b h2 w2 d"]:
-    """Convolves maps that `takes` accepts; `pads` are ((top, bottom), (left, right)) zeros. Differentiable to any order, in both modes.
+    """Convolve maps that `takes` accepts; `pads` are ((top, bottom), (left, right)) zeros. Differentiable to any order, in both modes.
 
-    A computation that oneDNN does not gain by, such as one of few channels, is XLA's here too, each gradient for itself.
+    Computations that gain nothing in oneDNN, such as few channels, stay with XLA. This is decided for each gradient separately.
     """
-    assert _module is not None, "to be asked for where `takes` says so"
+    assert _module is not None, "call `takes` first"
     return _module.convolve(x, kernel, stride=stride, pads=pads)

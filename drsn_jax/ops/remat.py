@@ -1,4 +1,4 @@
-"""Rematerialisation: computing a block again for its gradient instead of keeping its inner values, on every back end."""
+"""Rematerialisation: recomputing a block for its gradient instead of storing its inner values, on every back end."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,15 +17,15 @@ Tree = TypeVar("Tree")
 
 
 def rematerialise(module: type[nn.Module], *, forms: Forms) -> type[nn.Module]:
-    """The same Flax module, of whose call only the arguments are kept for the gradient: `nn.remat`, or a form of it that holds on CPU.
+    """Make the Flax module keep only its arguments for the gradient: `nn.remat`, or a form of it that works on CPU.
 
-    Parameters, their names, values and gradients are those of the module itself, and so are statistics, what it sows, and dropout.
+    Parameters, their names, values, gradients, statistics, sown values and dropout are those of the module itself.
     """
     return lift_transform(_lift, module) if forms.sequence_by_value else nn.remat(module)  # pyright: ignore[reportReturnType]
 
 
 def _lift(call: Callable[..., Any]) -> Callable[..., Any]:
-    """What `flax.core.lift.checkpoint` is to `jax.checkpoint`: every collection and every random stream goes in, and out again."""
+    """Do for `recompute` what `flax.core.lift.checkpoint` does for `jax.checkpoint`: lift every collection and random stream."""
 
     def inner(scope_fn: Any, repack_fn: Any, variables: PyTree, rngs: PyTree, *args: Any) -> Any:
         def apply(variables: PyTree, rngs: PyTree, *args: Any) -> Any:
@@ -38,10 +38,10 @@ def _lift(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.checkpoint` of a function of pytrees of arrays and keys that closes over no array; for reverse-mode gradients alone."""
+    """Wrap a function of pytrees of arrays and keys as `jax.checkpoint` does. It must close over no array; reverse mode only."""
 
     def traced(*args: PyTree) -> PyTree:
-        # Traced once: in a second trace of a Flax module its dropout would count on, and draw from other keys than the first time.
+        # Trace once: in a second trace a Flax module's dropout counter would go on, and draw other keys.
         jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         results = _recompute_flat(jaxpr_as_fun(jaxpr))(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
@@ -53,7 +53,7 @@ def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[j
     def forward(*args: jax.Array) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
         return run(*args), args
 
-    def backward(args: tuple[jax.Array, ...], gradients: list[Any]) -> tuple[jax.Array | None, ...]:  # of whole numbers float0
+    def backward(args: tuple[jax.Array, ...], gradients: list[Any]) -> tuple[jax.Array | None, ...]:  # float0 for integers
         args = sequence_after(args, gradients, by_value=True)
         real = [i for i, arg in enumerate(args) if jnp.issubdtype(arg.dtype, jnp.inexact)]
 
@@ -71,13 +71,13 @@ def _recompute_flat(run: Callable[..., list[jax.Array]]) -> Callable[..., list[j
 
 
 def sequence_after(tree: Tree, done: PyTree, *, by_value: bool) -> Tree:
-    """`tree` as it is, but nothing is computed of it before `done` is there. Both are pytrees of arrays; of `tree` also of keys.
+    """Return `tree` unchanged, computed only after `done`. Both are pytrees of arrays; `tree` may also hold keys.
 
     `by_value` is `Forms.sequence_by_value`.
     """
     if not by_value:
         return jax.lax.optimization_barrier((tree, done))[0]
-    # A zero that the compiler cannot know to be one. NaN goes through, and is in the gradient already.
+    # A zero that the compiler cannot simplify. A NaN passes through, but then the gradient holds it already.
     zero = sum(0 * leaf[(0,) * leaf.ndim].astype(jnp.float32) for leaf in jax.tree.leaves(done) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
     def add(leaf: jax.Array) -> jax.Array:

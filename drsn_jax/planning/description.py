@@ -40,9 +40,9 @@ COST_SIZES = ((256, 256), (720, 1280))  # height x width: the paper's crop, and 
 
 
 def describe(*, config: str, overrides: Sequence[str], model: AnyPath | None, costs: bool = False) -> str:
-    """Describes the installation and a configuration, or the one stored with a model; with `costs` its networks are compiled and run.
+    """Describe the installation and a configuration, or that of a model. With `costs` compile and run its networks.
 
-    Raises InputError for unknown ones.
+    Raises InputError if there is no such configuration or model.
     """
     name, values = _read_values(config, overrides, model)
     lines = [_describe_installation(), f"Configurations: {', '.join(config_names())}, or FILE.py"]
@@ -53,7 +53,7 @@ def describe(*, config: str, overrides: Sequence[str], model: AnyPath | None, co
 
 
 def describe_as_json(*, config: str, overrides: Sequence[str], model: AnyPath | None) -> dict[str, Any]:
-    """The same as values: environment, configurations, models, keys, and parameters (trainable, with moving statistics)."""
+    """Return the same as values: environment, configurations, models, keys, and parameters (trainable, with moving statistics)."""
     name, values = _read_values(config, overrides, model)
     size = make_stages(values)[0].crop_size
     networks = {"generator": make_generator(values), "critic": make_critic(values)}
@@ -68,11 +68,11 @@ def describe_as_json(*, config: str, overrides: Sequence[str], model: AnyPath | 
 
 
 def _read_values(config: str, overrides: Sequence[str], model: AnyPath | None) -> tuple[str, dict[str, Any]]:
-    """The name and the values of a configuration, or of the one stored with a model."""
+    """Return the name and values of a configuration, or of the one stored with a model."""
     if model is None:
         return f"configuration {config}", to_plain(load_config(config, overrides))
     if overrides:
-        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; leave --model or the change away.")
+        raise InputError(f"{overrides[0]}: a model has the configuration stored with it; omit --model or the change.")
     saved = read_saved(model, ())
     return f"model {saved.path}", saved.config
 
@@ -96,7 +96,7 @@ def _describe_installation() -> str:
 
 
 def count_parameters(module: nn.Module, *, image_size: int) -> tuple[int, int]:
-    """Trainable parameters, and those with the moving statistics of batch norm."""
+    """Count the trainable parameters, and those plus the moving statistics of batch norm."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), image)
     trainable, statistics = (
@@ -106,7 +106,7 @@ def count_parameters(module: nn.Module, *, image_size: int) -> tuple[int, int]:
 
 
 def describe_networks(values: dict[str, Any]) -> dict[str, Any]:
-    """For reports: parameters of the critic and of both networks, and the generator's GMACs at 256x256."""
+    """Describe the networks for reports: parameters of the generator, the critic and both, and the generator's GMACs at 256x256."""
     crop = make_stages(values)[0].crop_size
     networks = make_generator(values), make_critic(values)
     generator, critic = (count_parameters(network, image_size=crop)[0] for network in networks)
@@ -124,7 +124,7 @@ def _describe_parameters(values: dict[str, Any]) -> str:
 
 
 def _describe_costs(values: dict[str, Any]) -> str:
-    """At the dense critic's own crop its parameters have the size that is counted above."""
+    """Format the costs. The dense critic is built for its own crop, so that its parameters match the count above."""
     crop = make_stages(values)[0].crop_size
     options = {"sizes": COST_SIZES, "run": True, "init_size": (crop, crop)}
     return format_costs(generator=measure_costs(make_generator(values), **options), critic=measure_costs(make_critic(values), **options))

@@ -1,4 +1,4 @@
-"""A run fitted to the devices at hand: mesh, precision, batch and memory (notebooks, `info --fit=here`)."""
+"""A run that fits the devices at hand: mesh, precision, batch and memory (for notebooks and `info --fit=here`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,54 +15,54 @@ from drsn_jax.system.paths import AnyPath
 from drsn_jax.training.schedule import Stage
 
 SIZES = ("stages", "crop_size", "batch_size", "remat", "accumulation_steps")
-HEADROOM = 0.1  # of the memory that a program may use: batches made ahead, and fragments
+HEADROOM = 0.1  # of the usable memory, for prefetched batches and fragmentation
 
 
 class Devices(NamedTuple):
-    """The devices of a run, all of one kind. `memory`: bytes that a program may use on one; None where the back end does not say."""
+    """The devices of a run, all of one kind. `memory`: bytes that a program may use on one; None if the back end does not report it."""
 
     count: int
     platform: str  # cpu, gpu, tpu
     kind: str
-    compute_capability: str | None = None  # of NVIDIA's GPUs: 7.5, 8.0, ...
+    compute_capability: str | None = None  # for NVIDIA's GPUs: 7.5, 8.0, ...
     memory: int | None = None
 
 
 class Suited(NamedTuple):
-    """A configuration for the devices, and lines for whoever watches that say what was chosen and why."""
+    """A configuration for the devices, and lines that state each choice with its reason."""
 
     config: dict[str, Any]
     text: str
 
 
 def survey_devices() -> Devices:
-    """The devices that JAX has found."""
+    """Describe the devices that JAX finds."""
     first = jax.local_devices()[0]
     memory = (first.memory_stats() or {}).get("bytes_limit")
     return Devices(jax.device_count(), first.platform, first.device_kind, getattr(first, "compute_capability", None), memory)
 
 
 def choose_dtype(devices: Devices) -> tuple[str, str]:
-    """The precision of computations, and the reason: bfloat16 where the hardware multiplies it, float32 elsewhere."""
+    """Choose the precision of computations, with the reason: bfloat16 if the hardware multiplies it fast, else float32."""
     if devices.platform == "tpu":
-        return "bfloat16", "what a TPU multiplies"
+        return "bfloat16", "a TPU multiplies it natively"
     if devices.platform != "gpu":
         return "float32", f"bfloat16 is slower on {devices.platform}"
     major = (devices.compute_capability or "").split(".")[0]
     if major.isdecimal() and int(major) >= 8:
-        return "bfloat16", f"compute capability {devices.compute_capability} has it"
+        return "bfloat16", f"compute capability {devices.compute_capability} supports it"
     return "float32", f"bfloat16 needs compute capability 8, this is {devices.compute_capability or 'none'}"
 
 
 def fit_config_to_devices(
     config: Mapping[str, Any], *, overrides: Sequence[str] = (), workdir: AnyPath | None = None, devices: Devices | None = None, say: Say
 ) -> Suited:
-    """The configuration for these devices (default: the ones found): precision, batch, crop, remat and micro-batches.
+    """Choose precision, batch, crop, remat and micro-batches for the given devices (default: those that JAX finds).
 
-    The recipe's batch is rounded up to a multiple of the devices. Where their memory is known it is compiled, and if it does not fit,
-    changed as `info --fit` does: one to eleven compilations, of which `say` is told; images held on the device are not counted. What
-    `overrides` (--config.key=value) set stays, and so does what the run in `workdir` began with, since its checkpoints are of that.
-    Raises InputError if nothing fits.
+    The recipe's batch is rounded up to a multiple of the devices. If their memory is known, the step is compiled, and if it does not fit,
+    changed as in `info --fit`. That takes one to eleven compilations, reported through `say`. Images held on the device are not
+    counted. Keys in `overrides` (--config.key=value) keep their values, and so do those of a run that already exists in `workdir`, because
+    its checkpoints depend on them. Raises InputError if nothing fits.
     """
     devices, given = devices or survey_devices(), overridden_keys(overrides)
     stored = read_stored(workdir / CONFIG_FILE) if workdir else None
@@ -70,7 +70,7 @@ def fit_config_to_devices(
     if workdir and stored is not None:
         config = {**config, **{key: stored[key] for key in ("dtype", *SIZES) if key in stored and key not in given}}
         config = keep_stored(config, workdir, given=given)
-        reason = f"as the run in {workdir} began"
+        reason = f"the value of the run in {workdir}"
     elif "dtype" in given:
         reason = "as given"
     else:
@@ -83,7 +83,7 @@ def fit_config_to_devices(
 
 
 def describe_here(config: Mapping[str, Any], *, name: str, overrides: Sequence[str] = (), devices: Devices | None = None, say: Say) -> str:
-    """The choice of `fit_config_to_devices`, and the command line that trains so; the configuration was made of `name` and `overrides`."""
+    """Return the choice of `fit_config_to_devices` and its command line; the configuration was made from `name` and `overrides`."""
     suited = fit_config_to_devices(config, overrides=overrides, devices=devices, say=say)
     chosen = {key: suited.config[key] for key in ("dtype", *SIZES) if suited.config[key] != config[key]}
     changes = {key: str(value).replace(" ", "") for key, value in chosen.items()}
@@ -91,19 +91,19 @@ def describe_here(config: Mapping[str, Any], *, name: str, overrides: Sequence[s
 
 
 def _choose_sizes(config: Mapping[str, Any], devices: Devices, *, say: Say) -> tuple[dict[str, Any], int | None]:
-    """What changes of `SIZES`, and the bytes that each device needs; None where it is not known what it has."""
+    """Return the changes of `SIZES`, and the bytes that each device needs (None if its memory is unknown)."""
     count, remat, steps = devices.count, config["remat"], config["accumulation_steps"]
     multiple = count * steps
     whole = tuple(stage._replace(batch_size=-(-stage.batch_size // multiple) * multiple) for stage in make_stages(config))
     if devices.memory is None:
         return _as_keys(whole), None
     smallest = smallest_batch(config)
-    each = tuple(stage._replace(batch_size=max(stage.batch_size // count, smallest)) for stage in whole)  # what one device has of it
+    each = tuple(stage._replace(batch_size=max(stage.batch_size // count, smallest)) for stage in whole)  # the share of one device
     limit = _limit(devices)
     largest = max(each, key=lambda stage: stage.batch_size * stage.crop_size**2)
     try:
         needed = check(config, largest, remat=remat, accumulation_steps=steps, say=say)
-    except InputError as error:  # the back end does not say; or the configuration is wrong, which training tells as well
+    except InputError as error:  # memory is unknown, or the configuration is invalid, which training reports too
         say(str(error))
         return _as_keys(whole), None
     found = Proposal(each, remat, steps, needed) if needed <= limit else None
@@ -113,7 +113,7 @@ def _choose_sizes(config: Mapping[str, Any], devices: Devices, *, say: Say) -> t
         found = keep_recipe(config, each, lines, **search) or shrink_crop(config, each, lines, **search)
     if found is None:
         raise InputError(
-            f"Nothing of this configuration fits {limit / 1e9:.2f} GB, which is what {devices.kind} has for it; use a smaller network"
+            f"Nothing of this configuration fits the {limit / 1e9:.2f} GB of {devices.kind}; use a smaller network"
             " (--config.widths=32,64,128) or a larger device."
         )
     scaled = tuple(stage._replace(batch_size=stage.batch_size * count) for stage in found.stages)
@@ -131,9 +131,9 @@ def _limit(devices: Devices) -> int:
 
 
 def _describe(config: Mapping[str, Any], devices: Devices, *, reason: str, needed: int | None) -> str:
-    each = "" if devices.memory is None else f", {devices.memory / 1e9:.1f} GB for a program on each"
+    each = "" if devices.memory is None else f", {devices.memory / 1e9:.1f} GB usable on each"
     crops = [f"{stage.batch_size} crops of {stage.crop_size} from step {stage.first_step}" for stage in make_stages(config)]
-    memory = f"; {needed / 1e9:.2f} GB on each device, compiled, {_limit(devices) / 1e9:.2f} GB are to use" if needed else ""
+    memory = f"; {needed / 1e9:.2f} of {_limit(devices) / 1e9:.2f} GB on each device, compiled" if needed else ""
     return "\n".join(
         [
             f"Mesh: {devices.count} device(s) along the axis `data`: {devices.platform}, {devices.kind}{each}",

@@ -1,4 +1,4 @@
-"""The environment that a run depends on, for bug reports: versions, system, processor, devices, and settings of JAX."""
+"""The environment of a run, for bug reports: versions, system, processor, devices, and settings of JAX."""
 
 import importlib.metadata
 import os
@@ -15,11 +15,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collection
 OPTIONAL = ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "clu", "keras", "av", "scikit-image", "matplotlib", "onnxruntime")
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 _SETTINGS = ("JAX_", "XLA_", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # that decide how fast a CPU convolves
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # instruction sets that determine the speed of convolutions on CPUs
 
 
 def read_environment() -> dict[str, Any]:
-    """Reads versions, system, processor, devices and the environment variables that change them. Starts JAX's back end."""
+    """Read versions, system, processor, devices, and the environment variables that affect them. Starts JAX's back end."""
     versions = {name: _version(name) for name in (*PACKAGES, *OPTIONAL, *PLUGINS)}
     return {
         "drsn-jax": __version__,
@@ -34,7 +34,7 @@ def read_environment() -> dict[str, Any]:
 
 
 def format_environment(environment: dict[str, Any]) -> str:
-    """Lines of `name: value`, a package without a version as `not installed`."""
+    """Format lines of `name: value`; a package without a version is `not installed`."""
     lines = [f"{name}: {environment[name]}" for name in ("drsn-jax", "python", "system", "processor", "cores")]
     lines += [f"devices: {', '.join(environment['devices'])}"]
     lines += [f"  {name} {version or 'not installed'}" for name, version in environment["packages"].items()]

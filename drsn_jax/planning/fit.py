@@ -1,4 +1,4 @@
-"""A configuration fitted to a card: batch, crop, rematerialisation and micro-batches, proposed and then compiled (`info --fit`)."""
+"""A configuration that fits a card: batch, crop, rematerialisation and micro-batches, proposed and then compiled (`info --fit`)."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from drsn_jax.planning.memory import MARGIN_REASON, Line, Say, measure_line, nam
 from drsn_jax.system.errors import InputError
 from drsn_jax.training.schedule import Stage
 
-MOST_CHECKS = 3  # proposals that are compiled before it is given up
+MOST_CHECKS = 3  # proposals to compile before giving up
 SMALLEST_CROP = 32
 
 
 class Proposal(NamedTuple):
-    """Stages that fit with these two switches, and what the one that needs most needs, in bytes."""
+    """Stages that fit with these two switches, and the bytes that the largest stage needs."""
 
     stages: tuple[Stage, ...]
     remat: bool
@@ -26,7 +26,7 @@ class Proposal(NamedTuple):
     needed: int
 
     def changes(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """The keys of a configuration that this changes, as they are written on the command line."""
+        """The changed keys of the configuration, as on the command line."""
         if len(self.stages) == 1:
             sizes = {"batch_size": str(self.stages[0].batch_size), "crop_size": str(self.stages[0].crop_size)}
             sizes |= {"stages": "()"} if config["stages"] else {}
@@ -36,10 +36,10 @@ class Proposal(NamedTuple):
 
 
 def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[str] = (), size: int, say: Say) -> str:
-    """What of a configuration fits a card of `size` bytes: a table of candidates, and command lines that were compiled.
+    """Describe how a configuration fits a card of `size` bytes: a table of candidates, and command lines whose programs were compiled.
 
-    `name` and `overrides` (--config.key=value) are what the configuration was made of, and are repeated in the command lines. Compiles
-    four programs for the lines of the table, and one to six more. `say` is told what is going on. Raises InputError if nothing fits.
+    `name` and `overrides` (--config.key=value) are the source of the configuration and are repeated in the command lines. Compiles four
+    programs for the table and one to six more. `say` receives the progress. Raises InputError if nothing fits.
     """
     smallest, limit = smallest_batch(config), usable(size)
     if (least := state_bytes(config, crop_size=SMALLEST_CROP)) > limit:
@@ -52,18 +52,18 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
     if best is None:
         least = min(line.at(smallest, SMALLEST_CROP) for line in lines.values())
         raise _nothing_fits(name, size, f"crops of {SMALLEST_CROP} need about {least / 1e9:.3g} GB")
-    text = [f"{name} on a card of {size / 1e9:g} GB: {limit / 1e9:.2f} GB to use; {MARGIN_REASON}.", name_device(), ""]
+    text = [f"{name} on a card of {size / 1e9:g} GB: {limit / 1e9:.2f} GB usable; {MARGIN_REASON}.", name_device(), ""]
     text += _tabulate(lines, crops=crops, smallest=smallest, limit=limit)
-    same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that it trains with"
+    same = "the recipe's batch and crop" if stages == make_stages(config) else "the smallest batch that trains"
     kept = same if recipe else "smaller crops than the recipe's"
 
     def command(proposal: Proposal) -> str:
         return command_line(config, proposal.changes(config), name=name, overrides=overrides)
 
-    part = "" if len(best.stages) == 1 else "; the stage of most pixels"
+    part = "" if len(best.stages) == 1 else "; the stage with the most pixels"
     text += ["", f"Proposal, {kept}{part}; {best.needed / 1e9:.2f} GB, compiled:", command(best)]
     if best.accumulation_steps > 1 and "batch" in (config["norm"], config["critic_norm"], config["threshold_norm"]):
-        text.append("Its batch norm takes the statistics of each micro-batch, so this is not the large batch to the letter.")
+        text.append("Batch norm uses the statistics of each micro-batch, so the result differs slightly from that of the large batch.")
     if len(best.stages) == 1 and best.accumulation_steps == 1:
         largest = fill_card(config, best, lines, limit=limit, say=say)
         if largest and largest.stages[0].batch_size > best.stages[0].batch_size:
@@ -74,7 +74,7 @@ def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[st
 
 def _nothing_fits(name: str, size: int, why: str) -> InputError:
     return InputError(
-        f"Nothing of {name} fits {size / 1e9:g} GB, of which {usable(size) / 1e9:.3g} GB are to use: {why};"
+        f"{name} does not fit {size / 1e9:g} GB, of which {usable(size) / 1e9:.3g} GB are usable: {why};"
         " use a smaller network (--config.widths=32,64,128) or a larger card."
     )
 
@@ -89,7 +89,7 @@ def _tabulate(lines: dict[bool, Line], *, crops: Sequence[int], smallest: int, l
 
 
 def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Say) -> dict[bool, Line]:
-    """Memory at the largest crop of the stages, without (False) and with rematerialisation. Compiles four programs."""
+    """Measure memory at the largest crop of the stages, without (False) and with rematerialisation. Compiles four programs."""
     crop_size, smallest = max(stage.crop_size for stage in stages), smallest_batch(config)
     lines = {}
     for remat in (False, True):
@@ -99,7 +99,7 @@ def measure_lines(config: Mapping[str, Any], stages: Sequence[Stage], *, say: Sa
 
 
 def command_line(config: Mapping[str, Any], changes: Mapping[str, str], *, name: str, overrides: Sequence[str]) -> str:
-    """`drsn-jax train` with a configuration, of that name and those overrides, and with changes in place of the overrides of those keys."""
+    """Return the `drsn-jax train` command for a configuration. `changes` replace the `overrides` of the same keys."""
     kept = [override for override in overrides if override.removeprefix("--config.").split("=")[0] not in changes]
     words = ["drsn-jax", "train", f"--config={name}", "--workdir=WORKDIR"]
     words += ["--config.train_dir=DIR"] if config["data"] != "demo" and not config["train_dir"] else []
@@ -107,7 +107,7 @@ def command_line(config: Mapping[str, Any], changes: Mapping[str, str], *, name:
 
 
 def keep_recipe(config: Mapping[str, Any], stages: tuple[Stage, ...], lines: dict[bool, Line], *, limit: int, say: Say) -> Proposal | None:
-    """The stages as they are, with the fewest micro-batches that fit, and rematerialised before they are split."""
+    """Propose the unchanged stages, with as few micro-batches as possible. Remat is tried before splitting the batch."""
     checks = 0
     for steps in _divisors(math.gcd(*(stage.batch_size for stage in stages))):
         if min(stage.batch_size for stage in stages) // steps < smallest_batch(config):
@@ -123,7 +123,7 @@ def keep_recipe(config: Mapping[str, Any], stages: tuple[Stage, ...], lines: dic
 
 
 def shrink_crop(config: Mapping[str, Any], stages: tuple[Stage, ...], lines: dict[bool, Line], *, limit: int, say: Say) -> Proposal | None:
-    """One stage of the largest crop, halved until it fits with remat, and as much of the recipe's batch as fits with it."""
+    """Propose one stage: the largest crop, halved until it fits with remat, and the largest batch up to the recipe's."""
     stride = make_generator(config).stride
     crop, batch = max(stage.crop_size for stage in stages), max(stage.batch_size for stage in stages)
     checks = 0
@@ -139,7 +139,7 @@ def shrink_crop(config: Mapping[str, Any], stages: tuple[Stage, ...], lines: dic
 
 
 def fill_card(config: Mapping[str, Any], found: Proposal, lines: dict[bool, Line], *, limit: int, say: Say) -> Proposal | None:
-    """The same crop with the largest batch that fits without splitting it, rematerialised if the proposal is."""
+    """Propose the same crop with the largest batch that fits without splitting, with remat if the proposal has it."""
     crop = found.stages[0].crop_size
     batch = lines[found.remat].largest_batch(limit, crop)
     for _ in range(MOST_CHECKS):
@@ -154,11 +154,12 @@ def fill_card(config: Mapping[str, Any], found: Proposal, lines: dict[bool, Line
 
 
 def check(config: Mapping[str, Any], stage: Stage, *, remat: bool, accumulation_steps: int, say: Say) -> int:
-    """Bytes that a stage needs, compiled."""
+    """Return the bytes that a stage needs, by compiling it."""
     say(f"compiling the proposal: batch {stage.batch_size}, crops of {stage.crop_size}, remat={remat}, {accumulation_steps} micro-batches")
     batch, extra, steps = stage.batch_size, 0, accumulation_steps
     if steps > 2 and forms_here().unroll_loops:
-        # Unrolled, it takes minutes to compile. Two micro-batches hold as much as many, but for the images: blurred, sharp and restored.
+        # Many unrolled micro-batches take minutes to compile. Two use as much memory as many, except for the images: blurred, sharp and
+        # restored.
         batch, steps = 2 * stage.batch_size // steps, 2
         extra = (stage.batch_size - batch) * (2 * count_parts(config) + 1) * stage.crop_size**2 * 3 * 4
     try:

@@ -1,4 +1,4 @@
-"""`drsn_jax.restore_image`: an image in memory, as Python has it, restored by a model named or lying somewhere."""
+"""`drsn_jax.restore_image`: restoration of an image in memory, with a model given by name or path."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.weights.model import Model, load_model
 from drsn_jax.weights.shipped import SHIPPED, find_model
 
-_EXCESS = 1e-3  # beyond [0, 1]
+_EXCESS = 1e-3  # tolerance beyond [0, 1]
 _SHAPES = "[h w 3], grey [h w] or [h w 1], or with alpha [h w 4]"
 
 
@@ -31,16 +31,17 @@ def restore_image(
 ) -> UInt8[np.ndarray, "h w *channels"] | Float[np.ndarray, "h w *channels"]:
     """Restore a blurred image of any size: uint8 gives uint8, floats in [0, 1] give float32 in [0, 1], of the same shape.
 
-    Shapes are [h w 3] (RGB), grey [h w] or [h w 1], and [h w 4], whose alpha is kept. Floats may be of any kind, bfloat16 too; values up
-    to 0.001 beyond [0, 1], which resampling leaves, are clipped. `model` is the name of a shipped model or a path as `load_model` takes;
+    Shapes are [h w 3] (RGB), grey [h w] or [h w 1], and [h w 4], whose alpha is kept. Floats may have any precision, including bfloat16;
+    values up to 0.001 beyond [0, 1], a result of resampling, are clipped. `model` is the name of a shipped model or a path for
+    `load_model`;
     `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; the others are those of `make_restore_fn`. The last
-    two models used stay loaded, each as it was read: later checkpoints of a training that goes on are not seen. For many images, or to
-    let go of a model, use `load_model` and `make_restore_fn`. Raises InputError for other shapes, types and values, and as those two and
+    two models stay loaded and are not read again: newer checkpoints of a running training are not seen. For many images, or to
+    release a model, use `load_model` and `make_restore_fn`. Raises InputError for other shapes, types and values, and as those two and
     `find_device`.
     """
     pixels = _check(image)
     if not isinstance(model, str | Path):
-        raise InputError(f"model={model!r} names no model; give one of {', '.join(SHIPPED)}, or the path of a model.")
+        raise InputError(f"model={model!r} is not a model; give one of {', '.join(SHIPPED)}, or the path of a model.")
     restore_fn = make_restore_fn(
         _load(find_model(model), device), strength=strength, self_ensemble=self_ensemble, tile=tile, overlap=overlap
     )
@@ -67,7 +68,7 @@ def _check(image: np.ndarray | Array) -> np.ndarray:
         raise InputError(f"An image of shape {list(pixels.shape)} cannot be restored; give {_SHAPES}, with at least one pixel.")
     if pixels.dtype == np.uint8:
         return pixels
-    if not jnp.issubdtype(pixels.dtype, jnp.floating):  # jax's knows bfloat16
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):  # jax's function also accepts bfloat16
         raise InputError(f"An image of {pixels.dtype} cannot be restored; give uint8, or floats in [0, 1].")
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_EXCESS and high <= 1 + _EXCESS):  # NaN compares as False

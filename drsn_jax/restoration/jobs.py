@@ -1,4 +1,4 @@
-"""The files to restore and the files to write, from the files and folders that a user names."""
+"""The lists of files to restore and to write, made from the files and folders that a user gives."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -14,14 +14,14 @@ from drsn_jax.system.errors import InputError
 
 RESTORED, PANEL = ".restored", ".panel.png"
 _KNOWN = (*SUFFIXES, *VIDEO_SUFFIXES)
-_PHONE_SUFFIX = ".jpg"  # of what is made of a phone's HEIC or AVIF
+_PHONE_SUFFIX = ".jpg"  # for results of a phone's HEIC or AVIF
 
 
 @dataclass
 class Plan:
-    """What is to be done: (source, target) pairs, inputs that cannot be done with a message each, and how many were no images.
+    """The work: (source, target) pairs, inputs that failed with a message each, and the number of other files.
 
-    `results` are files and folders that were left out because an earlier run made them.
+    `results` are files and folders that are skipped because an earlier run made them.
     """
 
     jobs: list[tuple[Path, Path]] = field(default_factory=list)
@@ -31,15 +31,17 @@ class Plan:
 
 
 def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_format: str | None = None) -> Plan:
-    """List every file to restore, sorted within each folder, with the name its result gets under `output`.
+    """List every file to restore, sorted within each folder, with the name of its result under `output`.
 
-    Folders are searched whole (`walk_visible`); their structure is kept. `output` where it lies inside is left out, and so is what an
-    earlier run made of an image or a folder beside it, panels included, here and among `inputs`; files of other suffixes are counted.
-    `output` is a folder, or the result's own name if the input is one file and `output` ends like an image; without it results lie
-    beside their inputs, photo.restored.jpg and holiday.restored/. A phone's HEIC or AVIF becomes JPEG, and the result of an image
-    without a suffix gets that of its content. Images and videos alike, but `output_format` is of images alone. Raises InputError for no
-    inputs, a folder with neither, a format that is not known, one file's name as `output` for several inputs, and two inputs that would
-    be written to one file.
+    - Folders are searched completely (`walk_visible`), and their structure is kept. Files of other suffixes are counted.
+    - `output` is skipped if it lies inside. So are the results of earlier runs, with their panels, in folders and among `inputs`.
+    - `output` is a folder, or the result's own name if the input is one file and `output` ends like an image. Without it results lie
+      beside their inputs, as photo.restored.jpg and holiday.restored/.
+    - A phone's HEIC or AVIF becomes JPEG. The result of an image without a suffix gets that of its content. `output_format` only
+      applies to images.
+
+    Raises InputError for no inputs, a folder without images and videos, an unknown format, a file as `output` for several inputs, and two
+    inputs with the same target.
     """
     if not inputs:
         raise InputError("No input was given; name at least one image file or folder.")
@@ -47,14 +49,14 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
     plan, inputs = Plan(), [Path(path) for path in inputs]
     if output and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix.lower() in _KNOWN:
         if suffix and SUFFIXES.get(output.suffix.lower()) != SUFFIXES[suffix]:
-            raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; leave one away.")
+            raise InputError(f"--output {quoted(output)} and --output-format {output_format} contradict each other; omit one.")
         _add(plan, inputs[0], output)
         return plan
     if output and len(inputs) == 1 and output.suffix and not (inputs[0].is_dir() or output.exists() or output.suffix.lower() in _KNOWN):
         hint = nearest(output.suffix.lower(), _KNOWN) or f"; use one of {', '.join(_KNOWN)}"
-        raise InputError(f"--output {quoted(output)}: its suffix names no format{hint}; make the folder first if it is to be one.")
+        raise InputError(f"--output {quoted(output)}: its suffix is not that of a format{hint}; if it is meant as a folder, make it first.")
     if output and not output.is_dir() and output.suffix.lower() in _KNOWN:
-        raise InputError(f"--output {quoted(output)} is the name of one file, and there are more to write; give a folder.")
+        raise InputError(f"--output {quoted(output)} is a single file, but there are several results; give a folder.")
     plan.results = _find_named_results(inputs)
     for path in (path for path in inputs if path not in plan.results):
         if path.is_dir():
@@ -66,12 +68,12 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
 
 
 def panel_path(target: Path) -> Path:
-    """Where the panel of a result lies: out/photo.jpg.panel.png, with the whole name, since photo.png may lie there too."""
+    """Return the path of a result's panel: out/photo.jpg.panel.png, with the whole name, because photo.png may exist too."""
     return target.with_name(target.name + PANEL)
 
 
 def is_video(path: Path) -> bool:
-    """Whether the name ends like a video's."""
+    """Check whether the name ends like a video's."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -93,7 +95,7 @@ def _named(target: Path, suffix: str | None) -> Path:
 
 
 def _file_beside(path: Path, suffix: str | None) -> Path:
-    """The name of the result beside its input; by the content where the name has no suffix."""
+    """Return the name of the result beside its input; if the name has no suffix, by the content."""
     named = path if path.suffix else path.with_suffix(_content_suffix(path))
     return path.with_name(f"{path.stem}{RESTORED}{_named(named, suffix).suffix}")
 
@@ -109,7 +111,7 @@ def _folder_beside(path: Path) -> Path:
 
 
 def _find_results(files: Collection[str], folders: Collection[str]) -> set[str]:
-    """Those of the names of one folder that a run made of others of them."""
+    """Find the names in one folder that a run made from others of them."""
     images = {file for file in files if Path(file).suffix.lower() in _KNOWN}
     stems = images | {Path(file).stem for file in images}
     panels = {file for file in files if file.endswith(PANEL) and file.removesuffix(PANEL) in files}
@@ -118,7 +120,7 @@ def _find_results(files: Collection[str], folders: Collection[str]) -> set[str]:
 
 
 def _find_named_results(inputs: Sequence[Path]) -> list[Path]:
-    """Results named together with what they were made of, as `restore *` run again does."""
+    """Find results that are given together with their sources, as in a second `restore *`."""
     named: dict[Path, set[str]] = {}
     for path in inputs:
         named.setdefault(path.parent, set()).add(path.name)
@@ -156,7 +158,7 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
 
 
 def _rename_phones(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The jobs; where a.heic and a.jpg lie side by side, as phones leave them, the first becomes a.heic.jpg."""
+    """Resolve names of phones: if a.heic and a.jpg are in one folder, the result of the first is a.heic.jpg."""
     sources: dict[Path, set[Path]] = {}
     for source, target in jobs:
         sources.setdefault(target, set()).add(source)
@@ -171,11 +173,11 @@ def _rename_phones(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
 
 
 def _refuse_collisions(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The jobs without inputs named twice; raises InputError where two different ones share a target."""
+    """Remove inputs that are given twice; raises InputError if two different ones share a target."""
     taken: dict[Path, Path] = {}
     for source, target in jobs:
         first = taken.setdefault(target, source)
-        if os.path.realpath(first) != os.path.realpath(source):  # unlike Path.resolve, it takes a link that points at itself
+        if os.path.realpath(first) != os.path.realpath(source):  # unlike Path.resolve, it supports a link that points at itself
             raise InputError(
                 f"{quoted(first)} and {quoted(source)} would both be written to {quoted(target)}; "
                 "rename one of them, or restore them into different folders."

@@ -1,4 +1,4 @@
-"""Many files through one restoration: each one is whole or absent, and a bad one never stops the others."""
+"""Restoration of many files: each result is whole or absent, and a bad file never stops the others."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ from drsn_jax.system.errors import InputError
 
 @dataclass
 class RestoreReport:
-    """Files written, inputs that failed with one line each, and the number of files in folders that are no images."""
+    """Written files, failed inputs with one line each, and the number of files in folders that are no images."""
 
     restored: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class _Work:
     encoding: Encoding | None = None
     restored: Float[np.ndarray, "h w 3"] | None = None
     seconds: float = 0.0
-    error: str = ""  # why it goes no further
+    error: str = ""  # the reason why it failed
 
 
 def restore_files(
@@ -67,7 +67,7 @@ def restore_files(
     report = RestoreReport(failed=list(plan.failed), ignored=plan.ignored)
     progress = _Progress(total=len(plan.jobs) + len(plan.failed))
     if plan.results:
-        sys.stderr.write(f"Results of earlier runs are left out: {len(plan.results)}, the first {quoted(plan.results[0])}.\n")
+        sys.stderr.write(f"Skipped {len(plan.results)} results of earlier runs, the first {quoted(plan.results[0])}.\n")
     for source, message in plan.failed:
         progress.done(source, message)
 
@@ -78,7 +78,7 @@ def restore_files(
         else:
             report.restored.append(work.target)
         progress.done(work.source, work.error or _describe(work))
-        work.photo = work.restored = None  # the memory is wanted for the next
+        work.photo = work.restored = None  # frees memory for the next one
 
     images = [job for job in plan.jobs if not is_video(job[0])]
     works = [_Work(source, target, panel_path(target) if panel else None) for source, target in images]
@@ -89,7 +89,7 @@ def restore_files(
             pass
     videos = [job for job in plan.jobs if is_video(job[0])]
     if unused := [name for name, given in {"--panel": panel, "--output-format": output_format}.items() if given and videos]:
-        sys.stderr.write(f"{' and '.join(unused)}: of photographs alone; videos are restored without.\n")
+        sys.stderr.write(f"For photographs only, so not applied to videos: {' and '.join(unused)}.\n")
     _restore_videos(videos, report, progress, restore_fn=restore_fn, overwrite=overwrite)
     return report
 
@@ -123,7 +123,7 @@ def _read(work: _Work, *, overwrite: bool) -> None:
         if path:
             check_target(path, overwrite=overwrite)
     work.photo = read_photo(work.source)
-    work.encoding = plan_encoding(work.photo, work.target)  # what it cannot hold is to be known before the slow part
+    work.encoding = plan_encoding(work.photo, work.target)  # so that missing features are reported before the slow part
 
 
 def _restore(work: _Work, *, restore_fn: RestoreFn, progress: "_Progress") -> None:
@@ -154,9 +154,9 @@ def _describe(work: _Work) -> str:
 
 
 class _Progress:
-    """On a terminal one line that says what is being done, over which finished files scroll away; elsewhere only those.
+    """Progress: on a terminal one line about the current work, with finished files scrolling above it; elsewhere only those.
 
-    Restoring and writing call it from threads of their own.
+    Restoring and writing call it from different threads.
     """
 
     def __init__(self, *, total: int):

@@ -1,6 +1,6 @@
-"""Checkpoints: the whole state and its configuration, asynchronous and atomic (Orbax), the newest three and the best kept.
+"""Checkpoints: the whole state and its configuration, written asynchronously and atomically (Orbax). Keeps the newest three and the best.
 
-Orbax writes to disks and to gs:// itself; for s3:// it writes to this machine, and `Mirror` copies.
+Orbax writes to disks and to gs://. For s3:// it writes to this machine, and `Mirror` copies the result.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ from drsn_jax.system.processes import first_process
 from drsn_jax.training.state import TrainState
 from drsn_jax.weights.checkpoints import FOLDER, UNSCORED, list_whole, quieten
 
-DELETED = ".deleted"  # where what is to be deleted goes first, in one move: of half a checkpoint Orbax would never let go
-# What the system says where a file cannot be written, and TensorStore where it knows no better.
+DELETED = ".deleted"  # deletion first moves a checkpoint here: Orbax could not remove a half-deleted one
+# The system's messages for a file that cannot be written, and TensorStore's general one.
 _SIGNS = ("No space left", "Disk quota exceeded", "File too large", "Permission denied", "Read-only file system", "RESOURCE_EXHAUSTED")
 
 
 class Checkpoints:
-    """The checkpoints of one run, below its workdir. Use as a context manager: leaving it waits for the last save."""
+    """The checkpoints of one run, below its workdir. Use as a context manager: its end waits for the last save."""
 
     def __init__(self, workdir: AnyPath, *, config: dict[str, Any], keep: int = 3):
-        """Opens, and makes, WORKDIR/checkpoints. `config` is stored with each checkpoint, as JSON."""
+        """Open WORKDIR/checkpoints, made if missing. `config` is stored with each checkpoint, as JSON."""
         self._mirror = Mirror(workdir / FOLDER) if scheme_of(workdir) == "s3" else None
         self.folder: AnyPath = self._mirror.local if self._mirror else absolute(workdir) / FOLDER
         self._config, self._keep = config, keep
@@ -44,7 +44,7 @@ class Checkpoints:
         self._sweep()
         options = ocp.CheckpointManagerOptions(
             todelete_subdir=DELETED,
-            best_fn=lambda metrics: metrics["psnr"],  # without it the policy's metrics are not written
+            best_fn=lambda metrics: metrics["psnr"],  # without it Orbax does not store the metrics
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), best]),
         )
         return ocp.CheckpointManager(self.folder, options=options)
@@ -54,23 +54,24 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and jax.process_count() > 1:
-            return  # closing waits for the other processes, which may wait for what this one does no more
+            return  # closing would wait for processes that wait for this one
         try:
             with self._explained():
                 self._manager.close()
             if self._mirror:
                 self._mirror.close()
-        except Exception:  # of the last save: what went wrong first is what is to be told
+        except Exception:  # an error of the last save; the one inside the block came first and is reported
             if kind is None:
                 raise
 
     def save(self, step: int, state: TrainState, *, psnr: float | None = None) -> None:
-        """Starts saving; the state may be donated at once. `psnr` in dB, of the validation after this step, chooses the best.
+        """Start saving; the state may be donated at once. `psnr` (dB) of the validation after this step decides which checkpoint is the
+        best.
 
-        Raises InputError if this or the save before it could not be written, or there is no room for it.
+        Raises InputError if this save or the previous one could not be written, or if there is no room.
         """
         self.wait()
-        size = sum(x.nbytes + 2048 for x in jax.tree.leaves(state))  # each array is also named in several small files, 2 kB in all
+        size = sum(x.nbytes + 2048 for x in jax.tree.leaves(state))  # every array also appears in small metadata files, 2 kB together
         versions = {VERSIONS: ocp.args.JsonSave({"data_keys": DATA_KEYS})}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), config=ocp.args.JsonSave(self._config), **versions)
         with self._explained():
@@ -81,7 +82,7 @@ class Checkpoints:
                 self._mirror.push()
 
     def wait(self) -> None:
-        """Returns when the last save is whole on disk. Raises InputError if it could not be written."""
+        """Wait until the last save is complete on disk. Raises InputError if it could not be written."""
         with self._explained():
             self._manager.wait_until_finished()
             if self._mirror:
@@ -96,23 +97,24 @@ class Checkpoints:
         return _explain_refusals(self.folder, advice=self._advice())
 
     def _advice(self) -> str:
-        return f"make room or choose another --workdir; the newest whole checkpoint is {self.newest_whole() or 'none yet'}"
+        return f"make room or choose another --workdir; the newest complete checkpoint is {self.newest_whole() or 'none yet'}"
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints on disk, ascending."""
         return sorted(self._manager.all_steps())
 
     def newest_whole(self) -> int | None:
-        """The newest step that is whole in the workdir."""
+        """Return the newest step that is complete in the workdir."""
         steps = [int(path.name) for path in list_whole(self._mirror.remote if self._mirror else self.folder)]
         return max(steps, default=None)
 
     def restore(self, abstract_state: TrainState, *, say: Callable[[str], None]) -> Restored | None:
-        """The newest checkpoint that can be read, placed as `abstract_state` says; None if there is no checkpoint.
+        """Restore the newest readable checkpoint, placed as in `abstract_state`; None if there is no checkpoint.
 
-        What fails is tried again (`read_patiently`). Damaged ones are set aside as STEP.damaged, said, once one before them is read.
-        Raises InputError, changing nothing, if none can be read, if one cannot be for a reason that is no damage, if memory is short, or
-        if one is whole but of another architecture.
+        Failed reads are repeated (`read_patiently`). After an older checkpoint was read, damaged newer ones are renamed to STEP.damaged,
+        with
+        a message. Raises InputError, with nothing changed, if none can be read, if one fails for a reason other than damage, if
+        memory is short, or if a complete one has another architecture.
         """
         steps, damaged = self.steps(), []
         for step in reversed(steps):
@@ -128,7 +130,7 @@ class Checkpoints:
                 say("\n".join(self._set_aside(damaged)))
             return found
         if steps:
-            raise InputError(f"No checkpoint in {self.folder} can be read; they are left as they are. Choose another --workdir.")
+            raise InputError(f"No checkpoint in {self.folder} can be read. They were not changed; choose another --workdir.")
         return None
 
     def _set_aside(self, steps: list[int]) -> list[str]:
@@ -147,12 +149,12 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _explain_refusals(folder: AnyPath, *, advice: str) -> Iterator[None]:
-    """Raises InputError for what the disk refuses inside the block; `advice` ends the sentence. Other errors pass."""
+    """Turn a refusal by the disk inside the block into InputError; `advice` ends the sentence. Other errors pass."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # Orbax passes on whatever its storage library raises
+    except Exception as error:  # Orbax passes on the errors of its storage library, which have many types
         text = " ".join(str(error).split())
         for sign in _SIGNS:
             if sign in text:
@@ -163,9 +165,9 @@ def _explain_refusals(folder: AnyPath, *, advice: str) -> Iterator[None]:
 
 
 def _check_room(folder: AnyPath, *, needed: int, advice: str) -> None:
-    """Raises InputError where so many bytes do not fit: better refused than broken off half-way. OSError where no folder can be made.
+    """Raise InputError if so many bytes do not fit, before writing starts. OSError if the folder cannot be made.
 
-    Orbax would say that too, but its threads would then keep the process for five minutes.
+    Orbax would report it too, but afterwards its threads keep the process alive for five minutes.
     """
     if not isinstance(folder, Path):
         return
@@ -174,4 +176,4 @@ def _check_room(folder: AnyPath, *, needed: int, advice: str) -> None:
     probe.rmdir()
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(f"No room for a checkpoint: it takes {needed / 1e6:.3g} MB, {free / 1e6:.3g} MB are free; {advice}.")
+        raise InputError(f"No room for a checkpoint: it needs {needed / 1e6:.3g} MB, {free / 1e6:.3g} MB are free; {advice}.")

@@ -1,4 +1,4 @@
-"""A run's data: an iterator of batches on the devices from any step on, and the images to validate on."""
+"""A run's data: an iterator of batches on the devices from any step, and the validation images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -31,12 +31,12 @@ from drsn_jax.training.sharding import check_batch_size, divides, over_data, rep
 
 
 class Data(NamedTuple):
-    """What a run trains and validates on."""
+    """The training and validation data of a run."""
 
     description: str
-    num_images: int  # or pairs, to train on
+    num_images: int  # images or pairs for training
     stream_fn: Callable[[int, int], Iterator[dict[str, jax.Array]]]  # (start step, num_train_steps) -> batches
-    validation_fn: ValidationFn | None  # anew for each evaluation
+    validation_fn: ValidationFn | None  # a new iterator for each evaluation
 
 
 class Held(NamedTuple):
@@ -48,7 +48,7 @@ class Held(NamedTuple):
 
 
 def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
-    """Opens the data of a configuration. Raises InputError for folders and images that cannot be trained on."""
+    """Open the data of a configuration. Raises InputError for unusable folders and images."""
     stages = make_stages(config)
     for stage in stages:
         check_batch_size(stage.batch_size, devices=mesh.size, accumulation_steps=config["accumulation_steps"])
@@ -84,7 +84,7 @@ def _open_pairs(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) 
 
 def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mesh) -> Data:
     if config["cache"]:
-        raise InputError(f"cache=True is for data=pairs; data={config['data']} is held on the device as it is (--config.cache=False).")
+        raise InputError(f"cache=True is for data=pairs; data={config['data']} is always held on the device (--config.cache=False).")
     rows = {stage: _clip_rows(config, stage) for stage in stages}
     for stage in stages:
         _drawn_share(config, stage, of_clip=rows[stage])  # refused before anything is read
@@ -122,7 +122,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
 
 
 def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
-    """How many rows of a batch are of the clip. Raises InputError where rounding makes none or all of them of a share in between."""
+    """Return the number of clip images in a batch. Raises InputError if a share between 0 and 1 rounds to none or all of them."""
     total, share = stage.batch_size * count_parts(config), config["frames_share"]
     rows = round(total * share) if config["frames_dir"] else 0
     if config["frames_dir"] and 0 < share < 1 and rows in (0, total):

@@ -1,4 +1,4 @@
-"""The evaluation between steps: validation images restored, scored and drawn."""
+"""The evaluation between steps: restoring, scoring and drawing the validation images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -22,7 +22,7 @@ from drsn_jax.training.state import TrainState
 
 
 class _BrokenOffError(Exception):
-    """The signal to stop came in the middle of an evaluation, which can take longer than there is time."""
+    """A stop signal arrived during an evaluation, which may take longer than the time that is left."""
 
 
 def _until_stopped(samples_fn: Callable[[], Iterator[Sample | None]], stop: StopSignal) -> Iterator[Sample | None]:
@@ -42,7 +42,7 @@ def make_evaluate_fn(
     workdir: AnyPath,
     on_panels: Callable[[AnyPath], object] | None = None,
 ) -> Callable[[TrainState, int], float | None]:
-    """Builds the evaluation of a state after a step: prints and logs the figures, draws the panels, gives the PSNR in dB.
+    """Build the evaluation of a state after a step. It logs the figures, draws panels, and returns the PSNR in dB.
 
     None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on its
     own devices, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
@@ -67,7 +67,7 @@ def make_evaluate_fn(
                 num_panels=config["sample_images"],
             )
         except _BrokenOffError:
-            say(f"The evaluation after step {step} was broken off {stop.reason}; `drsn-jax evaluate --model={workdir}` makes one.")
+            say(f"The evaluation after step {step} was interrupted {stop.reason}; `drsn-jax evaluate --model={workdir}` repeats it.")
             return None
         input_scores = validation.input_scores
         writer.scalars(step, validation.scalars())

@@ -1,4 +1,4 @@
-"""The edges of the loop: devices connected, batches fetched while they work, and signals to stop."""
+"""Input and stop signals of the loop: connecting devices, fetching batches while the device works, and signals."""
 
 import os
 import signal
@@ -18,36 +18,36 @@ from jax.sharding import Mesh
 from drsn_jax.system.processes import wait_for_all
 from drsn_jax.training.sharding import over_data, replicated
 
-_SAVING = b"\nCtrl-C: this step is ended and saved; a second Ctrl-C leaves at once.\n"
+_SAVING = b"\nCtrl-C: finishing and saving this step; press Ctrl-C again to stop at once.\n"
 
 
 def warm_up_collectives(mesh: Mesh) -> None:
-    """Connects the devices of several processes, all at the same moment.
+    """Connect the devices of several processes, all at the same moment.
 
-    They are connected by the first computation that needs it, and on CPU (gloo) a process that comes 30 s later than another, because
-    its compilation took longer, would end them all.
+    Otherwise the first collective computation connects them, and on CPU (gloo) the run would fail if one process compiles 30 s
+    longer than another.
     """
     if jax.process_count() > 1:
         wait_for_all()
-        sync_global_devices("warm up collectives")  # one device of each process, as Orbax uses them
+        sync_global_devices("warm up collectives")  # one device per process, as in Orbax
         ones = jax.make_array_from_process_local_data(over_data(mesh), np.ones(jax.local_device_count()))
         jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones))
 
 
 class Feed:
-    """Fetches batches while the device is busy, at most two steps ahead of it, and measures how long it stood idle for them."""
+    """The prefetch of batches, at most two steps ahead of the device, with a measure of the device's idle time."""
 
     def __init__(self, batches: Iterator[dict[str, jax.Array]]):
-        """Takes the iterator over; nothing is fetched yet."""
+        """Take over the iterator; nothing is fetched yet."""
         self._batches = batches
-        self._before: Any = None  # what the step before the one in flight gave
+        self._before: Any = None  # the results of the step before the one in flight
 
     def next(self, *, after: Any) -> tuple[dict[str, jax.Array], float]:
-        """The next batch, and the seconds that the device waited for it.
+        """Return the next batch, and the seconds that the device waited for it.
 
-        `after` holds arrays of the step in flight, or is None before the first. Where they are ready before the batch is, the device was
-        idle, and the whole time of fetching counts: an upper bound. Then waits for the step before that one, so that the device always has
-        a step to go on with and the host does not run further ahead.
+        `after` holds arrays of the step in flight, or None before the first step. If they are ready before the batch is, the device was
+        idle, and the whole fetching time counts: an upper bound. Then it waits for the step before that one. So the device always has a
+        queued step, and the host stays at most two steps ahead.
         """
         start = time.perf_counter()
         batch = next(self._batches)
@@ -62,16 +62,16 @@ class Feed:
 
 
 class StopSignal:
-    """Turns SIGTERM (preemption, `kill`), Ctrl-C and the end of a given time into a request that the loop reads after each step.
+    """The stop request that the loop reads after each step: from SIGTERM (preemption, `kill`), Ctrl-C or a time limit.
 
-    Before the first step there is nothing to save, and Ctrl-C raises KeyboardInterrupt as ever.
+    Before the first step there is nothing to save, and Ctrl-C raises KeyboardInterrupt as usual.
 
-    Of several processes the signal may reach one only, and all have to stop after the same step. So each puts its request on its devices
-    after each step, where all requests are joined while the device works, and what came of it is read two steps later, without waiting.
+    In a run of several processes the signal may reach only one, and all must stop after the same step. So after each step each process
+    puts its request on its devices, which combine the requests during the next step. The result is read two steps later, without waiting.
     """
 
     def __init__(self, mesh: Mesh, *, minutes: float | None = None) -> None:
-        """Not yet requested; it will be after so many minutes from now, if that is said."""
+        """Start without a request. With `minutes` it is made after that time."""
         self._end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         self._signalled = self.interrupted = False
         self._stepped = False
@@ -81,19 +81,19 @@ class StopSignal:
 
     @property
     def requested(self) -> bool:
-        """Whether the signal has reached this process, or its time is over."""
+        """Whether this process has received the signal or its time is over."""
         return self._signalled or time.monotonic() > self._end
 
     @property
     def reason(self) -> str:
-        """Why to stop, for a message."""
+        """The reason for stopping, for a message."""
         if self.interrupted:
             return "by Ctrl-C"
         over = time.monotonic() > self._end and not self._signalled
-        return "since the time was over" if over else "by a signal"  # which may have reached another process
+        return "since the time was over" if over else "by a signal"  # another process may have received it
 
     def agreed(self) -> bool:
-        """Whether to stop now: the same in every process, if each calls this once a step."""
+        """Return whether to stop now. The answer is the same in every process if each calls this once per step."""
         self._stepped = True
         if jax.process_count() == 1:
             return self.requested
@@ -102,11 +102,11 @@ class StopSignal:
         return len(self._asked) > 2 and bool(self._asked.popleft())
 
     def __enter__(self) -> "StopSignal":
-        # Only the main thread may set handlers; a loop that runs in another thread cannot be asked to stop this way.
+        # Only the main thread may set handlers. A loop in another thread cannot be stopped by signals.
         self._main = threading.current_thread() is threading.main_thread()
         if self._main:
             self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-            if self._previous[signal.SIGINT] == signal.SIG_IGN:  # a script's background job, which the terminal's Ctrl-C is not for
+            if self._previous[signal.SIGINT] == signal.SIG_IGN:  # a script's background job, which ignores the terminal's Ctrl-C
                 del self._previous[signal.SIGINT]
             for number in self._previous:
                 signal.signal(number, self._request)
@@ -118,7 +118,7 @@ class StopSignal:
             if not self._stepped:
                 raise KeyboardInterrupt
             if not self.interrupted:
-                os.write(2, _SAVING)  # a handler may come in the middle of a write to sys.stderr
+                os.write(2, _SAVING)  # a handler may interrupt a write to sys.stderr
             self.interrupted = True
         self._signalled = True
 

@@ -1,4 +1,4 @@
-"""The log of the loop: metrics of each step until they are due, speed, health."""
+"""The log of the loop: metrics of each step until they are flushed, speed, and health checks."""
 
 import math
 import time
@@ -13,10 +13,10 @@ from drsn_jax.training.nonfinite import SKIPPED
 
 
 class Log:
-    """Collects the metrics of each step on the device, and brings their means to the terminal and the writer when they are due."""
+    """A buffer for the metrics of each step on the device; it sends their means to the terminal and the writer when due."""
 
     def __init__(self, writer: Writer, *, start_step: int, num_train_steps: int, critic_output: str, max_nonfinite_steps: int):
-        """Begins after `start_step`."""
+        """Start after `start_step`."""
         self._writer, self._total, self._critic_output = writer, num_train_steps, critic_output
         self._max_nonfinite_steps, self._skipped_in_a_row = max_nonfinite_steps, 0
         self._progress = Throughput(start_step=start_step, num_train_steps=num_train_steps)
@@ -25,18 +25,18 @@ class Log:
 
     @property
     def newest(self) -> dict[str, jax.Array] | None:
-        """Metrics of the step in flight; None where all are flushed."""
+        """Metrics of the step in flight; None after a flush."""
         return self._pending[-1] if self._pending else None
 
     def add(self, metrics: dict[str, jax.Array], *, images: int, waited: float) -> None:
-        """Keeps the metrics of one step of so many images, before which the device waited so many seconds."""
+        """Store the metrics of one step, its number of images, and the seconds that the device waited before it."""
         self._pending.append(metrics)
         self._progress.add(images=images, waited=waited)
 
     def flush(self, step: int, *, last_checkpoint: int | None, workdir: AnyPath) -> None:
-        """Fetches, checks, writes and prints the means since the last flush; nothing if there was no step since.
+        """Fetch, check, write and print the means since the last flush; nothing if there was no step since.
 
-        Of steps that were skipped only the number counts. Raises TrainingDivergedError, naming the steps, if one is not finite, or if
+        For skipped steps only their number is reported. Raises TrainingDivergedError, naming the steps, if a mean is not finite, or if
         `max_nonfinite_steps` in a row were skipped.
         """
         if not self._pending:
@@ -60,25 +60,25 @@ class Log:
             self._warned = True
 
     def restart_clock(self) -> None:
-        """Leaves the time since the last flush (an evaluation, a save) out of the next."""
+        """Exclude the time since the last flush (an evaluation, a save) from the next one."""
         self._progress.restart_clock()
 
 
 class Throughput:
-    """Times the steps: images a second, time left, and the share of the time in which the device waited for data."""
+    """A timer of the steps: images per second, time left, and the share of time in which the device waited for data."""
 
     def __init__(self, *, start_step: int, num_train_steps: int):
-        """Begins to count after `start_step`."""
+        """Start counting after `start_step`."""
         self._total, self._begin = num_train_steps, time.perf_counter()
         self._since, self._step, self._images, self._waited = self._begin, start_step, 0, 0.0
 
     def add(self, *, images: int, waited: float) -> None:
-        """Counts one step of so many images, before which the device waited so many seconds."""
+        """Count one step, its number of images, and the seconds that the device waited before it."""
         self._images += images
         self._waited += waited
 
     def report(self, step: int) -> dict[str, float]:
-        """Images and steps a second, waiting share and seconds left, over the steps since the last report."""
+        """Return images and steps per second, waiting share and seconds left, over the steps since the last report."""
         now = time.perf_counter()
         elapsed, steps = max(now - self._since, 1e-9), max(step - self._step, 1)
         figures = {
@@ -91,12 +91,12 @@ class Throughput:
         return figures
 
     def restart_clock(self) -> None:
-        """Leaves out of the next report the time since the last (an evaluation, a save)."""
+        """Exclude the time since the last report (an evaluation, a save) from the next one."""
         self._since = time.perf_counter()
 
 
 def format_progress(step: int, total: int, figures: Mapping[str, float]) -> str:
-    """One line: step, loss terms, speed, time left, waiting share."""
+    """Format one line: step, loss terms, speed, time left, waiting share."""
     terms = ("generator/loss", "generator/pixel", "generator/content", "critic/distance", "generator/threshold")
     shown = "  ".join(f"{name.split('/')[1]} {figures[name]:.4g}" for name in terms if name in figures)
     if figures.get(SKIPPED):
@@ -108,7 +108,7 @@ def format_progress(step: int, total: int, figures: Mapping[str, float]) -> str:
 
 
 def mean_metrics(collected: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each metric over steps; one value that is not finite makes its mean so."""
+    """Return the mean of each metric over the steps; a single non-finite value makes the mean non-finite."""
     names = sorted({name for metrics in collected for name in metrics})
     means = {}
     for name in names:
@@ -117,7 +117,7 @@ def mean_metrics(collected: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return means
 
 
-SATURATED_DISTANCE = 0.99  # of a sigmoid critic, whose scores differ by 1 at most
+SATURATED_DISTANCE = 0.99  # for a sigmoid critic, whose scores differ by at most 1
 DEAD_GRADIENT = 1e-7
 
 
@@ -125,27 +125,27 @@ _REMEDY = "Try a smaller --config.learning_rate or --config.clip_norm=1, in a ne
 
 
 def check_finite(metrics: Mapping[str, float], *, first_step: int, last_step: int, last_checkpoint: int | None, workdir: AnyPath) -> None:
-    """Raises TrainingDivergedError, naming the metrics and the steps, if a mean over the steps is not finite.
+    """Raise TrainingDivergedError, naming the metrics and the steps, if a mean over the steps is not finite.
 
-    Gradient norms are among the metrics, so that where all are finite, the parameters that these steps made are too.
+    Gradient norms are among the metrics. If all are finite, the parameters after these steps are finite too.
     """
     broken = [name for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
         good = (
-            f"the newest checkpoint from before them is step {last_checkpoint}"
+            f"the newest checkpoint before them is step {last_checkpoint}"
             if last_checkpoint is not None
-            else "there is no checkpoint from before them"
+            else "there is no checkpoint before them"
         )
         raise TrainingDivergedError(
             f"{', '.join(broken)} became infinite or not a number within steps {first_step} to {last_step}; {good}, in {workdir}."
-            f" {_REMEDY}; or --config.on_nonfinite=skip in this one, which passes over single steps."
+            f" {_REMEDY}; or --config.on_nonfinite=skip in this one, which skips single steps."
         )
 
 
 def count_skipped(skipped: Sequence[bool], *, before: int, limit: int, first_step: int) -> int:
-    """How many steps in a row, up to the last of these, were skipped; `before` of them right before `first_step`.
+    """Count the skipped steps in a row up to the last of these; `before` of them came directly before `first_step`.
 
-    Raises TrainingDivergedError, naming the steps, where that was ever `limit`.
+    Raises TrainingDivergedError, naming the steps, if the count reached `limit` at any step.
     """
     for step, skip in enumerate(skipped, start=first_step):
         before = before + 1 if skip else 0
@@ -158,7 +158,7 @@ def count_skipped(skipped: Sequence[bool], *, before: int, limit: int, first_ste
 
 
 def saturation_warning(metrics: Mapping[str, float], *, critic_output: str) -> str | None:
-    """One sentence if the critic has saturated (a loss that stays at -1 for ever), else None."""
+    """Return a sentence if the critic has saturated (a loss that stays at -1), else None."""
     if "critic/distance" not in metrics:
         return None
     distance, slope = metrics["critic/distance"], metrics["critic/grad_norm"]
@@ -170,6 +170,6 @@ def saturation_warning(metrics: Mapping[str, float], *, critic_output: str) -> s
         return None
     remedy = "try a smaller --config.critic_learning_rate"
     if critic_output == "sigmoid":
-        remedy = "the paper's recipe does that; it is mended by"
+        remedy = "this happens with the paper's recipe; to avoid it use"
         remedy += " --config.critic_output=linear --config.lipschitz=gradient_penalty --config.critic_norm=none"
-    return f"The critic has saturated: {reason}, so it hardly teaches the generator any more; {remedy}."
+    return f"The critic has saturated: {reason}, so the generator hardly learns from it; {remedy}."

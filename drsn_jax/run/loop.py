@@ -1,4 +1,4 @@
-"""The loop: batches -> training step -> log, checkpoint, evaluation. It resumes by itself and continues bit for bit."""
+"""The training loop: batches -> training step -> log, checkpoint, evaluation. It resumes automatically, bit for bit."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -47,13 +47,13 @@ def train_and_evaluate(
     on_panels: Callable[[AnyPath], object] | None = None,
     command: str = "",
 ) -> TrainState:
-    """Trains as the configuration says in `workdir`, from its newest checkpoint if it has one; returns the last state.
+    """Train as configured in `workdir`, from its newest checkpoint if there is one; return the last state.
 
-    Writes metrics.jsonl, checkpoints/, samples/ and config.json there; `on_panels` is given the path of each picture in samples/ when it
-    is there. On SIGTERM, and after `minutes`, it saves, breaking an evaluation off, and returns early; on Ctrl-C it saves likewise and
-    raises KeyboardInterrupt. `command` is what goes on with the run, for the message. Raises InputError for what the user can mend (data,
-    folders, values that exclude each other, a workdir of another configuration) and TrainingDivergedError when a loss or gradient stops
-    being finite.
+    Writes metrics.jsonl, checkpoints/, samples/ and config.json; `on_panels` receives the path of each new picture in samples/. On
+    SIGTERM, and after `minutes`, it interrupts an evaluation, saves and returns early. On Ctrl-C it saves and raises
+    KeyboardInterrupt. `command` is the command that resumes the run, for a message. Raises InputError for mistakes of the user (data,
+    folders, contradictory values, a workdir of another configuration) and TrainingDivergedError if a loss or gradient is no longer
+    finite.
     """
     workdir, mesh = any_path(workdir), make_mesh()
     warm_up_collectives(mesh)
@@ -72,7 +72,7 @@ def train_and_evaluate(
         start = int(state.step)
         say(f"Training on {data.description}; {describe_devices()}; step {start} of {total}; in {workdir}")
         if config["content_weight"] and config["vgg19"] and not config["vgg19"].endswith(".npz"):
-            say(describe_vgg19(local_path(config["vgg19"])))  # with its SHA-256, for the user to check
+            say(describe_vgg19(local_path(config["vgg19"])))  # with its SHA-256, so that users can verify the file
         feed = Feed(data.stream_fn(start, total))
         with Writer(workdir, start_step=start, tensorboard=config["tensorboard"]) as writer:
             shared = {key: config[key] for key in ("critic_output", "max_nonfinite_steps")}
@@ -94,9 +94,9 @@ def train_and_evaluate(
 
 
 def finish_step(run: Run, state: TrainState, step: int) -> bool:
-    """Logs, evaluates and saves where that is due after a step; returns whether to stop here.
+    """Log, evaluate and save if due after a step; return whether to stop here.
 
-    Raises InputError for a validation image that cannot be read; the state is saved before.
+    Raises InputError, after saving the state, for a validation image that cannot be read.
     """
     due = partial(is_due, step, last=run.total)
     stopping = run.stop.agreed() and step < run.total
@@ -106,7 +106,7 @@ def finish_step(run: Run, state: TrainState, step: int) -> bool:
         run.log.flush(step, last_checkpoint=max(run.checkpoints.steps(), default=None), workdir=run.workdir)
     try:
         psnr = run.evaluate_fn(state, step) if evaluating else None
-    except InputError:  # a bad validation image must not cost the steps since the last checkpoint
+    except InputError:  # save first: a bad validation image must not cost the steps since the last checkpoint
         run.checkpoints.save(step, state)
         raise
     if saving:
@@ -119,19 +119,19 @@ def _say_end(step: int, run: Run, *, command: str) -> None:
     if step >= run.total:
         say(f"Done: {step} steps, in {run.workdir}")
     else:
-        say(f"Stopped {run.stop.reason} at step {step}, saved; run the same command to go on{f': {command}' if command else '.'}")
+        say(f"Stopped {run.stop.reason} at step {step}, saved; run the same command to resume{f': {command}' if command else '.'}")
 
 
 def describe_devices() -> str:
-    """How many devices of which kind, in how many processes."""
+    """Describe the number, kind and processes of the devices."""
     processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return f"{jax.device_count()} {jax.devices()[0].platform} device(s){processes}"
 
 
 def count_steps(config: Mapping[str, Any], num_images: int) -> int:
-    """The number of steps: num_train_steps, or num_epochs passes over the training images where that is set.
+    """Return the number of steps: num_train_steps, or if num_epochs is set, that many passes over the training images.
 
-    Fresh batches for the critic count: a step that reads six batches is that much further through a pass.
+    Fresh batches for the critic count: a step that reads six batches advances a pass by six.
     """
     if not config["num_epochs"]:
         return config["num_train_steps"]

@@ -1,4 +1,4 @@
-"""Checkpoints on this machine and their copies in a bucket that Orbax does not write to."""
+"""Local checkpoints and their copies in a bucket that Orbax does not support."""
 
 import re
 import tempfile
@@ -15,13 +15,13 @@ _KEPT = re.compile(r"\d+(\.damaged\d*)?")
 
 
 class Mirror:
-    """A temporary folder of checkpoints, and a folder in a bucket that is made to hold the same.
+    """A temporary folder of checkpoints, and a folder in a bucket with the same content.
 
-    A copy counts once its commit file is there, which is written last and removed first.
+    A copy counts once its commit file exists, which is written last and removed first.
     """
 
     def __init__(self, remote: AnyPath):
-        """Copies what the bucket holds to this machine. Raises InputError for a run of several processes, BucketError."""
+        """Copy the bucket's content to this machine. Raises InputError for a run of several processes, BucketError."""
         if jax.process_count() > 1:
             raise InputError(f"A run of several processes cannot keep its checkpoints in {remote}; use gs://, or a folder that all share.")
         self._temporary = tempfile.TemporaryDirectory(prefix="drsn-jax-", ignore_cleanup_errors=True)
@@ -35,16 +35,16 @@ class Mirror:
             self._there.add(checkpoint.name)
 
     def push(self) -> None:
-        """Begins to make the bucket hold what this machine does; nothing of that may change until `wait` returns."""
+        """Start copying changes to the bucket. The local files must not change until `wait` returns."""
         self.wait()
         self._copied = self._copying.submit(self._copy)
 
     def wait(self) -> None:
-        """Returns when the copies are whole. Raises BucketError where one could not be made."""
+        """Wait until the copies are complete. Raises BucketError if one failed."""
         self._copied.result()
 
     def close(self) -> None:
-        """Waits for the copies, and removes what is on this machine."""
+        """Wait for the copies, and remove the local ones."""
         try:
             self.push()
             self.wait()

@@ -1,4 +1,4 @@
-"""One stored state: read patiently, told apart from damage, and with what in it is of before."""
+"""Reading of one stored state: with retries, with damage distinguished from other faults, and with the parts of older formats."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ from drsn_jax.weights.checkpoints import read_tree
 
 T = TypeVar("T")
 
-VERSIONS = "versions"  # what is stored beside the state and the configuration
-DATA_KEYS = 2  # how batches are drawn from a seed and a step; 1: several draws shared a key
+VERSIONS = "versions"  # stored beside the state and the configuration
+DATA_KEYS = 2  # the way batches are drawn from a seed and a step; in 1 several draws shared a key
 OPTIMISERS = ("generator_opt_state", "critic_opt_state")
-WAITS = (0.5, 2.0, 5.0)  # seconds before each further try
-# How TensorStore begins what it says of bytes that are not what was written, or not there. With a code of the system's it says so of a
-# drive that has lost its connection too.
+WAITS = (0.5, 2.0, 5.0)  # seconds before each retry
+# How TensorStore's messages about missing or wrong bytes begin. With one of the system's error codes the cause may also be a drive that has
+# lost its connection.
 _SIGNS = ("DATA_LOSS", "OUT_OF_RANGE", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND")
 _REFUSED = "os_error_code="
 
@@ -32,9 +32,9 @@ class DamagedError(Exception):
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that files are missing, cut short or garbled.
+    """Check whether an error or its cause says that files are missing, cut short or garbled.
 
-    Nothing else counts: a drive that does not answer, a right that is missing, an error that is unknown.
+    Anything else is no damage: an unreachable drive, a missing permission, an unknown error.
     """
     if isinstance(error, OSError):
         return isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
@@ -45,9 +45,9 @@ def is_damage(error: BaseException) -> bool:
 
 
 def read_patiently(read_fn: Callable[[], T], *, what: str, say: Callable[[str], None]) -> T:
-    """What `read_fn` returns, tried again where it fails: once where it looks like damage, else after each of `WAITS`, which is said.
+    """Return `read_fn()`, with retries: one for apparent damage, else one after each of `WAITS`, each with a message.
 
-    Raises DamagedError for what is recognised as damage, and InputError that names `what` for all else; InputErrors pass.
+    Raises DamagedError for recognised damage, and InputError naming `what` for anything else. InputErrors of `read_fn` pass.
     """
     tries = 0
     while True:
@@ -55,7 +55,7 @@ def read_patiently(read_fn: Callable[[], T], *, what: str, say: Callable[[str], 
             return read_fn()
         except InputError:
             raise
-        except Exception as error:  # the storage library raises whatever it likes
+        except Exception as error:  # the storage library raises many types
             tries += 1
             _give_up_if_due(error, what=what, tries=tries)
             if not is_damage(error):
@@ -65,20 +65,20 @@ def read_patiently(read_fn: Callable[[], T], *, what: str, say: Callable[[str], 
 
 def _give_up_if_due(error: Exception, *, what: str, tries: int) -> None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        raise InputError(f"Memory is short for {what}; free some and try again.") from error
+        raise InputError(f"There is not enough memory for {what}; free some and try again.") from error
     if is_damage(error) and tries > 1:
         raise DamagedError(first_line(error)) from error
     if tries > len(WAITS):
         raise InputError(
-            f"Could not read {what} in {tries} tries ({first_line(error)}). It may be whole, so nothing was changed."
-            " See that its drive can be reached and run the same command again, or move it away to go on from the one before."
+            f"Could not read {what} in {tries} tries ({first_line(error)}). It may be intact, so nothing was changed."
+            " Check its drive and run the same command again, or move it away to resume from the one before."
         ) from error
 
 
 class Restored(NamedTuple):
-    """A state as it was stored, and what in it is of before.
+    """A stored state, and which of its parts are outdated.
 
-    `outdated`: the fields of optimisers whose tree is another now, still as they were stored, with the number of updates made so far.
+    `outdated`: the optimiser fields whose tree has changed since, still as stored, with the number of updates made so far.
     """
 
     state: TrainState
@@ -87,13 +87,13 @@ class Restored(NamedTuple):
 
 
 def read_state(manager: ocp.CheckpointManager, step: int, abstract_state: TrainState) -> Restored:
-    """One checkpoint, placed as `abstract_state` says. Raises InputError if its networks are others than the state's."""
+    """Read one checkpoint, placed as in `abstract_state`. Raises InputError if its networks differ from the state's."""
     folder = any_path(manager.directory) / str(step)
     tree, names = _read_index(folder / "state"), [field.name for field in dataclasses.fields(abstract_state) if field.name != "rng"]
     differing = {name for name in names if tree and _shapes(tree.get(name)) != _shapes(getattr(abstract_state, name))}
     if foreign := differing.difference(OPTIMISERS):
         raise InputError(
-            f"Checkpoint {step} in {folder.parent} is of another architecture than this configuration's ({min(foreign)});"
+            f"Checkpoint {step} in {folder.parent} has another architecture than this configuration ({min(foreign)});"
             f" choose another --workdir, or the configuration stored with it ({step}/config/metadata)."
         )
     sharding = abstract_state.step.sharding
@@ -102,7 +102,7 @@ def read_state(manager: ocp.CheckpointManager, step: int, abstract_state: TrainS
         for name in differing
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about shardings of other topologies, which is what abstract_state is for
+        warnings.simplefilter("ignore")  # warns of shardings of other topologies, which `abstract_state` handles
         args = ocp.args.StandardRestore(dataclasses.replace(abstract_state, **as_stored))
         state = manager.restore(step, args=ocp.args.Composite(state=args))["state"]
     counts = {name: _count_updates(getattr(state, name), default=int(state.step)) for name in differing}
@@ -110,7 +110,7 @@ def read_state(manager: ocp.CheckpointManager, step: int, abstract_state: TrainS
 
 
 def _read_index(folder: AnyPath) -> dict[str, Any]:
-    """The tree of a stored state; empty where Orbax finds none, since restoring then says what is wrong."""
+    """Return the tree of a stored state; empty if Orbax finds none, because restoring then reports the fault."""
     try:
         return read_tree(folder)
     except AttributeError:
@@ -118,13 +118,13 @@ def _read_index(folder: AnyPath) -> dict[str, Any]:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each array by its name, which is the same in a state and in the index of a stored one."""
+    """Return the shape of each array by its name, which is the same in a state and in the index of a stored one."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _count_updates(opt_state: Any, *, default: int) -> int:
-    """How many updates an optimiser has made, as its own state says."""
+    """Return the number of updates in an optimiser's state."""
     leaves = jax.tree_util.tree_leaves_with_path(opt_state)
     return max((int(leaf) for path, leaf in leaves if getattr(path[-1], "key", None) == "count"), default=default)
 
@@ -135,4 +135,4 @@ def _read_data_keys(path: AnyPath) -> int:
     except Exception as error:
         if not is_damage(error):
             raise
-        return 1  # not there, as before there were versions; a damaged one is no reason to do without the state
+        return 1  # older checkpoints have no versions; a damaged file must not cost the state

@@ -1,4 +1,4 @@
-"""A run's first state: the newest checkpoint's, brought up to date, or a new one."""
+"""The first state of a run: the newest checkpoint, converted to the current format, or a new state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,32 +22,32 @@ InitFn = Callable[[PRNGKeyArray], TrainState]
 
 
 def resume_or_init(init: InitFn, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:
-    """The state of the newest readable checkpoint, or a new one, on every device.
+    """Return the state of the newest readable checkpoint, or a new one, on every device.
 
-    What was stored before the optimiser or the draws of data changed goes on with its networks, running mean and step, and what starts
-    anew is said. Raises InputError where another process reads another checkpoint.
+    If the optimiser or the drawing of data has changed since, the networks, running mean and step are kept, and a message lists the parts
+    that start anew. Raises InputError if processes read different checkpoints.
     """
     rng = replicate(make_keys(config["seed"]).state, mesh)
     found = checkpoints.restore(with_sharding(jax.eval_shape(init, rng), replicated(mesh)), say=say)
     step = None if found is None else int(found.state.step)
     if (first := first_process(lambda: step)) != step:
-        raise InputError(f"Process 0 goes on from step {first}, process {jax.process_index()} from {step}; do they share the --workdir?")
+        raise InputError(f"Process 0 goes on from step {first}, process {jax.process_index()} from {step}; give all one shared --workdir.")
     if found is not None:
         say(f"Resumed from step {step}.")
         if found.data_keys < DATA_KEYS and draws_changed(config):
-            say(f"Step {step} was stored before each random draw had a key of its own: from here on the batches are drawn anew.")
+            say(f"Step {step} was stored before each random draw had a key of its own: from here on the batches differ.")
         return _restart_outdated(found.state, found.outdated, init, rng=rng, mesh=mesh)
     state = jax.jit(init, out_shardings=replicated(mesh))(rng)
     if not config["init_from"]:
         return state
-    say(f"Begins with the weights of {config['init_from']}.")
+    say(f"Starting with the weights of {config['init_from']}.")
     return start_from(state, find_model(config["init_from"]))
 
 
 def draws_changed(config: Mapping[str, Any]) -> bool:
-    """Whether batches of a seed are others than before `DATA_KEYS` was 2: whether one is drawn that shared its key until then.
+    """Return whether the batches of a seed differ from those before `DATA_KEYS` was 2, because a draw used a shared key.
 
-    These were the softness of photographs, the middle of a path and the share of images that have noise. Pairs through tf.data have
+    These draws were the softness of photographs, the middle of a path and the share of images with noise. Pairs through tf.data have
     another generator.
     """
     blurred = config["data"] in ("photos", "demo")
@@ -59,8 +59,8 @@ def _restart_outdated(
     state: TrainState, outdated: Mapping[str, int], init: InitFn, *, rng: jax.Array, mesh: jax.sharding.Mesh
 ) -> TrainState:
     for name, updates in sorted(outdated.items()):
-        network, what = name.removesuffix("_opt_state"), "networks, running mean, step and learning rate go on"
-        say(f"The optimiser of the {network} is another than the stored one, so its moments start anew; {what}.")
+        network, what = name.removesuffix("_opt_state"), "networks, running mean, step and learning rate are kept"
+        say(f"The optimiser of the {network} differs from the stored one, so its moments start anew; {what}.")
 
         def make_fresh(rng: jax.Array, name: str = name, updates: int = updates) -> Any:
             return restart_moments(getattr(init(rng), name), updates=updates)

@@ -1,4 +1,4 @@
-"""A run that begins with the weights of another: its moments are new, and warmed up again."""
+"""A run that starts with the weights of another one. Its optimiser moments are new, and the learning rate warms up again."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,15 +18,17 @@ NEW_BLOCK_SCALE = 0.1
 
 
 def start_from(state: TrainState, path: AnyPath) -> TrainState:
-    """The state at step 0 with the networks of a workdir (its best checkpoint), a checkpoint or a compact model.
+    """Return the state at step 0 with the networks of a workdir (its best checkpoint), a checkpoint or a compact model.
 
-    A model without the parameters that were trained begins with their running mean, one without a critic that was trained with a new
-    one. Where a fresh `state` has no running mean, that of the model is left away. A generator of `state` with more channels or blocks
-    than the model's begins by computing what that does, nearly: new blocks are near the identity (and norm=layer sees new channels).
-    Raises InputError if there is no model, or its generator is another one; so is a larger one with norm=batch, whose statistics it lacks.
+    - A model without its training parameters starts with their running mean, a model without a trained critic with a new critic.
+    - The model's running mean is dropped if the fresh `state` has none.
+    - A generator with more channels or blocks than the model's starts with nearly the same function: new blocks are near the identity. Two
+      exceptions: norm=layer also sees the new channels, and norm=batch is refused, because their statistics are missing.
+
+    Raises InputError if there is no such model, or if its generator does not fit.
     """
     saved = read_saved(path, FIELDS)
-    trained = saved.config.get("adversarial_weight") != 0  # a critic that never was is as good as a new one
+    trained = saved.config.get("adversarial_weight") != 0  # an untrained critic is equal to a new one
     found = {name: tree for name, tree in saved.fields.items() if jax.tree.leaves(tree) and (trained or "critic" not in name)}
     for name in {"generator_params", "ema_params"} & set(found):
         found[name] = _grow(found[name], fresh=state.generator_params)
@@ -37,21 +39,21 @@ def start_from(state: TrainState, path: AnyPath) -> TrainState:
     if differing := [name for name, tree in found.items() if _shapes(tree) != _shapes(getattr(state, name))]:
         network = differing[0].split("_")[0]
         raise InputError(
-            f"init_from={path} holds another {network} than this configuration describes; make them equal (`drsn-jax info --model={path}`"
-            " lists the values; widths, num_blocks and middle_blocks may be more), or leave init_from empty."
+            f"init_from={path} holds a {network} that differs from this configuration; make them equal (`drsn-jax info --model={path}`"
+            " lists the values). widths, num_blocks and middle_blocks may be larger."
         )
     placed = {name: jax.device_put(tree, jax.tree.map(lambda x: x.sharding, getattr(state, name))) for name, tree in found.items()}
     return dataclasses.replace(state, **placed)
 
 
 def _grow(params: dict[str, Any], *, fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters in the channels and blocks of `fresh`, where those are more, computing what they did but for what new blocks add.
+    """Copy the parameters into `fresh`, which may have more channels and blocks. The function stays the same except for new blocks.
 
-    A new block's last convolution is small, not zero: soft thresholding has no gradient where all of a residual is zero, so such a block
-    would never learn. What has no place in `fresh` stays as it is, to be refused.
+    A new block's last convolution is small instead of zero: where a whole residual is zero, soft thresholding has no gradient, and the
+    block would never learn. Parameters without a place in `fresh` are kept, so that they are refused.
     """
     old = flatten_dict(params)
-    new = {path: np.array(leaf) for path, leaf in flatten_dict(dict(fresh)).items()}  # copies: the step gives away what it gets, only once
+    new = {path: np.array(leaf) for path, leaf in flatten_dict(dict(fresh)).items()}  # copies, because the step donates its input
     if _ends(old) == _ends(new):
         old |= {path: _widen(leaf, fresh=new[path]) for path, leaf in old.items() if path in new}
     blocks = {path[0] for path in new if "block" in path[0]} - {path[0] for path in old}
@@ -61,19 +63,19 @@ def _grow(params: dict[str, Any], *, fresh: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _widen(leaf: Any, *, fresh: np.ndarray) -> np.ndarray:
-    """An array with the channels of `fresh`, of which those that were there do not hear the new ones yet."""
+    """Copy an array into the larger `fresh`. The existing output channels do not depend on the new input channels yet."""
     leaf = np.asarray(leaf)
     if leaf.ndim != fresh.ndim or leaf.shape[:-2] != fresh.shape[:-2] or any(a > b for a, b in zip(leaf.shape, fresh.shape, strict=True)):
-        return leaf  # of another kernel size, or less: refused
+        return leaf  # another kernel size, or fewer channels: refused later
     widened = fresh.copy()
-    if leaf.ndim > 1:  # [*window, in, out]; a bias or a norm's scale has no input
+    if leaf.ndim > 1:  # [*window, in, out]; biases and norm scales have no input
         widened[..., : leaf.shape[-1]] = 0
     widened[(..., *(slice(n) for n in leaf.shape[-2:]))] = leaf
     return widened
 
 
 def _ends(flat: Mapping[tuple[str, ...], Any]) -> list[int]:
-    """What the stem reads and the head writes: where these differ the same parameters mean something else."""
+    """Return the input channels of the stem and the output channels of the head. If they differ, the channels have another meaning."""
     ends = {"stem": -2, "head": -1}
     return [np.shape(leaf)[ends[path[0]]] for path, leaf in sorted(flat.items()) if path[0] in ends and path[-1] == "kernel"]
 

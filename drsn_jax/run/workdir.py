@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time, of one configuration."""
+"""A run's folder: one process at a time, one configuration."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from drsn_jax.system.paths import AnyPath, check_bucket, is_bucket
 from drsn_jax.system.processes import first_process
 
 CONFIG_FILE = "config.json"
-# What may change between the runs of one workdir, without making it another experiment.
+# Keys that may change between the runs of one workdir: it remains the same experiment.
 FREE_KEYS = (
     "num_train_steps",
     "num_epochs",
@@ -30,13 +30,13 @@ FREE_KEYS = (
 FREE_KEYS += ("train_dir", "eval_dir", "frames_dir", "object_masks", "text_fonts", "vgg19")
 FREE_KEYS += ("tensorboard", "cache", "prefetch", "eval_noise_variances", "remat")
 FREE_KEYS += ("on_nonfinite", "max_nonfinite_steps", "on_bad_image")
-# A free key whose default is another than what was done before it existed: a workdir keeps its own until a command names the key.
+# Free keys that are newer than some workdirs: these keep their old behaviour until a command sets the key.
 KEPT_KEYS = ("parameter_groups",)
 FREE_KEYS += KEPT_KEYS
-# What a change of those does to a run that goes on.
+# The effects of changing these keys in a run that is resumed.
 CONSEQUENCES = {
-    "num_train_steps": ": a schedule that falls to the last step falls to the new one",
-    "num_epochs": ": a schedule that falls to the last step falls to the new one",
+    "num_train_steps": ": a schedule that depends on the last step follows the new one",
+    "num_epochs": ": a schedule that depends on the last step follows the new one",
     "remat": ": the same to rounding, no longer bit for bit",
     "on_nonfinite": ": the same to rounding, no longer bit for bit",
     "train_dir": ": the data are others, so this is no longer the same run bit for bit",
@@ -48,29 +48,29 @@ CONSEQUENCES = {
 
 
 def keep_stored(config: Mapping[str, Any], workdir: AnyPath, *, given: Collection[str] = ()) -> dict[str, Any]:
-    """The configuration with what a workdir began with of `KEPT_KEYS`, said; as it is where it is new, or where the keys are `given`.
+    """Return the configuration with the workdir's own values of `KEPT_KEYS`, reported in a message. Keys in `given` are not replaced.
 
-    Raises InputError if the workdir's configuration is damaged.
+    A new workdir changes nothing. Raises InputError if the workdir's configuration is damaged.
     """
     check_bucket(workdir)
     try:
         stored = read_stored(workdir / CONFIG_FILE)
-    except PermissionError:  # which `open_workdir` tells
+    except PermissionError:  # `open_workdir` reports it
         stored = None
     if stored is None:
         return dict(config)
     kept = {key: complete(stored)[key] for key in KEPT_KEYS if key not in given and complete(stored)[key] != config[key]}
     for key, value in kept.items():
-        say(f"{key} stays {value!r}, as {workdir} began; --config.{key}={config[key]} changes it.")
+        say(f"{key} stays {value!r}, the value of {workdir}; --config.{key}={config[key]} changes it.")
     return {**config, **kept}
 
 
 @contextlib.contextmanager
 def open_workdir(workdir: AnyPath, config: Mapping[str, Any]) -> Iterator[None]:
-    """Makes the folder, keeps it to this run while the block lasts, stores the configuration there or checks it against the one stored.
+    """Make the folder and keep it to this run while the block lasts; store the configuration, or compare it with the stored one.
 
-    Of several processes the first does so for all. Raises InputError if the folder cannot be written, is another run's, belongs to
-    another configuration (its checkpoints would not fit), or is not the same for all processes.
+    In a run of several processes the first one does this for all. Raises InputError if the folder cannot be written, is in use, belongs to
+    another configuration (its checkpoints would not fit), or is not shared by all processes.
     """
     with contextlib.ExitStack() as stack:
         first_process(lambda: _open(workdir, config, stack))
@@ -106,11 +106,11 @@ def _open(workdir: AnyPath, config: Mapping[str, Any], stack: contextlib.ExitSta
 
 
 def read_stored(path: AnyPath) -> dict[str, Any] | None:
-    """The configuration stored in a workdir, None in a new one. Raises InputError if the file holds none."""
+    """Return the configuration stored in a workdir, None for a new one. Raises InputError if the file contains none."""
     try:
         stored = json.loads(path.read_text()) if path.exists() else None
     except ValueError:
         stored = ()
     if stored is not None and not isinstance(stored, dict):
-        raise InputError(f"{path} is damaged: it holds no configuration; choose another --workdir, or remove that file to go on.")
+        raise InputError(f"{path} is damaged: it holds no configuration; choose another --workdir, or remove that file to continue.")
     return stored

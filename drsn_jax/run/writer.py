@@ -1,4 +1,4 @@
-"""The writer of a run's figures: metrics.jsonl always, TensorBoard through clu where it can be imported, a line on the terminal."""
+"""The writer of a run's figures: metrics.jsonl always, TensorBoard if clu can be imported, and a line on the terminal."""
 
 import contextlib
 import json
@@ -18,27 +18,27 @@ METRICS_FILE = "metrics.jsonl"
 
 
 def say(message: str) -> None:
-    """One line to the terminal, at once; of several processes the first one speaks."""
+    """Print one line at once; in a run of several processes only the first one prints."""
     if jax.process_index() == 0:
         sys.stdout.write(message + "\n")
         sys.stdout.flush()
 
 
 def warn(message: str) -> None:
-    """One line to stderr, at once; of several processes whichever it happens to."""
+    """Print one line to stderr at once, in every process."""
     sys.stderr.write(f"drsn-jax: {message}\n")
     sys.stderr.flush()
 
 
 class Writer:
-    """Appends scalars to WORKDIR/metrics.jsonl, one line a write, and to TensorBoard event files where that is on and no bucket is.
+    """A writer of scalars to WORKDIR/metrics.jsonl, one write per line, and to TensorBoard event files, if enabled and not in a bucket.
 
-    Lines of steps after `start_step` are dropped on opening: a run that resumes repeats those steps, and each stands there once.
-    Of several processes the first one writes.
+    On opening, lines of steps after `start_step` are dropped: a resumed run repeats those steps, and each appears only once.
+    In a run of several processes only the first one writes.
     """
 
     def __init__(self, workdir: AnyPath, *, start_step: int, tensorboard: bool):
-        """Opens the files. Raises InputError if the folder cannot be written."""
+        """Open the files. Raises InputError if the folder cannot be written."""
         self._path, self._tensorboard = workdir / METRICS_FILE, None
         self._file: Growing | None = None
         if jax.process_index():
@@ -56,25 +56,25 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, told by `scalars`: each line was kept when it was written
+        with contextlib.suppress(OSError):  # a full disk, already reported by `scalars`; each line was stored when it was written
             if self._file:
                 self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes scalars of one step. Raises InputError if the disk is full."""
+        """Write scalars of one step. Raises InputError if the disk is full."""
         try:
             if self._file:
                 self._file.append((json.dumps({"step": step, **values}) + "\n").encode())
         except OSError as error:
-            advice = "make room there and run the same command to go on from the newest checkpoint"
+            advice = "make room there and run the same command to resume from the newest checkpoint"
             raise InputError(f"{self._path} cannot be written ({error.strerror}); {advice}.") from error
         if self._tensorboard:
             self._tensorboard.write_scalars(step, dict(values))
 
     def image(self, step: int, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Writes a picture to TensorBoard; the PNG beside it is the caller's."""
+        """Write a picture to TensorBoard. The caller writes the PNG file."""
         if self._tensorboard:
             self._tensorboard.write_images(step, {name: image[None]})
             self._tensorboard.flush()
@@ -85,7 +85,7 @@ def _lines_up_to(step: int, content: bytes) -> bytes:
     for line in content.decode(errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # the last line of a run that was killed while writing it
+        except ValueError:  # the last line of a run that was killed while writing
             continue
         if record["step"] <= step:
             kept.append(line + "\n")
@@ -94,12 +94,12 @@ def _lines_up_to(step: int, content: bytes) -> bytes:
 
 def _open_tensorboard(workdir: AnyPath) -> Any:
     try:
-        from clu import metric_writers  # imports TensorFlow, 10 to 20 s, so not before it is wanted
+        from clu import metric_writers  # imports TensorFlow, which takes 10 to 20 s, so only if needed
     except ImportError as error:
         say(f"TensorBoard: off, clu cannot be imported ({error}); pip install 'drsn-jax[data]' for it. Figures are in {METRICS_FILE}.")
         return None
     import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # it has begun to use its devices already
-        tf.config.set_visible_devices([], "GPU")  # writing its first figure it would take the memory that jax has left
+    with contextlib.suppress(RuntimeError):  # TensorFlow is already using its devices
+        tf.config.set_visible_devices([], "GPU")  # at its first figure TensorFlow would allocate the memory that jax has left
     return metric_writers.SummaryWriter(str(workdir))

@@ -1,1 +1,1 @@
-"""A local web page that restores photographs. Uses `restoration` and below."""
+"""A local web page for restoring photographs. Uses `restoration` and below."""

@@ -1,10 +1,10 @@
-"""The web application: a page, an endpoint that restores the photograph in its body, and one that says how things stand.
+"""The web application: a page, an endpoint that restores a photograph, and a status endpoint.
 
     GET  /                                  the page
-    POST /restore?strength=1&ensemble=0     a file's bytes in, or a form with a file; the restored file's bytes out
-    GET  /health                            the model, the limits, and how many requests there are
+    POST /restore?strength=1&ensemble=0     body: a file's bytes or a form with a file; answer: the restored file's bytes
+    GET  /health                            the model, the limits and the number of requests
 
-What goes wrong is answered as JSON, {"error": "..."}.
+Errors are answered as JSON, {"error": "..."}.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ PAGE = Path(__file__).with_name("page.html")
 def make_app(
     make_fn: MakeFn, *, folder: Path, jobs: JobQueue, model: str, limits: Limits | None = None, hosts: Sequence[str] = ("*",)
 ) -> ASGIApp:
-    """The application. Uploads and results lie in `folder` until they are answered; photographs are restored by `jobs`.
+    """Build the application. `jobs` restores the photographs. Uploads and results lie in `folder` until the answer is sent.
 
-    `model` is the name that is shown. A request whose Host is none of `hosts` is refused, so that no name which somebody points
-    at this machine reaches it through a browser (DNS rebinding).
+    `model` is the name on the page. Requests with a Host header outside `hosts` are refused. This stops DNS rebinding: a foreign name that
+    points at this machine cannot reach the server through a browser.
     """
     limits = limits or Limits()
     page = PAGE.read_text(encoding="utf-8")
@@ -61,4 +61,4 @@ async def _say(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
     if isinstance(error, InputError):
         return JSONResponse({"error": str(error)}, 422)
-    return JSONResponse({"error": "Restoring failed; what happened is written where drsn-jax serve runs."}, 500)
+    return JSONResponse({"error": "Restoring failed. The details are in the output of drsn-jax serve."}, 500)

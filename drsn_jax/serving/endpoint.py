@@ -21,15 +21,15 @@ from drsn_jax.serving.photographs import Answer, Choices, MakeFn, restore_upload
 
 
 class RestoreEndpoint:
-    """A request has a place from before its body is read until its answer is taken, or until its client leaves."""
+    """The endpoint. A request holds a place in the queue from before its body is read until its answer is sent or its client leaves."""
 
     def __init__(self, make_fn: MakeFn, *, folder: Path, jobs: JobQueue, limits: Limits):
-        """Nobody is there yet."""
+        """Start without requests."""
         self._make_fn, self._folder, self._jobs, self._limits = make_fn, folder, jobs, limits
         self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Answer one request."""
         request = Request(scope, receive)
         refuse_other_origins(request)
         choices = _read_choices(request.query_params)
@@ -48,7 +48,7 @@ class RestoreEndpoint:
             form = open_form(request, write=file.write)
             await receive_body(request, write=form.feed if form else file.write, limits=self._limits)
         if upload.stat().st_size == 0:
-            raise HTTPException(400, "The request holds no file; send its bytes as the body, or in a form.")
+            raise HTTPException(400, "The request contains no file; send its bytes as the body, or in a form.")
         if form and form.fields:
             choices = _read_choices(dict(request.query_params) | form.fields)
 
@@ -58,7 +58,7 @@ class RestoreEndpoint:
                 answer = restore_upload(upload, restore_fn=self._make_fn(choices, check), max_pixels=self._limits.max_pixels)
                 check()
             except Cancelled:
-                # The folder was deleted when the client left; writing the answer makes it anew.
+                # The folder was deleted when the client left, but writing the answer made it again.
                 shutil.rmtree(upload.parent, ignore_errors=True)
                 raise
             return answer
@@ -68,7 +68,7 @@ class RestoreEndpoint:
     @contextlib.asynccontextmanager
     async def _place(self, request: Request) -> AsyncIterator[None]:
         if self.requests > self._limits.waiting:
-            # Read to its end, because a browser that is still sending does not see the answer.
+            # Read the whole body, because a browser that is still sending does not see the answer.
             await receive_body(request, write=len, limits=self._limits)
             message = f"{self._limits.waiting} photographs are waiting already; try again in a moment."
             raise HTTPException(503, message, {"Retry-After": "10"})
@@ -80,7 +80,7 @@ class RestoreEndpoint:
 
 
 def _read_choices(query: Mapping[str, str]) -> Choices:
-    """?strength=0.5&ensemble=1, or fields of a form, both with a default."""
+    """Read ?strength=0.5&ensemble=1, or the fields of a form; both have defaults."""
     if unknown := set(query) - {"strength", "ensemble"}:
         raise HTTPException(400, f"{min(unknown)[:100]!r} is not known; a request takes strength and ensemble.")
     text, ensemble = query.get("strength", "1"), query.get("ensemble", "0")
@@ -96,7 +96,7 @@ def _read_choices(query: Mapping[str, str]) -> Choices:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """What `work` returns; cancels it and raises ClientDisconnect as soon as the client leaves."""
+    """Return the result of `work`. If the client leaves, cancel it and raise ClientDisconnect."""
 
     async def wait_for_the_end() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -114,7 +114,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Answer]) 
 
 
 async def _send(answer: Answer, scope: Scope, receive: Receive, send: Send, *, seconds: float) -> None:
-    """The file; broken off where the client takes too long, or the server is being stopped."""
+    """Send the file. Stop if the client takes too long or the server is being stopped."""
     headers = {"Server-Timing": f"restore;dur={answer.seconds * 1000:.0f}", "X-Image-Size": f"{answer.width}x{answer.height}"}
     with contextlib.suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(seconds):

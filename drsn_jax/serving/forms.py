@@ -1,4 +1,4 @@
-"""A file in a form, as browsers without JavaScript and `curl -F` send it (multipart/form-data, RFC 7578), taken apart as it comes in."""
+"""Streaming parser of a form with a file (multipart/form-data, RFC 7578), as browsers without JavaScript and `curl -F` send it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,15 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-_FIELD_BYTES = 100  # of a value beside the file
+_FIELD_BYTES = 100  # of a field other than the file
 _FORM = b"multipart/form-data"
 
 
 class Form:
-    """The parts of one form: the bytes of its file go to `write` at once, `fields` are the others, by name."""
+    """The parts of one form. The file's bytes are passed to `write` as they arrive; `fields` holds the others by name."""
 
     def __init__(self, boundary: bytes, *, write: Callable[[bytes], object]):
-        """Of the boundary that the request's Content-Type says."""
+        """Use the boundary in the request's Content-Type."""
         self.fields: dict[str, str] = {}
         self._write, self._files = write, 0
         self._headers: list[list[bytes]] = []
@@ -32,7 +32,7 @@ class Form:
         self._parser = MultipartParser(boundary, callbacks)
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes of the body. Raises HTTPException 400 for what is no form, and for two files or a long field."""
+        """Parse the next bytes of the body. Raises HTTPException 400 for a malformed form, for two files, and for a long field."""
         try:
             self._parser.write(chunk)
         except MultipartParseError as error:
@@ -61,7 +61,7 @@ class Form:
 
 
 def open_form(request: Request, *, write: Callable[[bytes], object]) -> Form | None:
-    """The form that a request is going to send; None where its body is the file itself."""
+    """Make the parser for a request's form; None if the body is the file itself."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != _FORM:
         return None

@@ -1,4 +1,4 @@
-"""Headers that keep other pages in the same browser from using the server, and the page from loading anything from elsewhere."""
+"""Security headers: other pages cannot use the server, and the page loads nothing from elsewhere."""
 
 import base64
 import hashlib
@@ -15,20 +15,20 @@ _ALWAYS = {
     "Content-Security-Policy": "default-src 'none'",  # the page has its own
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",  # with none at all a form of the page itself would name no origin either
+    "Referrer-Policy": "same-origin",  # with no-referrer the page's own form would send no origin
     "X-Content-Type-Options": "nosniff",
 }
 
 
 class SafeHeaders:
-    """Adds the headers to every answer, those of errors too."""
+    """The headers, added to every answer including errors."""
 
     def __init__(self, app: ASGIApp):
         """Around `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers as `app` does."""
+        """Answer as `app` does, with the headers added."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -41,9 +41,9 @@ class SafeHeaders:
 
 
 def page_policy(page: str) -> str:
-    """The Content-Security-Policy of a page of one file: its own script and style by their hashes, pictures, and this server.
+    """Build the Content-Security-Policy of a single-file page: its own script and style by their hashes, pictures, and this server.
 
-    https://www.w3.org/TR/CSP3/, 8.3 on hashes.
+    Hashes: https://www.w3.org/TR/CSP3/, section 8.3.
     """
 
     def hashes(element: str) -> str:
@@ -58,7 +58,7 @@ def page_policy(page: str) -> str:
 
 
 def refuse_other_origins(request: Request) -> None:
-    """Raises HTTPException 403 for a request that a page of another origin sends: browsers name it in Origin, other clients do not."""
+    """Raise HTTPException 403 for a request from a page of another origin. Browsers send an Origin header, other clients do not."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
         raise HTTPException(403, f"A page of {origin[:100]} may not use this server.")

@@ -1,4 +1,4 @@
-"""One job after the other on a thread of their own; a job is cancelled when its client disconnects."""
+"""One job at a time in a separate thread; a job is cancelled when its client disconnects."""
 
 import asyncio
 import threading
@@ -10,19 +10,19 @@ Result = TypeVar("Result")
 
 
 class Cancelled(Exception):
-    """Nobody waits for the result of this job."""
+    """The client of this job has disconnected."""
 
 
 class JobQueue:
-    """A thread that has one job at a time: the device's memory holds one image, and the others wait for their turn."""
+    """A thread that runs one job at a time, because the device's memory holds one image. Other jobs wait."""
 
     def __init__(self):
-        """The thread starts with the first job."""
+        """Start the thread with the first job."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="restore")
         self._busy = threading.Lock()
 
     async def run(self, job: Callable[[Callable[[], None]], Result]) -> Result:
-        """What `job(check)` returns. Where the caller is cancelled, a job that waits never starts, one that runs ends at its next check."""
+        """Return `job(check)`. If the caller is cancelled, a waiting job never starts and a running one ends at its next `check()`."""
         given_up = threading.Event()
 
         def check() -> None:
@@ -39,6 +39,6 @@ class JobQueue:
             given_up.set()
 
     def close(self, *, seconds: float) -> bool:
-        """Take no more jobs; whether the last one ended within so many seconds."""
+        """Stop taking jobs. Returns whether the last one ended within `seconds`."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         return self._busy.acquire(timeout=seconds)

@@ -1,4 +1,4 @@
-"""Limits of one request's cost, and of the number of requests at a time."""
+"""Limits on the cost of one request and on the number of simultaneous requests."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from starlette.requests import Request
 
 
 class Limits(NamedTuple):
-    """The limits of a server. On disk lie at most `waiting + 1` uploads with their results, in memory the pixels of one."""
+    """The limits of a server. At most `waiting + 1` uploads with their results are on disk, and the pixels of one in memory."""
 
     max_bytes: int = 32_000_000  # of an upload
-    max_pixels: int = 50_000_000  # of an image, by its header
-    waiting: int = 8  # requests beside the one that is on the device
-    transfer_seconds: float = 120.0  # for an upload, and again for taking the result: nobody keeps a place for ever
+    max_pixels: int = 50_000_000  # of an image, read from its header
+    waiting: int = 8  # requests besides the one on the device
+    transfer_seconds: float = 120.0  # for an upload, and again for sending the result
 
 
 async def receive_body(request: Request, *, write: Callable[[bytes], object], limits: Limits) -> None:
-    """Hand the request's body to `write` as it comes in.
+    """Pass the request's body to `write` as it arrives.
 
-    Raises HTTPException: 413 as soon as it is longer than `max_bytes`, whatever its Content-Length says, 408 where it takes too
-    long; ClientDisconnect where the client leaves.
+    Raises HTTPException 413 as soon as the body exceeds `max_bytes` (whatever its Content-Length says) and 408 if it takes too
+    long; ClientDisconnect if the client leaves.
     """
-    too_large = HTTPException(413, f"The file is larger than {limits.max_bytes / 1e6:g} MB, the most that this server takes.")
+    too_large = HTTPException(413, f"The file is larger than {limits.max_bytes / 1e6:g} MB, the limit of this server.")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.max_bytes:
         raise too_large

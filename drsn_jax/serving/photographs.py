@@ -1,4 +1,4 @@
-"""Restoration of an upload, from its bytes to those of the answer, by way of files with names of ours."""
+"""Restoration of an upload, from its bytes to the bytes of the answer, through temporary files."""
 
 import time
 from collections.abc import Callable
@@ -16,21 +16,21 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.weights.model import Model
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "BMP": "image/bmp", "GIF": "image/gif"}
-"""What every browser shows; anything else is answered as PNG."""
+"""Formats that every browser shows. Any other is answered as PNG."""
 
 
 _PROGRAMS = 32
 
 
 class Choices(NamedTuple):
-    """What a request may choose: `strength` and `self_ensemble` of `make_restore_fn`."""
+    """The options of a request: `strength` and `self_ensemble` of `make_restore_fn`."""
 
     strength: float = 1.0
     self_ensemble: bool = False
 
 
 class Answer(NamedTuple):
-    """A restored photograph: its file, and the seconds that restoring took, without reading and writing."""
+    """A restored photograph: its file and the seconds of restoring, without reading and writing."""
 
     path: Path
     media_type: str
@@ -40,14 +40,14 @@ class Answer(NamedTuple):
 
 
 MakeFn = Callable[[Choices, Callable[[], None]], RestoreFn]
-"""From choices and a function to call between tiles, which may raise, to what restores one image."""
+"""Makes the function that restores one image, from the choices and a function that is called between tiles and may raise."""
 
 
 def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> MakeFn:
-    """The choices of one request made with `model`; strength 0 does not ask the network.
+    """Make the restore functions of requests with `model`. Strength 0 skips the network.
 
-    All requests share the compiled programs, one for each size. They are thrown away when there are too many: some megabytes each, they
-    would be all that grows with the number of photographs.
+    All requests share the compiled programs, one per size. Each takes some megabytes, so all are discarded when there are too many;
+    otherwise memory would grow with the number of photographs.
     """
     sizes: set[tuple[int, ...]] = set()
 
@@ -72,9 +72,9 @@ def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> Mak
 def restore_upload(upload: Path, *, restore_fn: RestoreFn, max_pixels: int) -> Answer:
     """Restore the image file `upload`, which has no suffix, into a file beside it.
 
-    It has the upload's format, depth and metadata. What not every browser shows becomes PNG; a phone's HEIC or AVIF without transparency
-    becomes JPEG. Raises InputError as `read_photo`, `plan_encoding` and `restore_fn` do; its message says neither where the file lies nor
-    what could be typed on a command line.
+    The result keeps format, depth and metadata. Formats that not every browser shows become PNG; HEIC or AVIF from a phone, without
+    transparency, becomes JPEG. Raises InputError as `read_photo`, `plan_encoding` and `restore_fn` do, with a message that shows neither
+    the file's path nor command-line options.
     """
     answer = upload.with_name("restored")
     try:
@@ -95,7 +95,7 @@ def restore_upload(upload: Path, *, restore_fn: RestoreFn, max_pixels: int) -> A
 
 
 def _choose_answer(photo: Photo, upload: Path) -> tuple[Path, str]:
-    """The file of the answer and its media type."""
+    """Choose the file of the answer and its media type."""
     if photo.format in MEDIA_TYPES:
         return upload.with_name("restored"), MEDIA_TYPES[photo.format]
     suffix = ".jpg" if photo.format in PHONE_FORMATS and photo.alpha is None else ".png"

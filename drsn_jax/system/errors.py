@@ -1,54 +1,54 @@
-"""Errors that the user can mend, told apart from our own failures.
+"""Errors that the user can fix, told apart from bugs of the package.
 
-Everything the command line reports in one line without a traceback derives from `InputError`; any other exception is a bug
-of ours and keeps its traceback. See `drsn_jax.cli.main` for the exit codes.
+The command line reports every `InputError` in one line without a traceback. Any other exception is a bug and keeps its traceback.
+`drsn_jax.cli.main` lists the exit codes.
 """
 
 import difflib
 import errno
 from collections.abc import Iterable
 
-# Of a file: anything else of the kind is ours.
+# Errors about one file. Any other OSError is a bug.
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 class _OneLine:
-    """An error that its message explains."""
+    """An error that its message explains in full."""
 
     def _render_traceback_(self) -> list[str]:
-        """What Jupyter and Colab show of it: what the command line does. IPython asks every exception for this name."""
+        """Show one line in Jupyter and Colab, as the command line does. IPython looks for this name on every exception."""
         return [f"drsn-jax: {self}"]
 
 
 class InputError(_OneLine, ValueError):
-    """A mistake in what the user gave: the message names what was given, what is allowed and what to do.
+    """A mistake in the user's input. The message names the input, the allowed values and the remedy.
 
-    `plain` says it to people who have no command line, as those of a web page, where the message speaks of its options.
+    `plain` is the same message for people without a command line, such as visitors of the web page.
     """
 
     def __init__(self, message: str = "", *, plain: str | None = None):
-        """Says `message`; `plain` is the same where nothing else is given."""
+        """Store `message`. `plain` defaults to it."""
         super().__init__(message)
         self.plain = plain or message
 
 
 class BadImageError(InputError):
-    """An image file that cannot be read: missing, damaged, or no image."""
+    """An image file that cannot be read: missing, damaged, or not an image."""
 
 
 class TrainingDivergedError(_OneLine, RuntimeError):
-    """The loss or a gradient stopped being finite: the message names the range of steps and the last good checkpoint."""
+    """A loss or gradient that is no longer finite. The message names the range of steps and the last good checkpoint."""
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """What the command line says of an error, in one line, and its exit code; None for a bug of ours, which keeps its traceback."""
+    """Return the one-line report of an error and its exit code, or None for a bug, which keeps its traceback."""
     if isinstance(error, InputError):
         return str(error), 2
     if isinstance(error, TrainingDivergedError):
         return str(error), 1
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
-    if isinstance(error, (RuntimeError, ValueError)) and "RESOURCE_EXHAUSTED" in str(error):  # jaxlib's own derives from one of them
+    if isinstance(error, (RuntimeError, ValueError)) and "RESOURCE_EXHAUSTED" in str(error):  # jaxlib's error derives from one of the two
         return "the device is out of memory; use a smaller batch_size, crop_size or --tile, or --config.dtype=bfloat16", 2
     if isinstance(error, OSError) and error.errno in _FULL_OR_FORBIDDEN:
         return f"{error.filename or 'A file'}: {error.strerror}; make room there, or choose another place", 2
@@ -56,11 +56,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says, to stand within a sentence."""
+    """Return the type of an error and the first line of its message, for use within a sentence."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """' (did you mean NAME?)' for the known name that is most like the given one, or nothing."""
+    """Return ' (did you mean NAME?)' with the most similar known name, or nothing."""
     matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]}?)" if matches else ""

@@ -1,4 +1,4 @@
-"""The optional distribution `drsn-jax-native`: whether it is there and used, asked once."""
+"""Detection of the optional distribution `drsn-jax-native`, once per process."""
 
 import functools
 import importlib
@@ -11,7 +11,7 @@ SWITCH = "DRSN_JAX_NATIVE"
 
 
 class Extension(NamedTuple):
-    """The module of the distribution, None where it is not used, and a sentence about it."""
+    """The module of the distribution (None if unused) and a sentence that says why."""
 
     module: ModuleType | None
     status: str
@@ -19,9 +19,9 @@ class Extension(NamedTuple):
 
 @functools.cache
 def find_extension() -> Extension:
-    """Loads the distribution unless the environment variable DRSN_JAX_NATIVE is 0. The answer holds for the life of the process.
+    """Load the distribution unless the environment variable DRSN_JAX_NATIVE is 0. The result is cached for the life of the process.
 
-    One that is installed and does not load, since it was built for another machine or another jax, is warned of and left alone.
+    An installed one that fails to load, for example because it was built for another machine or another jax, is ignored with a warning.
     """
     if os.environ.get(SWITCH) == "0":
         return Extension(None, f"switched off by {SWITCH}=0")

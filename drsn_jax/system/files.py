@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic file writes: a file appears whole or not at all."""
 
 import contextlib
 import errno
@@ -12,10 +12,10 @@ from drsn_jax.system.paths import AnyPath, explaining
 
 
 def write_atomically(path: AnyPath, content: bytes, *, overwrite: bool = True) -> None:
-    """Write `content` under a temporary name beside `path`, then rename: nobody ever reads half a file.
+    """Write `content` under a temporary name beside `path`, then rename it, so that no reader sees half a file.
 
-    In a bucket an object appears whole by itself. Makes missing folders. Raises OSError where the place cannot be written; without
-    `overwrite`, FileExistsError where `path` is taken.
+    Objects in a bucket are atomic by themselves. Makes missing folders. Raises OSError if the place cannot be written, and
+    FileExistsError if `path` exists and `overwrite` is off.
     """
     if not isinstance(path, Path):
         with explaining(path):
@@ -32,7 +32,7 @@ def appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises FileExistsError where, without `overwrite`, somebody took `path` meanwhile; a folder takes no name that is taken.
     """
-    # Hidden, so that no run over a folder takes it for an image; short, because the name itself may be as long as is allowed.
+    # Hidden, so that a run over the folder does not take it for an image. Short, because `path`'s name may already have the maximum length.
     temporary = path.with_name(f".drsn-{secrets.token_hex(6)}{path.suffix if len(path.suffix) < 8 else ''}")
     try:
         yield temporary
@@ -56,7 +56,7 @@ def _claim_for_folder(temporary: Path, path: Path) -> None:
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Give `temporary` its final name only if nobody else has taken it meanwhile, which a rename cannot ask."""
+    """Rename `temporary` to `path` unless `path` exists. A plain rename would overwrite it."""
     try:
         os.link(temporary, path)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Files that grow line by line, on disks and in buckets: what was appended is kept whatever ends the process."""
+"""Append-only text files on disks and in buckets. Each appended line survives a kill."""
 
 import re
 from pathlib import Path
@@ -6,18 +6,19 @@ from pathlib import Path
 from drsn_jax.system.files import write_atomically
 from drsn_jax.system.paths import AnyPath, entries, explaining
 
-PIECE_LINES = 100  # of one object, which is written whole with each line
+PIECE_LINES = 100  # per object; the whole object is rewritten with each line
 
 
 class Growing:
-    """A file to append lines to. On a disk each is one write; a bucket has no append.
+    """A file for appending lines. On a disk each line is one write. Buckets have no append.
 
-    There the lines lie in objects beside the file, NAME.part-OFFSET, which are written whole with each line, and join the file when
-    it is closed, or opened after a kill. The offset is where a piece begins: one that has joined already counts no more.
+    In a bucket the lines lie in objects beside the file, named NAME.part-OFFSET. Each new line rewrites the newest piece. Pieces are
+    merged into the file when it is closed, or when it is opened after a kill. OFFSET is the position of the piece in the file, so a piece
+    that was already merged is recognised and skipped.
     """
 
     def __init__(self, path: AnyPath, content: bytes):
-        """Writes `content`, in place of whatever is there, and opens the file to append to it. Raises OSError."""
+        """Replace the file by `content` and open it for appending. Raises OSError."""
         self._path, self._file = path, None
         if not isinstance(path, Path):
             self._content, self._piece = content, b""
@@ -28,7 +29,7 @@ class Growing:
         self._file = path.open("ab", buffering=0)
 
     def append(self, line: bytes) -> None:
-        """Keeps a line, which ends with a line break: it is in the file when this returns (but for a power cut). Raises OSError."""
+        """Append one line, which must end with a line break. It is stored when this returns (except for a power cut). Raises OSError."""
         if self._file:
             self._file.write(line)
             return
@@ -38,7 +39,7 @@ class Growing:
             self._content, self._piece = self._content + self._piece, b""
 
     def close(self) -> None:
-        """Leaves one file. Raises OSError."""
+        """Merge all pieces into one file. Raises OSError."""
         if self._file:
             self._file.close()
         else:
@@ -46,7 +47,7 @@ class Growing:
 
 
 def read_grown(path: AnyPath) -> bytes:
-    """All lines of a file, in pieces or not; none where it is not there."""
+    """Return all lines of a file, in pieces or not; an empty text if it does not exist."""
     content = path.read_bytes() if path.exists() else b""
     for offset, piece in _pieces(path):
         if offset == len(content):
@@ -55,14 +56,14 @@ def read_grown(path: AnyPath) -> bytes:
 
 
 def discard(path: AnyPath) -> None:
-    """Removes a file, in pieces or not, if it is there."""
+    """Remove a file and its pieces, if they exist."""
     for _, piece in _pieces(path):
         piece.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
 def _rewrite(path: AnyPath, content: bytes) -> None:
-    """The file without pieces. Each step leaves a state in which `read_grown` gives all lines."""
+    """Write the file without pieces. After each step `read_grown` still returns all lines."""
     pieces = _pieces(path)
     if pieces:
         write_atomically(path, read_grown(path))
@@ -73,7 +74,7 @@ def _rewrite(path: AnyPath, content: bytes) -> None:
 
 
 def _pieces(path: AnyPath) -> list[tuple[int, AnyPath]]:
-    """(offset, piece) in order."""
+    """Return the pieces as (offset, path), in order."""
     if isinstance(path, Path):
         return []
     with explaining(path):

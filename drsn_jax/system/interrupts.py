@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one ends a command in order, the second one at once, and neither in a crash of jaxlib's own clean-up."""
+"""Ctrl-C: the first one stops a command in order, the second one at once. Neither crashes in jaxlib's clean-up."""
 
 import _thread
 import contextlib
@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-EXIT_CODE = 130  # 128 + SIGINT, as shells have it
-_AGAIN = b"\0"  # no signal has this number
+EXIT_CODE = 130  # 128 + SIGINT, the convention of shells
+_AGAIN = b"\0"  # a byte that is no signal's number
 
 
 def leave(code: int) -> NoReturn:
-    """Flushes what was printed and ends the process without the interpreter's clean-up.
+    """Flush the output and end the process without the interpreter's clean-up.
 
-    While a program compiles in another thread, that clean-up takes from jaxlib what the thread still uses.
+    That clean-up frees memory of jaxlib that a compilation in another thread may still use.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # a closed pipe
@@ -28,10 +28,10 @@ def leave(code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def twice_leaves() -> Iterator[None]:
-    """While the block runs, a second Ctrl-C ends the process at once with code 130, also from within a compilation or a long step.
+    """While the block runs, let a second Ctrl-C end the process at once with code 130, even within a compilation or a long step.
 
-    The first one does what it did before: it raises KeyboardInterrupt in the main thread, once that is back in Python. Where a callback of
-    a library swallows the exception it is raised again. Without effect outside of the main thread.
+    The first one raises KeyboardInterrupt in the main thread as usual, once Python code runs again. It is raised again if a
+    library's callback swallows the exception. Has no effect outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -57,22 +57,22 @@ def twice_leaves() -> Iterator[None]:
 
 
 def _watch(receiver: socket.socket) -> None:
-    """Counts in a thread of its own: Python's handlers wait until the main thread is back from compiled code."""
+    """Count signals in a separate thread, because Python's handlers wait until the main thread returns from compiled code."""
     count = 0
     with receiver:
         while numbers := receiver.recv(64):
             if _AGAIN in numbers:
-                count -= 1  # it is counted once more
-                time.sleep(0.05)  # until the hook has returned, which would swallow it too
+                count -= 1  # the signal that is raised below is counted a second time
+                time.sleep(0.05)  # until the hook, which would swallow this one too, has returned
                 _interrupt_main()
             count += numbers.count(signal.SIGINT)
             if count > 1:
-                os.write(2, b"\ndrsn-jax: left at once, by a second Ctrl-C\n")
+                os.write(2, b"\ndrsn-jax: stopped at once by the second Ctrl-C\n")
                 leave(EXIT_CODE)
 
 
 def _interrupt_main() -> None:
     if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # also out of a wait
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # interrupts a blocking wait too
     else:  # Windows
         _thread.interrupt_main()

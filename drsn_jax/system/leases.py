@@ -1,7 +1,7 @@
-"""A lease in the place of a lock, where there are no locks: an object of each owner, with an expiry that the owner moves on.
+"""Leases: the replacement for locks in buckets. Each process writes an object with an expiry and renews it.
 
-An owner writes its own object first and lists those of others after that, and every bucket shows at once what was written before: of two
-that begin together each sees the other's object, or one does, and no more than one goes on.
+A process writes its own object first and lists the others afterwards. Buckets are consistent: a finished write is visible at once.
+So of two processes that start together at least one sees the other, and at most one goes on.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ _POLL_SECONDS = 2.0
 
 @contextlib.contextmanager
 def hold_lease(folder: epath.Path, *, doing: str) -> Iterator[None]:
-    """Keeps `folder`, in a bucket, to this process while the block runs.
+    """Keep `folder`, in a bucket, to this process while the block runs.
 
-    A lease ends with its expiry, `LEASE_SECONDS` after it was last renewed, or at once where its owner was a process of this machine
-    that is gone: what a killed owner left is waited for, at most that long. Where another process has taken the lease meanwhile
-    (this one was stopped, or cut off, for longer than that), this process says so and ends. Raises InputError where another process
-    holds the folder, BucketError where it cannot be written.
+    A lease ends at its expiry, `LEASE_SECONDS` after its last renewal. It ends at once if its owner was a process of this machine that no
+    longer runs. This call waits for the lease of a killed owner to expire. If this process was stopped or cut off for longer than
+    `LEASE_SECONDS` and another one has taken the lease, it prints a message and exits. Raises InputError if another process holds the
+    folder, BucketError if the folder cannot be written.
     """
     own = folder / f"{LEASE}{os.urandom(8).hex()}"
     with explaining(folder):
         _wait_until_free(folder, own, doing)
         _write(own)
-        if living := _living(folder, own):  # somebody began at the same moment
+        if living := _living(folder, own):  # another process started at the same moment
             own.unlink(missing_ok=True)
             raise _in_use(folder, living[0], doing)
     done = threading.Event()
@@ -62,20 +62,20 @@ def _wait_until_free(folder: epath.Path, own: epath.Path, doing: str) -> None:
             if expiries.setdefault(name, lease["expires"]) != lease["expires"]:
                 raise _in_use(folder, (name, lease), doing)
         if not said:
-            _say(f"{folder} is held by {living[0][1]['owner']}; waiting up to {LEASE_SECONDS:.0f} s, in case that was killed")
+            _say(f"{folder} is held by {living[0][1]['owner']}; waiting up to {LEASE_SECONDS:.0f} s, in case it was killed")
             said = True
         time.sleep(_POLL_SECONDS)
 
 
 def _living(folder: epath.Path, own: epath.Path) -> list[tuple[str, dict[str, Any]]]:
-    """The leases of others that have not ended; those that have are removed."""
+    """Return the valid leases of other processes, and remove the expired ones."""
     living = []
     for path in entries(folder):
         if path.name == own.name or not path.name.startswith(LEASE):
             continue
         try:
             lease = json.loads(path.read_text())
-        except FileNotFoundError:  # given back meanwhile
+        except FileNotFoundError:  # released in the meantime
             continue
         gone = lease["machine"] == _machine() and not _runs(lease["pid"])
         if gone or lease["expires"] < time.time():
@@ -87,10 +87,10 @@ def _living(folder: epath.Path, own: epath.Path) -> list[tuple[str, dict[str, An
 
 def _renew(own: epath.Path, folder: epath.Path, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
-        with contextlib.suppress(OSError):  # of the network: there is time for another attempt
+        with contextlib.suppress(OSError):  # a network error: the next renewal may succeed
             try:
                 there = own.exists()
-            except Exception:  # whatever a bucket's library raises where it cannot be reached
+            except Exception:  # bucket libraries raise errors of many types when they are offline
                 continue
             if not there and not done.is_set():
                 _say(f"{folder} was taken over by another process, because this one was out of reach for more than {LEASE_SECONDS:.0f} s")
@@ -108,7 +108,7 @@ def _in_use(folder: epath.Path, lease: tuple[str, dict[str, Any]], doing: str) -
 
 
 def _machine() -> str:
-    """What tells this machine, and this start of it, from others: hosts of one name there are many."""
+    """Identify this machine and its current boot. Host names alone are not unique."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}"
 
@@ -118,7 +118,7 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # the process belongs to another user
         return True
     return True
 

@@ -1,6 +1,6 @@
-"""One process at a time in a folder that is written to.
+"""Exclusive use of a folder by one process.
 
-Not filelock, which does not say who holds a lock of the system, leaves its file behind, and knows no bucket.
+The package filelock is no substitute: it does not name the owner of a lock, leaves its file behind, and does not work in buckets.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.system.leases import hold_lease
 from drsn_jax.system.paths import AnyPath
 
-LOCK_FILE = ".lock"  # hidden: whoever lists a folder passes over it
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system without locks, as some network folders
+LOCK_FILE = ".lock"  # hidden, so that listings skip it
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks, such as some network folders
 
 
 @contextlib.contextmanager
 def lock_folder(path: AnyPath, *, doing: str) -> Iterator[None]:
-    """Keeps `path`, a folder that is made where it is missing, to this process for as long as the block runs.
+    """Keep the folder `path`, made if missing, to this process while the block runs.
 
-    The lock ends with the process, however that ends; in a bucket `leases.hold_lease` takes its place. `doing` is what another process
-    that holds it is taken to do: "preparing hide".
-    Folders made here that are still empty at the end are removed, and so is the lock file. Raises `InputError` at once where the
-    folder is held already, also by this process, and where it or a parent of it is a file; OSError where it cannot be written.
-    Without effect but for the folder on Windows, and on file systems that have no locks.
+    The lock ends with the process, even if it is killed. In a bucket `leases.hold_lease` is used instead. `doing` completes the message of
+    the InputError: "preparing hide" for an owner that prepares HIDE.
+    At the end the lock file is removed, and so are the folders that were made here and are still empty. Raises `InputError` at once if the
+    folder is already held (also by this process), or if `path` or one of its parents is a file; OSError if it cannot be written.
+    On Windows and on file systems without locks only the folder is made.
     """
     if not isinstance(path, Path):
         with hold_lease(path, doing=doing):
@@ -39,15 +39,15 @@ def lock_folder(path: AnyPath, *, doing: str) -> Iterator[None]:
         yield
     finally:
         if file:
-            (path / LOCK_FILE).unlink(missing_ok=True)  # while it is held: afterwards it may be somebody else's
+            (path / LOCK_FILE).unlink(missing_ok=True)  # before the lock is released: afterwards the file may belong to another process
             file.close()
-        with contextlib.suppress(OSError):  # not empty: used
+        with contextlib.suppress(OSError):  # not empty: it was used
             for folder in made:
                 folder.rmdir()
 
 
 def _acquire(path: Path, doing: str) -> IO[Any] | None:
-    for _ in range(100):  # a process that ends may remove the folder or the file under our hands
+    for _ in range(100):  # another process may remove the folder or the lock file as it ends
         try:
             path.mkdir(parents=True, exist_ok=True)
             file = _open(path / LOCK_FILE, doing)
@@ -63,7 +63,7 @@ def _acquire(path: Path, doing: str) -> IO[Any] | None:
 
 
 def _open(path: Path, doing: str) -> IO[Any] | None:
-    """The file with the lock on it, None where there are no locks. Raises `InputError`, naming the owner, where it is taken."""
+    """Open and lock the lock file; None if locks are not supported. Raises `InputError`, naming the owner, if it is already locked."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -80,7 +80,7 @@ def _open(path: Path, doing: str) -> IO[Any] | None:
         if isinstance(error, BlockingIOError):
             raise InputError(f"{path.parent} is in use, {owner} is {doing} there; wait for it, or choose another folder") from error
         raise
-    with contextlib.suppress(OSError):  # of a full disk: the lock is held all the same
+    with contextlib.suppress(OSError):  # a full disk: the lock works without a name in it
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -88,5 +88,5 @@ def _open(path: Path, doing: str) -> IO[Any] | None:
 
 
 def _is_there(file: IO[Any], path: Path) -> bool:
-    """Whether the file that was opened is still the one of that name: its last holder may have removed it before we had the lock."""
+    """Check that the opened file still has its name: the last holder may have removed it before we locked it."""
     return os.path.samestat(os.fstat(file.fileno()), path.stat())

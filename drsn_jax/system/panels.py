@@ -1,4 +1,4 @@
-"""Pictures of results: images side by side under their labels, a red box and its enlargement in the corner (Jiang & Liu, 5)."""
+"""Comparison pictures: images side by side with labels, a red box and its enlargement in a corner (Jiang & Liu, section 5)."""
 
 import io
 from collections.abc import Sequence
@@ -12,22 +12,21 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.system.files import write_atomically
 from drsn_jax.system.paths import AnyPath
 
-Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels and insets have other sides than their images
+Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels and insets differ in size from their images
 Box = tuple[int, int, int, int]
 """Top, left, height, width in pixels."""
 
 _RED, _WHITE, _BLACK = (230, 20, 20), (255, 255, 255), (20, 20, 20)
-_BOX_SHARE = 1 / 6  # of each side of the image, for the box that is found
-_INSET_SHARE = 0.42  # of each side of the image, at most, for its enlargement
+_BOX_SHARE = 1 / 6  # of each side of the image, for the automatic box
+_INSET_SHARE = 0.42  # of each side of the image: the maximum size of the enlargement
 
 
 def make_panel(images: Sequence[Pixels], *, labels: Sequence[str], zoom_box: Literal["auto"] | Box | None = None) -> Pixels:
-    """Images of one size side by side, each under its label; uint8 in and out.
+    """Place images of one size side by side, each under its label; uint8 in and out.
 
-    Usually blurred | restored | sharp. `zoom_box` (top, left, height, width) is framed in red in every image and enlarged in
-    its lower-right corner; 'auto' takes the window in which the second image differs most from the first (the one that
-    restoration changed most). Raises ValueError where images or labels do not fit together, InputError for a box that does
-    not lie inside the images.
+    The usual order is blurred, restored, sharp. `zoom_box` (top, left, height, width) is framed in red in every image and enlarged in its
+    lower-right corner. 'auto' selects the window where the first two images differ most. Raises ValueError if the number of labels or
+    the shapes of the images do not match, InputError if the box does not lie inside the images.
     """
     if not images or len(images) != len(labels):
         raise ValueError(f"A panel needs a label for each image; got {len(images)} images and {len(labels)} labels.")
@@ -44,7 +43,7 @@ def make_panel(images: Sequence[Pixels], *, labels: Sequence[str], zoom_box: Lit
 
 
 def stack_panels(rows: Sequence[Pixels]) -> Pixels:
-    """Panels below one another, the narrower ones padded with white on the right; ValueError where there are none."""
+    """Stack panels vertically; narrower ones are padded with white on the right. Raises ValueError for an empty list."""
     if not rows:
         raise ValueError("There are no panels to stack.")
     width = max(row.shape[1] for row in rows)
@@ -52,19 +51,19 @@ def stack_panels(rows: Sequence[Pixels]) -> Pixels:
 
 
 def save_png(array: Pixels, path: AnyPath) -> None:
-    """Write uint8 [h w 3] as a PNG file, whole or not at all; OSError where the place cannot be written."""
+    """Write uint8 [h w 3] as a PNG file, whole or not at all. Raises OSError if the place cannot be written."""
     write_atomically(path, encode_png(array))
 
 
 def encode_png(array: Pixels) -> bytes:
-    """The bytes of a PNG file of uint8 [h w 3]."""
+    """Encode uint8 [h w 3] as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="png")
     return buffer.getvalue()
 
 
 def find_changed_box(blurred: Pixels, restored: Pixels) -> Box:
-    """The window, a sixth of each side, with the largest mean |restored - blurred|, clear of the corner of the enlargement."""
+    """Find the window (a sixth of each side) with the largest mean |restored - blurred| that the enlargement does not cover."""
     change = np.abs(restored.astype(np.float64) - blurred).mean(axis=-1)
     height, width = change.shape
     box_height, box_width = max(1, round(height * _BOX_SHARE)), max(1, round(width * _BOX_SHARE))
@@ -74,34 +73,34 @@ def find_changed_box(blurred: Pixels, restored: Pixels) -> Box:
     hidden_rows = np.arange(means.shape[0]) + box_height > height - inset_height - margin
     hidden_columns = np.arange(means.shape[1]) + box_width > width - inset_width - margin
     hidden = hidden_rows[:, None] & hidden_columns[None, :]
-    means = np.where(hidden, -1.0, means)  # in tiny images everything may be hidden: then the first window serves
+    means = np.where(hidden, -1.0, means)  # in tiny images all windows are covered: take the first
     top, left = np.unravel_index(np.argmax(means), means.shape)
     return int(top), int(left), box_height, box_width
 
 
 def _window_sums(values: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "H W"]:
-    """The sum over every window, by the table of sums from the upper-left corner."""
+    """Sum over every window, by a summed-area table."""
     table = np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     return table[height:, width:] - table[:-height, width:] - table[height:, :-width] + table[:-height, :-width]
 
 
 def check_box(box: Box, size: tuple[int, int]) -> None:
-    """Raises InputError for a box that does not lie inside an image of `size` (height, width)."""
+    """Raise InputError if a box does not lie inside an image of `size` (height, width)."""
     (top, left, height, width), (rows, columns) = box, size
     if top < 0 or left < 0 or height < 1 or width < 1 or top + height > rows or left + width > columns:
         raise InputError(
             f"The zoom box (top {top}, left {left}, height {height}, width {width}) does not lie inside the image of "
-            f"{rows} rows and {columns} columns; choose one that does."
+            f"{rows} rows and {columns} columns. Choose a box inside it."
         )
 
 
 def _line(image: Pixels) -> int:
-    """Width of frames in pixels, growing with the image."""
+    """Return the frame width in pixels, which grows with the image."""
     return max(1, round(min(image.shape[:2]) / 200))
 
 
 def _inset_size(box: Box, image: Pixels) -> tuple[int, int]:
-    """Height and width of the enlargement: the box's shape, as large as its share of the image allows."""
+    """Return height and width of the enlargement: the shape of the box, as large as `_INSET_SHARE` allows."""
     rows, columns = image.shape[:2]
     scale = _INSET_SHARE * min(rows / box[2], columns / box[3])
     return max(1, round(box[2] * scale)), max(1, round(box[3] * scale))
@@ -117,17 +116,17 @@ def _draw_column(image: Pixels, label: str, box: Box | None) -> Pixels:
 def _draw_inset(picture: Image.Image, image: Pixels, box: Box) -> None:
     (top, left, height, width), line = box, _line(image)
     inset_height, inset_width = _inset_size(box, image)
-    # Nearest when growing: the enlargement is to show the pixels, not a second interpolation.
+    # Nearest neighbour for growing: the enlargement shows the pixels themselves, not an interpolation of them.
     detail = Image.fromarray(image[top : top + height, left : left + width]).resize((inset_width, inset_height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
     draw.rectangle((left, top, left + width - 1, top + height - 1), outline=_RED, width=line)
     corner = (image.shape[1] - inset_width - line, image.shape[0] - inset_height - line)
-    draw.rectangle((corner[0] - line, corner[1] - line, image.shape[1], image.shape[0]), fill=_RED)  # what stays bare is the frame
+    draw.rectangle((corner[0] - line, corner[1] - line, image.shape[1], image.shape[0]), fill=_RED)  # the uncovered rim is the frame
     picture.paste(detail, corner)
 
 
 def _draw_label(label: str, image: Pixels) -> Pixels:
-    """A white strip with the label in its middle, in letters small enough to fit the width."""
+    """Draw a white strip with the label in the middle; the font shrinks to the width."""
     size = max(10, round(min(image.shape[:2]) / 24))
     strip = Image.new("RGB", (image.shape[1], round(size * 1.6)), _WHITE)
     draw = ImageDraw.Draw(strip)

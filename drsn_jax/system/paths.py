@@ -1,8 +1,11 @@
-"""Paths as people type them: local, or in a bucket (gs://, s3://); any other address is refused in one line.
+"""Local paths and paths in a bucket (gs://, s3://). Any other address is refused in one line.
 
-A bucket has no folders to make, no append, no rename and no lock. What stands in their place: an object is written whole
-(`system.files`), a file that grows lies there in pieces (`system.growing`), a lease with an expiry is the lock (`system.leases`), and a
-checkpoint counts once its commit file is there (Orbax's own way).
+A bucket has no folders, no append, no rename and no lock. These replace them:
+
+- An object is written whole (`system.files`).
+- A growing file is stored in pieces (`system.growing`).
+- A lease with an expiry serves as the lock (`system.leases`).
+- A checkpoint counts once its commit file exists (Orbax's own method).
 """
 
 import contextlib
@@ -22,15 +25,15 @@ AnyPath = Path | epath.Path
 """A local path, or one in a bucket."""
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter is a drive of Windows
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # a single letter is a Windows drive
 _EXTRA = "pip install 'drsn-jax[cloud]'"
 
 
 class BucketError(InputError, OSError):
-    """What a bucket refuses, or its network: the message names the path."""
+    """A refusal of a bucket, or a network fault. The message names the path."""
 
     def __init__(self, path: AnyPath, error: BaseException):
-        """Of what the bucket's library raised."""
+        """Make the error from the exception of the bucket's library."""
         super().__init__(f"{path}: {first_line(error)}; check the bucket's name, the credentials and the network")
         self.errno, self.strerror = errno.EIO, first_line(error)
 
@@ -39,18 +42,18 @@ class BucketError(InputError, OSError):
 
 
 def scheme_of(text: str | os.PathLike[str]) -> str | None:
-    """The scheme of an address, such as gs; None of a local path."""
+    """Return the scheme of an address, such as gs; None for a local path."""
     match = _ADDRESS.match(os.fspath(text))
     return match[1] if match else None
 
 
 def is_bucket(path: AnyPath) -> bool:
-    """Whether a path lies in a bucket."""
+    """Check whether a path lies in a bucket."""
     return scheme_of(path) is not None
 
 
 def local_path(text: str | os.PathLike[str], *, instead: str = "copy it to this machine and give its path here") -> Path:
-    """A local path; the shell leaves the ~ of --workdir=~/runs as it is. Raises InputError for any address."""
+    """Return a local path with ~ expanded, which the shell leaves as it is in --workdir=~/runs. Raises InputError for an address."""
     if scheme := scheme_of(text):
         raise InputError(f"{os.fspath(text)} is an address ({scheme}://), and a path on this machine is needed; {instead}.")
     return Path(text).expanduser()
@@ -66,12 +69,12 @@ def local_paths(text: str) -> list[Path]:
 
 
 def any_path(text: str | os.PathLike[str]) -> AnyPath:
-    """A local path or one in a bucket.
+    """Return a local path or one in a bucket.
 
-    Raises InputError for other addresses, one without a place in a bucket or with signs of a pattern, and where a package is missing.
+    Raises InputError for any other address, for a bucket without a path, for a pattern character, and for a missing package.
     """
     address = os.fspath(text)
-    if isinstance(text, Path):  # which makes one slash of two
+    if isinstance(text, Path):  # a Path has already turned gs:// into gs:/
         address = re.sub(rf"^({'|'.join(PACKAGES)}):/(?=[^/])", r"\1://", address)
     scheme = scheme_of(address)
     if scheme is None:
@@ -81,56 +84,54 @@ def any_path(text: str | os.PathLike[str]) -> AnyPath:
     if not address.removeprefix(f"{scheme}://").strip("/").partition("/")[2]:
         raise InputError(f"{address} names no place in a bucket; write {scheme}://BUCKET/PATH.")
     if found := set(address) & set("*?[]#"):
-        raise InputError(
-            f"{address} has {' '.join(sorted(found))} in it, which the libraries for buckets take for patterns; choose a name without."
-        )
+        raise InputError(f"{address} contains {' '.join(sorted(found))}, a pattern in the libraries for buckets; choose a name without it.")
     missing = [name for name in ("fsspec", PACKAGES[scheme]) if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{address} takes the package {missing[-1]}, which is not installed; {_EXTRA}.")
+        raise InputError(f"{address} needs the package {missing[-1]}, which is not installed; {_EXTRA}.")
     _choose_fsspec()
     return epath.Path(address.rstrip("/"))
 
 
 def _choose_fsspec() -> None:
-    """etils would take TensorFlow where that is installed, which takes 10 s to import and knows no s3://.
+    """Make etils use fsspec. By default it takes TensorFlow if installed, which needs 10 s to import and does not support s3://.
 
-    Other processes write to a bucket too: what was listed once is not to be believed later.
+    Listings are not cached, because other processes write to the bucket too.
     """
     import fsspec.config
     from etils.epath import gpath
 
     if "EPATH_USE_TF" not in os.environ:
         os.environ["EPATH_USE_TF"] = "false"
-        gpath._is_tf_installed.cache_clear()  # what Orbax may have asked already; no public name does this
+        gpath._is_tf_installed.cache_clear()  # Orbax may have filled this cache already; etils has no public function for it
     for protocol in ("gs", "gcs", "s3"):
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
 
 
 def absolute(path: AnyPath) -> AnyPath:
-    """The absolute path; one in a bucket is."""
+    """Return the absolute path. Bucket paths are absolute already."""
     return path if is_bucket(path) else Path(os.path.realpath(path))  # `Path.resolve` raises on a link that points at itself
 
 
 @contextlib.contextmanager
 def explaining(path: AnyPath) -> Iterator[None]:
-    """Raises BucketError for whatever goes wrong with a path in a bucket inside the block; InputError, and all of local paths, passes."""
+    """Turn any error about a bucket path inside the block into BucketError. InputError, and errors of local paths, pass unchanged."""
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # the libraries raise their own, the network's and the credentials' of three packages
+    except Exception as error:  # three packages, each with its own network and credential errors
         if not is_bucket(path):
             raise
         raise BucketError(path, error) from error
 
 
 def check_bucket(path: AnyPath, *, write: bool = False) -> None:
-    """Raises BucketError where a path lies in a bucket that cannot be reached, or written with `write`: known before the slow part."""
+    """Raise BucketError early if a bucket cannot be reached or, with `write`, cannot be written."""
     if not is_bucket(path):
         return
     with explaining(path):
         files, root = filesystem(path)
-        files.ls(root.partition("/")[0])  # not `exists`, for which a bucket that is out of reach is not there
+        files.ls(root.partition("/")[0])  # not `exists`, which returns False for a bucket that cannot be reached
         if write:
             probe = f"{root}/.probe-{os.urandom(8).hex()}"
             files.pipe_file(probe, b"")
@@ -138,14 +139,14 @@ def check_bucket(path: AnyPath, *, write: bool = False) -> None:
 
 
 def filesystem(path: AnyPath) -> tuple[Any, str]:
-    """fsspec's file system of a path in a bucket, and BUCKET/PATH."""
+    """Return fsspec's file system for a path in a bucket, and BUCKET/PATH."""
     import fsspec.core
 
     return fsspec.core.url_to_fs(os.fspath(path))
 
 
 def entries(folder: AnyPath) -> list[Any]:
-    """What lies in a folder; nothing where there is none."""
+    """Return the entries of a folder; empty if it does not exist."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -153,7 +154,7 @@ def entries(folder: AnyPath) -> list[Any]:
 
 
 def size_of(path: AnyPath) -> int:
-    """The bytes of a file, or of all files below a folder."""
+    """Return the size in bytes of a file, or of all files below a folder."""
     if not isinstance(path, Path):
         files, root = filesystem(path)
         return files.du(root)
@@ -161,7 +162,7 @@ def size_of(path: AnyPath) -> int:
 
 
 def download(source: AnyPath, target: Path) -> None:
-    """Copies all that is below `source`, in a bucket, into the folder `target`. Raises BucketError."""
+    """Copy everything below `source`, in a bucket, into the folder `target`. Raises BucketError."""
     with explaining(source):
         files, root = filesystem(source)
         for key in files.find(root):
@@ -171,7 +172,7 @@ def download(source: AnyPath, target: Path) -> None:
 
 
 def upload(source: Path, target: AnyPath, *, commit: str | None = None) -> None:
-    """Copies all files below a folder to below `target`, in a bucket; writes the object `commit`, which it may have, when all are there."""
+    """Copy all files below a folder to `target`, in a bucket. The object `commit`, if given, is written last."""
     with explaining(target):
         files, root = filesystem(target)
         for place in sorted(place for place in source.rglob("*") if place.is_file() and place != source / (commit or "")):
@@ -181,7 +182,7 @@ def upload(source: Path, target: AnyPath, *, commit: str | None = None) -> None:
 
 
 def remove_tree(path: AnyPath, *, first: str | None = None) -> None:
-    """Removes all that is below a path in a bucket, the object `first` before the others."""
+    """Remove everything below a path in a bucket, the object `first` before the others."""
     with explaining(path):
         files, root = filesystem(path)
         keys = files.find(root)

@@ -1,4 +1,4 @@
-"""Several processes, on one or many machines, as one run: joining, decisions of process 0 for all, and ending together."""
+"""A run of several processes on one or many machines: joining, decisions of process 0 for all, and a common end."""
 
 import contextlib
 import itertools
@@ -19,25 +19,25 @@ from drsn_jax.system.errors import InputError, explain, first_line
 from drsn_jax.system.interrupts import leave
 
 T = TypeVar("T")
-JOIN_SECONDS = 300  # for all processes to be started
-HEARTBEAT_SECONDS = 25  # after which JAX aborts the others for one that is dead or hangs
-_FOR_EVER = 2**40  # milliseconds: JAX's heartbeat ends what would wait in vain
-_BLOCK = 1024  # bytes: a broadcast is compiled for each multiple of it
+JOIN_SECONDS = 300  # time limit for the start of all processes
+HEARTBEAT_SECONDS = 25  # JAX aborts a run this long after one process died or hung
+_FOR_EVER = 2**40  # milliseconds; JAX's heartbeat ends a wait for a dead process
+_BLOCK = 1024  # bytes; broadcasts are padded to multiples of it, each of which is compiled once
 _HOW = "start each process with the same --coordinator=HOST:PORT and --num-processes=N, and with a --process-id of its own from 0 to N-1"
-# What JAX says where it finds no cluster, and where devices were used before, as in a notebook.
+# JAX's messages where it finds no cluster, and where devices were used before, as in a notebook.
 _ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
 _turns = itertools.count()
 
 
 @contextlib.contextmanager
 def joined(*, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> Iterator[None]:
-    """Makes this process one of a run of several for as long as the block lasts; no device may have been used before.
+    """Make this process part of a run of several while the block lasts. No device may have been used before.
 
-    By hand: all three, `coordinator` being HOST:PORT of a free port on the machine of process 0. Without any, JAX finds out by itself on
-    TPU pods, under Slurm and Open MPI; anywhere else, and where one task was started, this process is alone and nothing is done.
-    `num_processes=1` makes it so whatever the cluster says. An exception inside the block ends a process of several here, with what
-    `explain` says of it: nothing is raised. JAX's heartbeat then ends the others, within `HEARTBEAT_SECONDS`, as it does where a process
-    is killed or hangs. Raises InputError for other combinations, and where joining fails.
+    Give all three arguments to join by hand; `coordinator` is HOST:PORT, a free port on the machine of process 0. Without arguments JAX
+    detects TPU pods, Slurm and Open MPI. Anywhere else, and for a launcher's single task, this process runs alone.
+    `num_processes=1` forces that. An exception inside the block is not raised in a run of several: it is printed as by `explain`, and this
+    process exits. JAX's heartbeat then ends the other processes within `HEARTBEAT_SECONDS`, as it does after a kill or a hang. Raises
+    InputError for any other combination of arguments, and if joining fails.
     """
     _check(coordinator, num_processes, process_id)
     if num_processes != 1:
@@ -54,13 +54,13 @@ def joined(*, coordinator: str | None = None, num_processes: int | None = None, 
 
 
 def first_process(compute: Callable[[], T]) -> T:
-    """What `compute` gives, which has to fit into JSON: process 0 alone calls it and tells the others, who wait.
+    """Return `compute()`, run by process 0 alone and sent to all others. The result must be representable as JSON.
 
-    Where it raises InputError, that is raised in every process. All processes must call this and `wait_for_all` in the same order.
+    An InputError is raised in every process. All processes must call this function and `wait_for_all` in the same order.
     """
     if jax.process_count() == 1:
         return compute()
-    said: list[Any] = [None, None]  # the value, and why there is none
+    said: list[Any] = [None, None]  # the value, and the reason for its absence
     if jax.process_index() == 0:
         try:
             said[0] = compute()
@@ -73,7 +73,7 @@ def first_process(compute: Callable[[], T]) -> T:
 
 
 def wait_for_all() -> None:
-    """Returns when every process has called this."""
+    """Wait until every process has called this."""
     if jax.process_count() > 1:
         from orbax.checkpoint import multihost
 
@@ -81,7 +81,7 @@ def wait_for_all() -> None:
 
 
 def _broadcast(content: bytes) -> bytes:
-    """What process 0 calls this with. The devices carry it; all wait first, since those on CPU (gloo) wait no longer than 30 s."""
+    """Send the bytes of process 0 to all. All processes meet first, because a broadcast on CPU (gloo) times out after 30 s."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     wait_for_all()
@@ -101,18 +101,18 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         raise InputError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; {_HOW}, or give none of the three.")
     host, _, port = str(coordinator).rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise InputError(f"--coordinator={coordinator} is no HOST:PORT with a port from 1 to 65535, such as 10.0.0.1:1234; {_HOW}.")
+        raise InputError(f"--coordinator={coordinator} is not a HOST:PORT with a port from 1 to 65535, such as 10.0.0.1:1234; {_HOW}.")
     if (num_processes or 0) < 1:
-        raise InputError(f"--num-processes={num_processes} cannot be; use 1 or more.")
+        raise InputError(f"--num-processes={num_processes} is too small; use 1 or more.")
     if not 0 <= (process_id or 0) < (num_processes or 0):
         raise InputError(f"--process-id={process_id} is not among {num_processes} processes; use 0 to {(num_processes or 0) - 1}.")
 
 
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Calls `jax.distributed.initialize`, or leaves it where there is no cluster."""
+    """Call `jax.distributed.initialize`; return without effect where there is no cluster."""
     if coordinator is None and _started_alone():
         return
-    with contextlib.suppress(AttributeError):  # `feed.StopSignal` does better: this one loses a signal from before the first step
+    with contextlib.suppress(AttributeError):  # `feed.StopSignal` replaces it: it keeps early signals
         jax.config.update("jax_enable_preemption_service", False)
     options: dict[str, Any] = {"initialization_timeout": JOIN_SECONDS + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     if coordinator is None:
@@ -123,10 +123,10 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
     late = f"process {process_id} of {num_processes} has waited {JOIN_SECONDS} s for the others at {coordinator}; {_HOW}"
     watch = threading.Timer(JOIN_SECONDS, _leave, [late])
     watch.daemon = True
-    watch.start()  # JAX aborts when its time is over
+    watch.start()  # JAX aborts the process at its own time limit
     try:
         if process_id == 0:
-            _check_port(int(coordinator.rpartition(":")[2]))  # of one that is taken JAX dies, or takes its other user down
+            _check_port(int(coordinator.rpartition(":")[2]))  # with a port in use JAX aborts, or disturbs the other program
         jax.distributed.initialize(coordinator, num_processes, process_id, cluster_detection_method="deactivate", **options)
     except Exception as error:
         raise InputError(f"Process {process_id} could not join the others at {coordinator} ({first_line(error)}); {_HOW}.") from error
@@ -135,7 +135,7 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
 
 
 def _join_cluster(options: dict[str, Any]) -> None:
-    # In a Kubernetes pod, most often somebody's notebook, JAX would warn or fail; TPU pods there it knows by other names.
+    # In a Kubernetes pod, usually a notebook, JAX would warn or fail. It detects TPU pods there in another way.
     kubernetes = os.environ.pop("KUBERNETES_SERVICE_HOST", None)
     try:
         with warnings.catch_warnings():
@@ -151,21 +151,21 @@ def _join_cluster(options: dict[str, Any]) -> None:
 
 
 def _started_alone() -> bool:
-    """Whether a launcher says that it started one task. JAX would join it to itself, and show it one GPU of all."""
+    """Check whether a launcher started a single task. JAX would join it to itself, and show it only one GPU."""
     counts = [os.environ.get(name) for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")]
     return next((count for count in counts if count), None) == "1"
 
 
 def _check_port(port: int) -> None:
-    """Raises OSError where a port of this machine is taken."""
+    """Raise OSError if a port of this machine is in use."""
     two = socket.has_dualstack_ipv6()
     socket.create_server(("", port), family=socket.AF_INET6 if two else socket.AF_INET, dualstack_ipv6=two).close()
 
 
 def _end(error: BaseException) -> NoReturn:
-    """Says what went wrong and ends this process: an ordinary exit would wait for the others."""
+    """Print the error and end this process. An ordinary exit would wait for the others."""
     explained = explain(error)
-    if explained is None:  # on CPU (gloo) the end of another process is one of these
+    if explained is None:  # on CPU (gloo) the end of another process causes such an error
         traceback.print_exception(error)
         again = "if another process ended before it, its output says why; run the same commands again to go on from the newest checkpoint"
         explained = f"process {jax.process_index()} stopped ({first_line(error)}): {again}", 1

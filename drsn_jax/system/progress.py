@@ -1,4 +1,4 @@
-"""Progress of a long command: one line on stderr."""
+"""Progress of a long command in one line on stderr."""
 
 import sys
 import time
@@ -10,25 +10,25 @@ def draw_bar(done: int, total: int, *, width: int = 20) -> str:
     return f"[{'#' * filled}{'.' * (width - filled)}] {done:,}/{total:,}"
 
 
-_EVERY_SECONDS = 60.0  # where stderr is a file: one line a minute
+_EVERY_SECONDS = 60.0  # if stderr is a file: one line a minute
 
 
 class Progress:
-    """One line, written over again at most ten times a second; where stderr is no terminal, a new line a minute."""
+    """A line that is rewritten at most ten times a second. Where stderr is no terminal, a new line a minute."""
 
     def __init__(self):
-        """Nothing is shown yet."""
+        """Show nothing yet."""
         self._shows = sys.stderr.isatty()
         self._last = 0.0 if self._shows else time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Shows `text` in place of the line before it."""
+        """Replace the line by `text`."""
         if time.monotonic() - self._last > (0.1 if self._shows else _EVERY_SECONDS):
             self._last = time.monotonic()
             self._write(f"\r\x1b[K{text}" if self._shows else f"{text}\n")
 
     def close(self) -> None:
-        """Clears the line."""
+        """Clear the line."""
         if self._shows:
             self._write("\r\x1b[K")
 
@@ -39,23 +39,23 @@ class Progress:
 
 
 class Countdown:
-    """Counts towards a total and says how long is left at the mean pace; `done` were done before and do not count for the pace."""
+    """A counter with the remaining time at the mean pace. `done` items of an earlier run do not count for the pace."""
 
     def __init__(self, total: int, *, done: int = 0):
-        """Nothing is shown yet."""
+        """Show nothing yet."""
         self._total, self._done, self._before = total, done, done
         self._progress, self._start = Progress(), time.monotonic()
 
     def __enter__(self) -> "Countdown":
         if self._before:
-            sys.stderr.write(f"{self._before} of {self._total} were done by an earlier run; going on.\n")
+            sys.stderr.write(f"{self._before} of {self._total} were done by an earlier run; resuming.\n")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.close()
 
     def advance(self, text: str) -> None:
-        """One more is done."""
+        """Count one more item as done."""
         self._done += 1
         pace = (time.monotonic() - self._start) / (self._done - self._before)
         left = _duration(pace * (self._total - self._done))

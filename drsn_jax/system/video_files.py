@@ -1,4 +1,4 @@
-"""Opening video files (PyAV); a fault is reported in one line."""
+"""Opening of video files (PyAV), with faults reported in one line."""
 
 import os
 from collections.abc import Iterator
@@ -10,26 +10,26 @@ from drsn_jax.system.errors import InputError
 
 
 def file_name(path: Path) -> str:
-    """The name under which FFmpeg takes `path` for a file: of a relative one it would take what is before a colon for a protocol."""
+    """Return a name that FFmpeg takes for a file. In a relative path it would take the part before a colon for a protocol."""
     return os.path.abspath(path)
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The open container and its first video stream that is no cover picture, to be decoded in several threads.
+    """Open the container and its first video stream that is no cover picture, decoded by several threads.
 
-    Neither the path nor what stands in the file (a playlist) is opened as an address.
-    Raises InputError where PyAV is missing and for a file that is empty, damaged, or has no video. What the caller's block raises is
-    left alone: decoding belongs in `explaining_damage`.
+    Addresses are never opened, neither in the path nor inside the file (a playlist).
+    Raises InputError if PyAV is missing, and for a file that is empty, damaged, or has no video. Errors in the caller's block pass
+    unchanged: decode inside `explaining_damage`.
     """
     try:
         import av
     except ImportError as error:
-        raise InputError(f"Reading {path} takes PyAV ({error}); pip install 'drsn-jax[video]'") from error
+        raise InputError(f"Reading {path} needs PyAV ({error}): pip install 'drsn-jax[video]'") from error
     with explaining_damage(path):
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); replace it")
-        # Titles that are no UTF-8 are no reason to refuse a video; PyAV 19 has no such choice any more, and takes them.
+        # Titles that are no UTF-8 are no reason to refuse a video. PyAV 19 no longer has this option and accepts them.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         container = av.open(file_name(path), options={"protocol_whitelist": "file"}, **lenient)
     with container:
@@ -42,7 +42,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def explaining_damage(path: Path) -> Iterator[None]:
-    """Turns what PyAV raises while it reads `path` into an InputError."""
+    """Turn PyAV's errors while reading `path` into an InputError."""
     from av.error import FFmpegError
 
     try:

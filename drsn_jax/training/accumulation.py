@@ -1,4 +1,4 @@
-"""Gradient accumulation: means over the micro-batches of a batch, one at a time, so that only one of them is held."""
+"""Gradient accumulation: means over the micro-batches of a batch, one at a time, so that memory holds only one of them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,19 +15,19 @@ PyTree = Any
 
 
 class MicroBatches(NamedTuple):
-    """How a batch [b ...] is gone through: in `number` parts of b / number rows, row r in part r % number, so that devices keep their rows.
+    """The split of a batch [b ...] into `number` parts of b / number rows; row r is in part r % number, so that devices keep their rows.
 
-    Means of gradients, statistics and metrics over parts of one size are those of the whole batch wherever images do not meet: under batch
-    norm the statistics are those of each part. With a number of 1 everything is one call of the function itself.
+    Means of gradients, statistics and metrics over equal parts are those of the whole batch if images do not interact. Batch norm is the
+    exception: each part has its own statistics. With a number of 1 the function is simply called once.
     """
 
     number: int = 1
     forms: Forms = PLAIN
 
     def mean(self, function: Callable[..., PyTree], *arrays: Array, key: PRNGKeyArray | None = None) -> PyTree:
-        """The mean over the parts of function(*part), a pytree of floats.
+        """Return the mean over the parts of function(*part), a pytree of floats.
 
-        With a `key` it is that of function(*part, key), and each part draws from the key folded with its number.
+        With a `key` the function is called as function(*part, key), where each part has the key folded with its number.
         """
         if self.number == 1:
             return function(*arrays, *_given(key))
@@ -40,7 +40,7 @@ class MicroBatches(NamedTuple):
         return jax.tree.map(lambda total: total / self.number, totals)
 
     def map(self, function: Callable[..., jax.Array], *arrays: Array, key: PRNGKeyArray) -> jax.Array:
-        """function(*part, key), [b / number ...], of every part, as one array [b ...] whose rows are in the order of the batch's."""
+        """Return function(*part, key), [b / number ...], of every part as one array [b ...] with rows in the order of the batch."""
         if self.number == 1:
             return function(*arrays, key)
 
@@ -53,7 +53,7 @@ class MicroBatches(NamedTuple):
         return jnp.moveaxis(results, 0, 1).reshape(-1, *results.shape[2:])
 
     def _call(self, function: Callable[..., PyTree], part: tuple[jax.Array, ...], key: PRNGKeyArray | None, *, before: PyTree) -> PyTree:
-        # Unrolled, nothing but this keeps the compiler from beginning every part before it ends one, and from holding them all.
+        # In the unrolled loop only this makes the compiler finish one part before the next, instead of holding all of them.
         if self.forms.unroll_loops:
             part, key = sequence_after((part, key), before, by_value=self.forms.sequence_by_value)
         *arrays, index = part
@@ -61,7 +61,9 @@ class MicroBatches(NamedTuple):
 
     def _split(self, arrays: tuple[Array, ...]) -> tuple[jax.Array, ...]:
         if len(arrays[0]) % self.number:
-            raise InputError(f"A batch of {len(arrays[0])} does not divide into {self.number} micro-batches; use a multiple of them.")
+            raise InputError(
+                f"A batch of {len(arrays[0])} does not divide into {self.number} micro-batches; use a multiple of that number."
+            )
         parts = (jnp.moveaxis(x.reshape(-1, self.number, *x.shape[1:]), 1, 0) for x in arrays)
         return (*parts, jnp.arange(self.number))
 

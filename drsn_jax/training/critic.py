@@ -1,4 +1,4 @@
-"""One update of the critic, and the loop over several: pure functions."""
+"""One critic update, and the loop over several: pure functions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,12 +28,12 @@ class CriticState(NamedTuple):
 
     @classmethod
     def of(cls, state: TrainState) -> "CriticState":
-        """The critic's part of a training state."""
+        """Take the critic's part of a training state."""
         return cls(state.critic_params, state.critic_stats, state.critic_opt_state)
 
 
 def score(critic: Critic, params: PyTree, stats: PyTree, images: Images, *, train: bool) -> tuple[Scores, PyTree]:
-    """Scores images; returns the batch statistics too, updated where `train` is set."""
+    """Score images; also returns the batch statistics, updated if `train` is set."""
     variables = {"params": params, "batch_stats": stats}
     if not train:
         return critic.apply(variables, images), stats  # pyright: ignore[reportReturnType]
@@ -51,8 +51,8 @@ def joint_loss(
     critic: Critic,
     spec: StepSpec,
 ) -> tuple[Scalar, tuple[PyTree, Metrics]]:
-    """The critic's loss on one batch of both kinds, with statistics and metrics; `weight` is for the gradient penalty alone."""
-    # Interleaved rather than concatenated, so that over several devices each keeps its own images.
+    """Compute the critic's loss on one batch of both kinds, with statistics and metrics; `weight` is for the gradient penalty."""
+    # Interleaved instead of concatenated, so that each device keeps its own images.
     both = jnp.stack([sharp, restored], axis=1).reshape(-1, *sharp.shape[1:])
     scores, stats = score(critic, params, stats, both, train=True)
     sharp_scores, restored_scores = scores.reshape(-1, 2).T
@@ -66,13 +66,13 @@ def joint_loss(
 
 
 def single_loss(params: PyTree, stats: PyTree, images: Images, *, sign: float, critic: Critic) -> tuple[Scalar, tuple[PyTree, Scalar]]:
-    """`sign` times the mean score of images of one kind, with statistics and the mean score."""
+    """Compute `sign` times the mean score of images of one kind, with statistics and the mean score."""
     scores, stats = score(critic, params, stats, images, train=True)
     return sign * scores.mean(), (stats, scores.mean())
 
 
 def apply_gradient(state: CriticState, grads: PyTree, stats: PyTree, *, parts: Parts, spec: StepSpec) -> CriticState:
-    """One update of the optimiser, and of the bound on the parameters where `lipschitz` is clip."""
+    """Apply one update of the optimiser, and the bound on the parameters if `lipschitz` is clip."""
     updates, opt_state = parts.critic_tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     if spec.lipschitz == "clip":
@@ -83,14 +83,14 @@ def apply_gradient(state: CriticState, grads: PyTree, stats: PyTree, *, parts: P
 def joint_update(
     state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray, *, parts: Parts, spec: StepSpec
 ) -> tuple[CriticState, Metrics]:
-    """One optimiser update on one batch of both kinds. `key` draws where the gradient penalty looks."""
+    """Make one optimiser update on one batch of both kinds. `key` draws the points of the gradient penalty."""
     loss_fn = jax.value_and_grad(partial(joint_loss, critic=parts.critic, spec=spec), has_aux=True)
 
     def gradient(*arrays: Array) -> tuple[PyTree, PyTree, Metrics]:
         (loss, (stats, metrics)), grads = loss_fn(state.params, state.stats, *arrays)
         return grads, stats, metrics | {"critic/loss": loss}
 
-    # Drawn for the whole batch, so that its images meet the same weights in however many micro-batches.
+    # Drawn for the whole batch, so that the weights do not depend on the number of micro-batches.
     drawn = [losses.draw_weights(key, len(sharp))] if spec.lipschitz == "gradient_penalty" else []
     grads, stats, metrics = spec.micro_batches.mean(gradient, sharp, restored, *drawn)
     metrics |= {"critic/grad_norm": optax.tree.norm(grads), "critic/distance": metrics["critic/sharp"] - metrics["critic/restored"]}
@@ -100,7 +100,7 @@ def joint_update(
 def alternating_update(
     state: CriticState, sharp: Images, restored: Images, key: PRNGKeyArray, *, parts: Parts, spec: StepSpec
 ) -> tuple[CriticState, Metrics]:
-    """Two optimiser updates, sharp images first, each with batch statistics of its own (Keras reference). Nothing is drawn of `key`."""
+    """Make two optimiser updates, sharp images first, each with its own batch statistics (Keras reference). `key` is unused."""
     del key
 
     def half(state: CriticState, images: Images, sign: float) -> tuple[CriticState, Scalar, Scalar]:
@@ -125,9 +125,9 @@ UPDATES: dict[str, Callable[..., tuple[CriticState, Metrics]]] = {"joint": joint
 def loop_critic_updates(
     critic_state: CriticState, data_fn: CriticData, *, parts: Parts, spec: StepSpec, key: PRNGKeyArray
 ) -> tuple[CriticState, Metrics]:
-    """Runs `critic_steps` updates in one `lax.fori_loop`; returns the critic and the mean of each metric over the updates.
+    """Run `critic_steps` updates in one `lax.fori_loop`; returns the critic and the mean of each metric over the updates.
 
-    `data_fn` gives (sharp, restored) for update i, and update i draws from the key folded with i.
+    `data_fn` returns (sharp, restored) for update i. Update i uses the key folded with i.
     """
     update_critic = partial(UPDATES[spec.critic_update], parts=parts, spec=spec)
 

@@ -1,4 +1,4 @@
-"""Training as pure functions, for a loop of one's own: the caller chooses what is jitted, donated, sharded, mapped or scanned."""
+"""Training as pure functions, for a custom loop: the caller decides about jit, donation, sharding, vmap and scan."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,12 +17,15 @@ from drsn_jax.training.step import Batch, TrainStep, make_train_step
 
 
 class Training(NamedTuple):
-    """A training as pure functions of a state that holds all of it, none of them jitted. Images are [b h w 3] in [-1, 1].
+    """A training as pure functions of a state that contains everything. None of them is jitted. Images are [b h w 3] in [-1, 1].
 
-    `init(rng) -> state` and `train_step(state, batch, frozen=None) -> (state, metrics)` are written for `vmap` over seeds and `lax.scan`
-    over steps too; `frozen` are the parameters of the content loss's features. `evaluate_step(state, batch)` restores and gives PSNR in dB
-    and each SSIM of every image of the batch (`metrics.score_batch`), and `restore(state, images)` takes any height and width
-    (`models.inference`); both use the running mean where there is one.
+    - `init(rng) -> state`. Works under `vmap` over seeds.
+    - `train_step(state, batch, frozen=None) -> (state, metrics)`. Works under `vmap` and in `lax.scan` over steps. `frozen` are the
+      parameters of the content loss's features.
+    - `evaluate_step(state, batch)` restores a batch and returns PSNR in dB and each SSIM of every image (`metrics.score_batch`).
+    - `restore(state, images)` takes any height and width (`models.inference`).
+
+    The last two use the running mean if there is one.
     """
 
     generator: Generator
@@ -34,9 +37,9 @@ class Training(NamedTuple):
 
 
 def make_training(parts: Parts, spec: StepSpec, *, image_size: int) -> Training:
-    """Makes the functions of a training from its parts and its switches.
+    """Make the functions of a training from its parts and its switches.
 
-    A critic with a dense head is bound to `image_size`; otherwise only shapes that are multiples of the generator's stride count. Raises
+    `image_size` is binding for a critic with a dense head. Otherwise it only has to be a multiple of the generator's stride. Raises
     InputError for impossible combinations.
     """
     init = partial(init_state, parts=parts, spec=spec, image_size=image_size)
@@ -51,10 +54,10 @@ def make_training(parts: Parts, spec: StepSpec, *, image_size: int) -> Training:
 
 
 def restore(state: TrainState, images: Images, *, generator: Generator) -> Images:
-    """Restores images of any height and width, [b h w 3] in [-1, 1], by the running mean where there is one."""
+    """Restore images of any height and width, [b h w 3] in [-1, 1], with the running mean if there is one."""
     return restore_batch(images, predict_fn=partial(generator.apply, state.variables), stride=generator.stride)
 
 
 def evaluate_step(state: TrainState, batch: Batch, *, generator: Generator) -> dict[str, Float[Array, " b"]]:
-    """Restores the blurred images of a batch and scores each: PSNR in dB and the kinds of SSIM."""
+    """Restore the blurred images of a batch and score each: PSNR in dB and the kinds of SSIM."""
     return score_batch(restore(state, batch["blurred"], generator=generator), batch["sharp"])

@@ -20,7 +20,7 @@ Metrics = dict[str, Scalar]
 
 
 class Forward(NamedTuple):
-    """A training-mode forward pass that has not been differentiated yet."""
+    """A forward pass in training mode that has not been differentiated yet."""
 
     restored: Images
     pullback: Callable[[Images], tuple[PyTree]]
@@ -29,7 +29,7 @@ class Forward(NamedTuple):
 
 
 def forward(generator: Generator, params: PyTree, stats: PyTree, blurred: Images, *, key: PRNGKeyArray) -> Forward:
-    """Restores in training mode, keeping what the gradient needs: the critic and the generator's update share this one pass."""
+    """Restore in training mode and keep what the gradient needs: one pass serves the critic and the generator's update."""
 
     def restore(params: PyTree):
         restored, updated = generator.apply(
@@ -49,7 +49,7 @@ def generator_loss(
     score_fn: Callable[[Images], Scores],
     features_fn: Callable[[Images], Features],
 ) -> tuple[Scalar, Metrics]:
-    """L = sum of weight x term over adversarial, content, pixel and frequency terms (SPEC section 2), and each term unweighted."""
+    """Compute L = sum of weight x term over adversarial, content, pixel and frequency terms (SPEC section 2), and each unweighted term."""
     terms, weights = {}, spec.weights
     if weights.adversarial:
         terms["adversarial"] = losses.adversarial_loss(score_fn(restored))
@@ -71,7 +71,7 @@ def differentiate(
     score_fn: Callable[[Images], Scores],
     features_fn: Callable[[Images], Features],
 ) -> tuple[PyTree, PyTree, Metrics]:
-    """Differentiates the loss at the restored images and pulls that back to the parameters: (gradients, statistics, metrics)."""
+    """Differentiate the loss at the restored images and pull that back to the parameters: (gradients, statistics, metrics)."""
     loss_fn = partial(generator_loss, sharp=sharp, spec=spec, score_fn=score_fn, features_fn=features_fn)
     (loss, metrics), image_gradient = jax.value_and_grad(loss_fn, has_aux=True)(forward_pass.restored)
     (grads,) = forward_pass.pullback(image_gradient)
@@ -81,7 +81,7 @@ def differentiate(
 def update_generator(
     state: TrainState, grads: PyTree, stats: PyTree, *, tx: optax.GradientTransformation, ema_decay: float
 ) -> dict[str, PyTree]:
-    """One update of the optimiser and, where it is on, of the running mean; returns the changed fields of the state."""
+    """Apply one update of the optimiser, and of the running mean if it is on; returns the changed fields of the state."""
     updates, opt_state = tx.update(grads, state.generator_opt_state, state.generator_params)
     params = optax.apply_updates(state.generator_params, updates)
     changes = {"generator_params": params, "generator_stats": stats, "generator_opt_state": opt_state}
@@ -93,7 +93,7 @@ def update_generator(
 def restore_for_critic(
     generator: Generator, state: TrainState, blurred: Images, *, fake_mode: Literal["train", "inference"], key: PRNGKeyArray
 ) -> Images:
-    """Restores images that only the critic sees: in training mode, or in inference mode as the Keras reference does."""
+    """Restore images that only the critic sees: in training mode, or in inference mode as in the Keras reference."""
     variables = {"params": state.generator_params, "batch_stats": state.generator_stats}
     if fake_mode == "inference":
         return generator.apply(variables, blurred)  # pyright: ignore[reportReturnType]
@@ -101,11 +101,11 @@ def restore_for_critic(
 
 
 def mean_thresholds(thresholds: PyTree) -> Metrics:
-    """The mean of all thresholds, and that of each block, as metrics; empty without shrinkage."""
+    """Compute the mean of all thresholds, and of each block's, as metrics; empty without shrinkage."""
     blocks = {name: jax.tree.leaves(tree) for name, tree in thresholds.items()}
     if not blocks:
         return {}
-    # Of sums, not of one long array: every device would be sent the thresholds of all images for that.
+    # Means of sums: one long array would send the thresholds of all images to every device.
     sums = {name: jnp.stack([leaf.sum() for leaf in leaves]).sum() for name, leaves in blocks.items()}
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in blocks.items()}
     means = {f"generator/threshold/{name}": sums[name] / sizes[name] for name in blocks}
@@ -113,7 +113,7 @@ def mean_thresholds(thresholds: PyTree) -> Metrics:
 
 
 def update_ema(ema_params: PyTree, params: PyTree, *, decay: float, step: Int[Array, ""]) -> PyTree:
-    """Moves the running mean towards `params`. The decay grows to its value over the first steps, so that the start is forgotten."""
+    """Move the running mean towards `params`. The decay rises to its value over the first steps, which reduces the weight of the start."""
     steps = step.astype(jnp.float32)
     warm_decay = jnp.minimum(decay, (1.0 + steps) / (10.0 + steps))
     return optax.incremental_update(params, ema_params, 1.0 - warm_decay)

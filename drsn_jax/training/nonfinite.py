@@ -1,4 +1,4 @@
-"""Steps that are skipped because their figures or their new state are infinite or not a number."""
+"""Skipping of steps whose metrics or new state are infinite or not a number."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,15 +11,17 @@ import optax
 from drsn_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
-SKIPPED = "skipped"  # the metric: 1 for a step that was skipped, 0 for one that was not
+SKIPPED = "skipped"  # the metric: 1 for a skipped step, else 0
 
 
 def skip_nonfinite(train_step: Callable[..., tuple[TrainState, Metrics]]) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The same step, pure too, but for one thing: where a metric or the new state is not finite, networks and optimisers stay as they were.
+    """Wrap a step, pure as before: if a metric or the new state is not finite, networks and optimisers keep their previous values.
 
-    So do the running mean and batch statistics; only the number of the step and the optimisers' learning-rate schedules go on, so that
-    all later steps draw and learn as they would have. Nothing waits for it on the host: the metrics gain `SKIPPED`, those of a step that
-    was skipped are what they were. Over several devices and processes all decide alike, by figures of the whole batch.
+    The running mean and batch statistics keep theirs too. Only the step counter and the optimisers' learning-rate schedules advance, so
+    later steps draw and learn as without the fault. The host does not wait: the decision is made on the device, and the metrics gain
+    `SKIPPED`; the others are those of the skipped step. Over several devices and processes the decision is the same, because the figures
+    are
+    those of the whole batch.
     """
 
     def step(state: TrainState, batch: Any, frozen: Any = None) -> tuple[TrainState, Metrics]:
@@ -38,5 +40,5 @@ def skip_nonfinite(train_step: Callable[..., tuple[TrainState, Metrics]]) -> Cal
 
 
 def _is_schedule(node: Any) -> bool:
-    """Whether part of an optimiser's state counts its updates for a learning rate; Adam's own count belongs to its moments."""
+    """Check whether part of an optimiser's state is the update count of a learning rate. Adam's own count belongs to its moments."""
     return isinstance(node, optax.ScaleByScheduleState)

@@ -1,4 +1,4 @@
-"""Adam in optax's form and in Keras', which differ where gradients are tiny (SPEC section 2), and Muon."""
+"""Adam in the forms of optax and Keras, which differ for tiny gradients (SPEC section 2), and Muon."""
 
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-ADAM_RMS = 0.2  # root mean square of Adam's updates at a learning rate of 1, about (Liu et al., 2025, section 2.2)
+ADAM_RMS = 0.2  # approximate root mean square of Adam's updates at a learning rate of 1 (Liu et al., 2025, section 2.2)
 
 
 class KerasAdamState(NamedTuple):
@@ -20,13 +20,13 @@ class KerasAdamState(NamedTuple):
 
 
 def scale_by_adam_keras(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam as Keras writes it: epsilon is added to the square root of the *uncorrected* second moment.
+    """Build Keras' form of Adam: epsilon is added to the square root of the *uncorrected* second moment.
 
-    optax adds it to the corrected one; at gradients of 1e-6 the first update differs four-fold.
+    optax adds it to the corrected one. For gradients of 1e-6 the first updates differ four-fold.
     """
 
     def init_fn(params: optax.Params) -> KerasAdamState:
-        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # apart: a state is donated, and no buffer twice
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # separate arrays: a donated state may not contain a buffer twice
         return KerasAdamState(jnp.zeros([], jnp.int32), mu, nu)
 
     def update_fn(updates, state, params=None):
@@ -43,13 +43,13 @@ def scale_by_adam_keras(b1: float, b2: float, eps: float) -> optax.GradientTrans
 
 
 ParameterGroups = Literal["by_role", "by_shape"]
-ENDS = ("stem", "head")  # of the generator: what reads an image and what writes one
+ENDS = ("stem", "head")  # of the generator: the layers that read and write images
 
 
 def muon_dimensions(params: optax.Params, *, skipped: tuple[str, ...] = ()) -> optax.Params:
-    """Which parameters Muon takes, and as what matrix: kernels of convolutions as (height width in) x out, of dense layers as they are.
+    """Return the parameters for Muon with their matrix form: convolution kernels as (height width in) x out, dense kernels unchanged.
 
-    Modules of the top level named in `skipped` are left out.
+    Top-level modules named in `skipped` are excluded.
     """
     by_rank = {4: MuonDimensionNumbers((0, 1, 2), 3), 2: MuonDimensionNumbers(0, 1)}
 
@@ -60,9 +60,9 @@ def muon_dimensions(params: optax.Params, *, skipped: tuple[str, ...] = ()) -> o
 
 
 def decay_kernels(weight_decay: float) -> optax.GradientTransformation:
-    """`optax.add_decayed_weights` for kernels alone, not for biases and the scales of norms; its state is as empty as that one's.
+    """Build `optax.add_decayed_weights` for kernels alone, not for biases and the scales of norms. Its state is empty, as optax's is.
 
-    A mask of optax's would change the tree of the state, and the moments of a run that is stored would not fit any more.
+    A mask of optax would change the tree of the state, and stored runs could not be resumed.
     """
 
     def decay(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
@@ -72,7 +72,7 @@ def decay_kernels(weight_decay: float) -> optax.GradientTransformation:
 
 
 def restart_moments(opt_state: optax.OptState, *, updates: jax.typing.ArrayLike) -> optax.OptState:
-    """A fresh state of an optimiser whose learning rate goes on after so many updates."""
+    """Make a fresh state of an optimiser whose learning-rate schedule continues after `updates`."""
 
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
@@ -95,21 +95,23 @@ def make_optimizer(
     clip_norm: float = 0.0,
     parameter_groups: ParameterGroups = "by_role",
 ) -> optax.GradientTransformation:
-    """Builds Adam (Kingma & Ba) or Muon (Jordan, 2024).
+    """Build Adam (Kingma & Ba) or Muon (Jordan, 2024).
 
-    Weight decay is decoupled (AdamW), and clipping is by the global norm; 0 leaves either out.
+    Weight decay is decoupled (AdamW), and clipping is by the global norm; 0 switches either off.
 
-    Muon makes the mean gradient of every kernel orthogonal. Its steps are scaled to be as large as Adam's (Liu et al., 2025), so that one
-    learning rate serves both; biases and scales are left to Adam, with Nesterov's momentum, for which there is no `adam_form`.
-    By role, biases and scales do not decay, and Muon leaves the kernels of `ENDS` to Adam too, since it is meant for hidden layers
-    (Jordan, 2024). By shape, everything decays and Muon takes every kernel.
+    Muon makes the mean gradient of every kernel orthogonal. Its updates are scaled to the size of Adam's (Liu et al., 2025), so that one
+    learning rate serves both. Adam with Nesterov momentum updates biases and scales; `adam_form` does not apply to it.
+
+    - By role: biases and scales do not decay, and Adam also updates the kernels of `ENDS`, because Muon is meant for hidden layers
+      (Jordan, 2024).
+    - By shape: everything decays, and Muon updates every kernel.
     """
     steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     by_role, make_muon = parameter_groups == "by_role", partial(_make_muon, beta1=beta1, beta2=beta2, epsilon=epsilon)
     if optimizer == "muon" and not by_role:
         return optax.chain(*steps, make_muon(learning_rate_fn, weight_decay=weight_decay))
     if optimizer == "muon":
-        steps += [make_muon(-1.0, skipped=ENDS)]  # at this rate it gives the direction, which decay and learning rate follow as Adam's
+        steps += [make_muon(-1.0, skipped=ENDS)]  # a rate of -1 gives the direction; decay and learning rate follow as for Adam
     else:
         steps += [scale_by_adam_keras(beta1, beta2, epsilon) if adam_form == "keras" else optax.scale_by_adam(beta1, beta2, epsilon)]
     if weight_decay:

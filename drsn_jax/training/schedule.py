@@ -1,4 +1,4 @@
-"""Learning rates and cadence as functions of the step."""
+"""Learning rates, stages and intervals as functions of the step."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -16,10 +16,10 @@ def make_learning_rate(
     schedule: Literal["constant", "cosine", "linear_decay"] = "constant",
     warmup_steps: int = 0,
 ) -> optax.Schedule:
-    """Builds the learning rate as a function of the step: linear warm-up from 0, then the schedule.
+    """Build the learning rate as a function of the step: linear warm-up from 0, then the schedule.
 
-    cosine falls to 1 % of the peak at `num_train_steps`; linear_decay is constant for the first half and falls to 0 over the second,
-    as DeblurGAN does. Raises InputError if the warm-up is longer than the training.
+    cosine falls to 1 % of the peak at `num_train_steps`. linear_decay is constant for the first half and falls to 0 over the second,
+    as in DeblurGAN. Raises InputError if the warm-up is longer than the training.
     """
     if warmup_steps > num_train_steps:
         raise InputError(
@@ -39,12 +39,12 @@ def make_learning_rate(
 
 
 def schedule_per_critic_update(learning_rate_fn: optax.Schedule, updates_per_step: int) -> optax.Schedule:
-    """The same learning rate for an optimiser that counts several updates a step, as the critic's does."""
+    """Return the same learning rate for an optimiser that counts several updates per step, such as the critic's."""
     return lambda count: learning_rate_fn(jnp.asarray(count) // updates_per_step)
 
 
 def is_due(step: int, *, every: int, last: int) -> bool:
-    """Whether something done every so many steps (0: only at the end) is done after this step; always after the last."""
+    """Return whether an action with this interval (0: only at the end) is due after this step. It always is after the last one."""
     return step == last or (every > 0 and step % every == 0)
 
 
@@ -57,7 +57,7 @@ class Stage(NamedTuple):
 
 
 def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: int) -> Iterator[tuple[Stage, int, int]]:
-    """The stages that are still to be trained: (stage, first step, end), steps counted from 0, end not included."""
+    """Return the remaining stages: (stage, first step, end), with steps counted from 0 and the end excluded."""
     ends = [stage.first_step for stage in stages[1:]] + [num_train_steps]
     for stage, end in zip(stages, ends, strict=True):
         first, end = max(stage.first_step, start_step), min(end, num_train_steps)
@@ -66,7 +66,7 @@ def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: in
 
 
 def steps_for(images: int, stages: Sequence[Stage], *, parts: int = 1) -> int:
-    """How many steps read so many images, each step so many batches (`parts`) of its stage."""
+    """Return the number of steps that read so many images, where each step reads `parts` batches of its stage."""
     steps = 0
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         each = stage.batch_size * parts

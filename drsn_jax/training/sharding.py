@@ -1,4 +1,4 @@
-"""Arrays over devices: the batch split over a mesh's `data` axis, the state on every device. One code path from one CPU up."""
+"""Arrays over devices: the batch split over a mesh's `data` axis, the state on every device. The same code serves a single CPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,8 @@ from drsn_jax.system.errors import InputError
 
 
 def make_mesh() -> Mesh:
-    """All devices of all processes along one axis, `data`, those of a process beside each other: its rows of a batch are consecutive.
+    """Make a mesh of all devices of all processes along one axis, `data`, process by process. So each process has consecutive rows of a
+    batch.
 
     Raises InputError if the processes have different numbers of devices.
     """
@@ -22,22 +23,22 @@ def make_mesh() -> Mesh:
             " processes; start each with as many devices as the others."
         )
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    # Explicit axes are JAX's default and would make shardings part of the types; here the compiler is to propagate them.
+    # JAX's default, explicit axes, would make shardings part of the types. Here the compiler propagates them.
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def over_data(mesh: Mesh) -> NamedSharding:
-    """The leading axis split over the devices."""
+    """Return the sharding that splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def check_batch_size(batch_size: int, *, devices: int, accumulation_steps: int = 1) -> None:
-    """Raises InputError unless the batch divides into that many micro-batches, and each of them evenly over the devices."""
+    """Raise InputError unless the batch divides into the micro-batches, and each of them evenly over the devices."""
     multiple = devices * accumulation_steps
     if batch_size % multiple:
         near = max(multiple, round(batch_size / multiple) * multiple)
@@ -71,28 +72,28 @@ def divides(mesh: Mesh, *rows: int) -> bool:
 
 
 def shard_batch(batch: dict[str, Shaped[np.ndarray, "b *shape"]], mesh: Mesh) -> dict[str, Shaped[Array, "B *shape"]]:
-    """Puts this process's rows of a batch on its devices; returns the global arrays."""
+    """Put this process's rows of a batch on its devices; returns the global arrays."""
     sharding = over_data(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts arrays or random keys, which every process has to have alike, whole on every device."""
+    """Copy arrays or random keys, which must be the same in every process, to every device."""
     sharding = replicated(mesh)
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
-    def put(x: Any) -> jax.Array:  # device_put would compare all processes' values each time, and wait for them
+    def put(x: Any) -> jax.Array:  # device_put would compare the values of all processes each time, and wait for them
         return jax.make_array_from_single_device_arrays(x.shape, sharding, [jax.device_put(x, device) for device in mesh.local_devices])
 
     return jax.tree.map(put, tree)
 
 
 def local_copy(tree: Any) -> Any:
-    """Replicated arrays as arrays of one device of this process, which computes with them without the others."""
+    """Return replicated arrays as arrays of one local device, so that this process can compute with them alone."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def with_sharding(tree: Any, sharding: NamedSharding) -> Any:
-    """The abstract arrays of a tree (from `jax.eval_shape`), to be restored or made with a sharding."""
+    """Add a sharding to the abstract arrays of a tree (from `jax.eval_shape`), for restoring or making them."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)

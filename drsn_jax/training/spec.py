@@ -26,7 +26,7 @@ class LossWeights(NamedTuple):
     frequency: float = 0.0
 
     def check(self) -> None:
-        """Raises InputError for a negative weight, or if nothing is left to learn from."""
+        """Raise InputError for a negative weight, or if all are 0."""
         for name, weight in self._asdict().items():
             if weight < 0:
                 raise InputError(f"{name}_weight={weight} is negative; use 0 (not computed) or more (--config.{name}_weight=1).")
@@ -35,10 +35,10 @@ class LossWeights(NamedTuple):
 
 
 def no_features(params: PyTree, images: Images) -> Features:
-    """Stands in the place of a content loss's features where its weight is 0; raises InputError where it is not."""
+    """Replace the content loss's features if its weight is 0; raises InputError if they are used."""
     raise InputError(
-        "The content loss needs features to compare: give features_fn, such as drsn_jax.models.vgg19.VGG19's `apply`, and its parameters"
-        " (drsn_jax.weights.vgg19) to each step, or a content weight of 0."
+        "The content loss needs features. Give features_fn, such as the `apply` of drsn_jax.models.vgg19.VGG19, with its parameters"
+        " (drsn_jax.weights.vgg19) in each step, or a content weight of 0."
     )
 
 
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
     """The networks of a training, their optimisers, and the features of the content loss.
 
     `learning_rate_fn` is the generator's rate by step, for the metrics. `features_fn` maps frozen parameters and images [b h w 3] in
-    [-1, 1] to features [b h2 w2 c]; a step takes the parameters as an argument, so they are no constants of its program.
+    [-1, 1] to features [b h2 w2 c]. The parameters are an argument of the step, so they are not constants in its program.
     """
 
     generator: Generator
@@ -61,13 +61,18 @@ class Parts(NamedTuple):
 class StepSpec:
     """The switches of a training step (SPEC section 2).
 
-    `critic_steps` updates of the critic precede one of the generator. With `critic_batches` same the critic learns from the generator's
-    batch and from the same restorations; with fresh each update has a batch of its own. `critic_update` joint is one optimiser update on
-    one batch of both kinds; alternating is the Keras reference's two, sharp first, each with batch statistics of its own. `fake_mode`
-    inference restores the critic's images without dropout and with moving statistics. `lipschitz` clip bounds every parameter of the
-    critic by `clip_value` after an update (WGAN); gradient_penalty adds `penalty_weight` times it (WGAN-GP). `ema_decay` above 0 keeps a
-    running mean of the generator. With `accumulation_steps` above 1 each gradient is the mean over that many micro-batches.
-    `on_nonfinite` skip leaves networks and optimisers as they were where a step's figures are not finite. `forms`: see `ops.backend`.
+    - `critic_steps`: critic updates before each generator update.
+    - `critic_batches`: same (the critic learns from the generator's batch and its restorations) or fresh (a batch for each update).
+    - `critic_update`: joint (one optimiser update on one batch of both kinds) or alternating (the Keras reference's two updates, sharp
+      first,
+      each with its own batch statistics).
+    - `fake_mode`: inference restores the critic's images without dropout and with moving statistics.
+    - `lipschitz`: clip bounds every parameter of the critic by `clip_value` after an update (WGAN); gradient_penalty adds
+      `penalty_weight` times the penalty (WGAN-GP).
+    - `ema_decay`: above 0 it keeps a running mean of the generator.
+    - `accumulation_steps`: above 1 each gradient is the mean over that many micro-batches.
+    - `on_nonfinite`: skip leaves networks and optimisers unchanged if a step's figures are not finite.
+    - `forms`: see `ops.backend`.
     """
 
     weights: LossWeights = dataclasses.field(default_factory=LossWeights)
@@ -86,7 +91,7 @@ class StepSpec:
 
     @property
     def batch_parts(self) -> int:
-        """How many parts of equal size a batch has: one, or with fresh batches one more than there are critic updates."""
+        """Return the number of equal parts of a batch: one, or with fresh batches one more than there are critic updates."""
         return self.critic_steps + 1 if self.critic_batches == "fresh" and self.weights.adversarial else 1
 
     @property
@@ -95,13 +100,15 @@ class StepSpec:
         return MicroBatches(self.accumulation_steps, self.forms)
 
     def check(self, critic: Critic) -> None:
-        """Raises InputError for impossible weights, and for a gradient penalty with batch norm or with alternating updates."""
+        """Raise InputError for invalid weights, and for a gradient penalty with batch norm or with alternating updates."""
         self.weights.check()
         if self.lipschitz == "gradient_penalty":
             if critic.norm == "batch":
                 raise InputError(
-                    "lipschitz=gradient_penalty needs scores that do not depend on the other images of a batch, which batch norm makes"
-                    " them do; use --config.critic_norm=none, instance or layer."
+                    "lipschitz=gradient_penalty is incompatible with batch norm, which makes a score depend on the other images"
+                    " of the batch; use --config.critic_norm=none, instance or layer."
                 )
             if self.critic_update == "alternating":
-                raise InputError("lipschitz=gradient_penalty needs sharp and restored in one update; use --config.critic_update=joint.")
+                raise InputError(
+                    "lipschitz=gradient_penalty needs sharp and restored images in one update; use --config.critic_update=joint."
+                )

@@ -1,4 +1,4 @@
-"""The training state: one flat pytree, made and checkpointed whole."""
+"""The training state: one flat pytree, initialised and checkpointed as a whole."""
 
 from typing import no_type_check
 
@@ -10,35 +10,35 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from drsn_jax.training.spec import Parts, PyTree, StepSpec
 
 
-# Not checked at run time: transformations put shapes, shardings and stacked arrays in the places of a pytree's leaves.
+# Not checked at run time: transformations replace a pytree's leaves by shapes, shardings and stacked arrays.
 @no_type_check
 @struct.dataclass
 class TrainState:
-    """All that a run needs to go on, bit for bit. `step` counts generator updates; `rng` is a stream, folded with the step."""
+    """Everything that a run needs to resume bit for bit. `step` counts generator updates; `rng` is a stream, folded with the step."""
 
     step: Int[Array, ""]
     rng: PRNGKeyArray
     generator_params: PyTree
     generator_stats: PyTree  # batch statistics; {} without batch norm
     generator_opt_state: PyTree
-    ema_params: PyTree  # running mean of generator_params; {} where it is off
+    ema_params: PyTree  # running mean of generator_params; {} if off
     critic_params: PyTree
     critic_stats: PyTree
     critic_opt_state: PyTree
 
     @property
     def inference_params(self) -> PyTree:
-        """The generator's parameters to restore with: the running mean where there is one."""
+        """The generator's parameters for restoring: the running mean if there is one."""
         return self.ema_params if jax.tree.leaves(self.ema_params) else self.generator_params
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """The generator's variables to restore with, as Flax takes them."""
+        """The generator's variables for restoring, in Flax's form."""
         return {"params": self.inference_params, "batch_stats": self.generator_stats}
 
 
 def init_state(rng: PRNGKeyArray, parts: Parts, spec: StepSpec, *, image_size: int) -> TrainState:
-    """Makes the state at step 0 from one key, for images of image_size x image_size. Pure, so it can be jitted or eval_shaped."""
+    """Make the state at step 0 from one key, for images of image_size x image_size. Pure, so it works under jit and eval_shape."""
     generator_key, critic_key, stream = jax.random.split(rng, 3)
     image = jnp.zeros((1, image_size, image_size, 3))
     generator_variables = parts.generator.init(generator_key, image)

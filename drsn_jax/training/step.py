@@ -1,4 +1,4 @@
-"""The training step: five critic updates and one generator update, one pure function of (state, batch) (SPEC section 2)."""
+"""The training step: five critic updates and one generator update in one pure function of (state, batch) (SPEC section 2)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 
 def make_train_step(parts: Parts, spec: StepSpec) -> TrainStep:
-    """Makes train_step(state, batch, frozen=None) -> (state, metrics), pure and not yet jitted: donate the state when you jit it.
+    """Make train_step(state, batch, frozen=None) -> (state, metrics), pure and not jitted. When you jit it, donate the state.
 
     `frozen` are the parameters of `parts.features_fn`. Raises InputError for impossible combinations.
     """
@@ -34,12 +34,16 @@ def make_train_step(parts: Parts, spec: StepSpec) -> TrainStep:
 
 
 def train_step(state: TrainState, batch: Batch, frozen: PyTree = None, *, parts: Parts, spec: StepSpec) -> tuple[TrainState, Metrics]:
-    """Updates the critic `critic_steps` times, then the generator once; returns the state and the mean of each metric, float32.
+    """Update the critic `critic_steps` times, then the generator once; returns the state and the mean of each metric, float32.
 
-    The batch holds `blurred` and `sharp`, [b h w 3] in [-1, 1]. With `critic_batches` same one forward pass serves the critic's updates
-    and the generator's; with fresh the batch has critic_steps + 1 parts, and row r belongs to part r % (critic_steps + 1): one for each
-    critic update, the last for the generator. An adversarial weight of 0 leaves the critic alone. With micro-batches no forward pass can
-    be kept: the critic's images are restored first, and the generator's update passes forward again, from the same dropout keys.
+    The batch holds `blurred` and `sharp`, [b h w 3] in [-1, 1].
+
+    - `critic_batches` same: one forward pass serves the critic's updates and the generator's.
+    - `critic_batches` fresh: the batch has critic_steps + 1 parts, and row r belongs to part r % (critic_steps + 1). Each critic update has
+      a part, and the generator the last one.
+    - An adversarial weight of 0 leaves the critic unchanged.
+    - Micro-batches cannot share a forward pass. First the critic's images are restored; the generator's update then repeats its forward
+      pass with the same dropout keys.
     """
     dropout_key, critic_key, fresh_key = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
     fresh = spec.batch_parts > 1
@@ -61,7 +65,7 @@ def train_step(state: TrainState, batch: Batch, frozen: PyTree = None, *, parts:
         return differentiate(shared_pass or forward_fn(blurred, key=key), sharp, spec=spec, score_fn=score_fn, features_fn=features_fn)
 
     blurred = batch["blurred"]
-    if not shared_pass:  # held back, or the first part's pass would be merged with that of the critic's images, and kept meanwhile
+    if not shared_pass:  # ordered, or XLA would merge this pass with that of the critic's images and keep it in memory
         blurred = sequence_after(blurred, critic_state.params, by_value=spec.forms.sequence_by_value)
     grads, stats, generator_metrics = spec.micro_batches.mean(gradient, blurred, batch["sharp"], key=dropout_key)
     changes = update_generator(state, grads, stats, tx=parts.generator_tx, ema_decay=spec.ema_decay)
@@ -72,25 +76,25 @@ def train_step(state: TrainState, batch: Batch, frozen: PyTree = None, *, parts:
 
 
 def _restore_for_critic(state: TrainState, blurred: Images, key: PRNGKeyArray, *, parts: Parts, spec: StepSpec) -> Images:
-    """The restorations that only the critic sees, by micro-batches."""
+    """Restore the images that only the critic sees, by micro-batches."""
     restore_part = partial(restore_for_critic, parts.generator, state, fake_mode=spec.fake_mode)
     return spec.micro_batches.map(lambda blurred, key: restore_part(blurred, key=key), blurred, key=key)
 
 
 def _fresh_data(critic_parts: CriticParts, restore: Callable[[Images, PRNGKeyArray], Images], key: PRNGKeyArray) -> CriticData:
-    """For critic update i its own part of the batch, restored."""
+    """Make the data for critic update i: its own part of the batch, restored."""
     return lambda i: (critic_parts["sharp"][:, i], restore(critic_parts["blurred"][:, i], jax.random.fold_in(key, i)))
 
 
 def _same_data(
     batch: Batch, restore: Callable[[Images, PRNGKeyArray], Images], key: PRNGKeyArray, shared_pass: Forward | None, spec: StepSpec
 ) -> CriticData:
-    """For every critic update the generator's batch, restored once."""
+    """Make the data for every critic update: the generator's batch, restored once."""
     restored = shared_pass.restored if shared_pass and spec.fake_mode == "train" else restore(batch["blurred"], key)
     return lambda i: (batch["sharp"], restored)
 
 
 def split_batch(batch: Batch, critic_steps: int) -> tuple[CriticParts, dict[str, Float[Array, "rows h w 3"]]]:
-    """Splits a batch of critic_steps + 1 parts, row r belonging to part r % (critic_steps + 1), so that devices keep their rows."""
+    """Split a batch of critic_steps + 1 parts, where row r belongs to part r % (critic_steps + 1), so that devices keep their rows."""
     parts = {name: x.reshape(-1, critic_steps + 1, *x.shape[1:]) for name, x in batch.items()}
     return parts, {name: x[:, -1] for name, x in parts.items()}

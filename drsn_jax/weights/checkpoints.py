@@ -21,12 +21,12 @@ from drsn_jax.system.paths import AnyPath, absolute, download, entries, is_bucke
 from drsn_jax.weights.shipped import SHIPPED
 
 FOLDER = "checkpoints"
-COMMIT_FILE = "commit_success.txt"  # Orbax's: in a bucket, which knows no renaming, it says that a checkpoint is whole
-UNSCORED = -1.0  # PSNR of a checkpoint saved between evaluations: never the best, since Orbax keeps what has no metric for ever
+COMMIT_FILE = "commit_success.txt"  # Orbax's mark of a complete checkpoint in a bucket, which has no rename
+UNSCORED = -1.0  # PSNR of a checkpoint between evaluations: never the best. Without a metric Orbax would keep it forever
 
 
 def find_checkpoint(path: AnyPath) -> AnyPath:
-    """The checkpoint behind a workdir (its best by validation PSNR, else its newest), a folder of checkpoints, or one checkpoint.
+    """Find the checkpoint of a workdir (its best by validation PSNR, else its newest), a folder of checkpoints, or one checkpoint.
 
     Raises InputError if there is none.
     """
@@ -42,7 +42,7 @@ def find_checkpoint(path: AnyPath) -> AnyPath:
 
 
 def list_whole(folder: AnyPath) -> list[AnyPath]:
-    """The checkpoints in a folder of them, by step; in a bucket a whole one has a commit file, elsewhere its final name."""
+    """List the complete checkpoints in a folder by step; in a bucket they have a commit file, elsewhere their final name."""
     found = [path for path in entries(folder) if path.name.isdigit() and path.is_dir()]
     whole = [path for path in found if not is_bucket(folder) or (path / COMMIT_FILE).exists()]
     return sorted(whole, key=lambda path: int(path.name))
@@ -50,7 +50,7 @@ def list_whole(folder: AnyPath) -> list[AnyPath]:
 
 @contextlib.contextmanager
 def readable(path: AnyPath) -> Iterator[AnyPath]:
-    """A place from which Orbax reads a checkpoint: its own, but for s3://, which Orbax does not know; of that a copy on this machine."""
+    """Return a path from which Orbax can read a checkpoint: its own, or for s3:// a local copy, because Orbax does not support s3://."""
     if scheme_of(path) != "s3":
         yield absolute(path)
         return
@@ -67,9 +67,9 @@ def _stored_psnr(checkpoint: AnyPath) -> float:
 
 
 def read_checkpoint(path: AnyPath, items: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads some fields of the state, as numpy arrays, and the configuration of one checkpoint (see `find_checkpoint`).
+    """Read some fields of the state, as numpy arrays, and the configuration of one checkpoint (see `find_checkpoint`).
 
-    Raises InputError if it is damaged or not one of ours.
+    Raises InputError if it is damaged or not from this package.
     """
     try:
         config = json.loads((path / "config" / "metadata").read_text())
@@ -79,20 +79,22 @@ def read_checkpoint(path: AnyPath, items: tuple[str, ...]) -> tuple[dict[str, An
         with readable(path) as place:
             tree = read_tree(place / "state")
             wanted = {name: tree[name] for name in items}
-            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # on any devices, not the stored ones
+            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)  # for any devices
             args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
             return ocp.PyTreeCheckpointer().restore(place / "state", args=args), config
     except Exception as error:
-        raise InputError(f"{path} is no readable checkpoint ({first_line(error)}); give another, or restore it from a backup.") from error
+        raise InputError(
+            f"{path} is not a readable checkpoint ({first_line(error)}); give another, or restore it from a backup."
+        ) from error
 
 
 def read_tree(folder: AnyPath) -> dict[str, Any]:
-    """The tree of a stored state, descriptions in place of arrays. Of a relative path Orbax would read nothing."""
+    """Return the tree of a stored state with descriptions instead of arrays. Orbax would not read a relative path."""
     return ocp.PyTreeCheckpointer().metadata(absolute(folder)).item_metadata.tree  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def quieten() -> None:
-    """Orbax logs each step of each save, and errors that it also raises; after one, TensorStore's threads find its event loop closed."""
+    """Silence Orbax, which logs each save and raised errors, and TensorStore's threads, which report a closed event loop after an error."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)

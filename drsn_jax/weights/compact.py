@@ -1,8 +1,8 @@
-"""A compact model: parameters in float16 and the configuration, in pieces that travel and ship. Optimiser moments are dropped.
+"""Compact models: parameters in float16 and the configuration, in small pieces. Optimiser moments are dropped.
 
-It is a folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`. Every array is
-named by its path, `ema_params/stem/conv/kernel`. Half precision costs a restored image at most one level in a few pixels. Parameters that
-float16 cannot hold are refused.
+A folder of `compact.json` (format, version, configuration, step, the SHA-256 of each piece) and `weights-N.npz`. The name of an array is
+its path, such as `ema_params/stem/conv/kernel`. Half precision changes a restored image by at most one level in a few pixels. Parameters
+outside the range of float16 are refused.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from drsn_jax.system.paths import AnyPath, check_bucket
 
 DESCRIPTION = "compact.json"
 FORMAT, VERSION = "drsn-jax compact model", 1
-PIECE_BYTES = 15 * 2**20  # of arrays; a piece with its names stays under 16 MiB
+PIECE_BYTES = 15 * 2**20  # of arrays; with the names a piece stays below 16 MiB
 FIELDS = ("generator_params", "generator_stats", "ema_params", "critic_params", "critic_stats")  # of the training state
 INFERENCE_FIELDS = ("ema_params", "generator_stats")
 _PIECE = re.compile(r"weights-\d+\.npz")
@@ -30,7 +30,7 @@ _EDGE = float(np.finfo(np.float16).max)
 
 
 class Compact(NamedTuple):
-    """Fields of a training state as float32 numpy arrays, the configuration, and the step that they are of."""
+    """Fields of a training state as float32 numpy arrays, the configuration, and their step."""
 
     fields: dict[str, Any]
     config: dict[str, Any]
@@ -38,19 +38,19 @@ class Compact(NamedTuple):
 
 
 def is_compact(path: AnyPath) -> bool:
-    """Whether a folder is a compact model."""
+    """Check whether a folder is a compact model."""
     return (path / DESCRIPTION).is_file()
 
 
 def write_compact(folder: AnyPath, *, fields: Mapping[str, Any], config: Mapping[str, Any], step: int) -> list[AnyPath]:
-    """Writes some of `FIELDS`; returns the files. The description comes last: without it a folder is no model.
+    """Write some of `FIELDS`; returns the files. The description is written last: without it a folder is no model.
 
-    Raises InputError if the folder holds anything, or if a value is too large for float16 or not finite; where writing fails, as on a
-    full disk, none of them is left.
+    Raises InputError if the folder is not empty, or if a value is too large for float16 or not finite. If writing fails, for example on a
+    full disk, all files are removed.
     """
     check_bucket(folder, write=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already; choose another --output, a new folder.")
+        raise InputError(f"{folder} already exists; choose another --output, a new folder.")
     pieces = [_pack(arrays) for arrays in _divide(_to_half(fields))]
     names = [f"weights-{i}.npz" for i in range(len(pieces))]
     description = {
@@ -66,7 +66,7 @@ def write_compact(folder: AnyPath, *, fields: Mapping[str, Any], config: Mapping
     try:
         for file, content in zip(files, contents, strict=True):
             write_atomically(file, content)
-    except BaseException:  # a full disk, Ctrl-C: the same command is to find the folder as it was
+    except BaseException:  # also for a full disk and Ctrl-C: leave the folder as it was
         for file in files:
             file.unlink(missing_ok=True)
         raise
@@ -74,23 +74,23 @@ def write_compact(folder: AnyPath, *, fields: Mapping[str, Any], config: Mapping
 
 
 def read_compact(folder: AnyPath) -> Compact:
-    """Reads a compact model. Raises InputError if it is not whole, damaged, or of a newer drsn-jax."""
+    """Read a compact model. Raises InputError if it is incomplete, damaged, or of a newer drsn-jax."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         if description["format"] != FORMAT or not isinstance(description["config"], dict):
-            raise ValueError("it says that it is something else")
+            raise ValueError("its description is of another format")
         if description["version"] > VERSION:
             raise InputError(f"{folder} was written by a newer drsn-jax; upgrade, or write it again with this one.")
         arrays: dict[str, np.ndarray] = {}
         for name, digest in description["pieces"].items():
             if not _PIECE.fullmatch(name):
-                raise ValueError(f"{name[:60]!r} is no name of a piece")
+                raise ValueError(f"{name[:60]!r} is not a name of a piece")
             content = (folder / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError(f"{name} is not what was written")
+                raise ValueError(f"{name} has changed since it was written")
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise ValueError(f"{name} is compressed")  # and could be larger than memory
+                    raise ValueError(f"{name} is compressed")  # it could be larger than memory
             with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 arrays |= {key: stored[key].astype(np.float32) for key in stored.files}
         fields = unflatten_dict(arrays, sep="/") | {name: {} for name in description["empty"]}
@@ -99,19 +99,21 @@ def read_compact(folder: AnyPath) -> Compact:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"{folder} is no compact model, or a damaged one ({reason}); fetch all of its files again.") from error
+        raise InputError(f"{folder} is not a compact model, or it is damaged ({reason}); fetch all of its files again.") from error
 
 
 def _to_half(fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(dict(fields), sep="/").items()}
     for name, array in arrays.items():
         if not (np.abs(array) <= _EDGE).all():  # NaN compares as False
-            raise InputError(f"{name} holds values that are not finite or beyond {_EDGE:g}, which float16 cannot hold; is it a broken run?")
+            raise InputError(
+                f"{name} contains values that are not finite or beyond {_EDGE:g}, the range of float16; give a model that did not diverge"
+            )
     return {name: array.astype(np.float16) for name, array in arrays.items()}
 
 
 def _divide(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Groups of arrays of up to `PIECE_BYTES` each, in their order."""
+    """Group arrays into pieces of up to `PIECE_BYTES` each, in order."""
     pieces: list[dict[str, np.ndarray]] = [{}]
     for name, array in arrays.items():
         if pieces[-1] and sum(held.nbytes for held in pieces[-1].values()) + array.nbytes > PIECE_BYTES:

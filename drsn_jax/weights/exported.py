@@ -1,7 +1,7 @@
-"""The file of `drsn-jax export`: a generator as a StableHLO program with its weights and description; written and run.
+"""The file of `drsn-jax export`: a generator as a StableHLO program with its weights and description; writing and running.
 
-A zip archive, nothing compressed: `export.json`, `generator.jax_export` (jax.export's serialised form, a function of variables and
-images) and `weights/COLLECTION/LAYER/.../NAME.npy`. It can be run without drsn-jax too:
+An uncompressed zip archive: `export.json`, `generator.jax_export` (jax.export's serialised form, a function of variables and
+images) and `weights/COLLECTION/LAYER/.../NAME.npy`. It also runs without drsn-jax:
 
     program = jax.export.deserialize(bytearray(archive.read("generator.jax_export")))
     restored = jax.jit(program.call)(variables, images)  # the weights as nested dictionaries; float32 [b h w 3] in [-1, 1]
@@ -23,7 +23,7 @@ from drsn_jax.system.paths import AnyPath
 
 FORMAT, VERSION = "drsn-jax generator", 1
 DESCRIPTION, PROGRAM, WEIGHTS = "export.json", "generator.jax_export", "weights/"
-CUSTOM_CALLS = {"shape_assertion"}  # what our own programs call by name: that the sizes are allowed ones
+CUSTOM_CALLS = {"shape_assertion"}  # calls in our own programs: the check of the sizes
 
 
 class Exported(NamedTuple):
@@ -35,22 +35,22 @@ class Exported(NamedTuple):
 
 
 def import_export() -> Any:
-    """jax.export, with what it needs to read and write. Raises InputError where that is not installed."""
+    """Import jax.export and its requirements. Raises InputError if they are not installed."""
     try:
         import flatbuffers  # noqa: F401  jax.export itself would say so only later
         from jax import export
     except ImportError as error:
-        raise InputError(f"Exporting, and running exports, needs flatbuffers ({error}); pip install 'drsn-jax[export]'.") from error
+        raise InputError(f"Exporting, and running exports, needs flatbuffers ({error}): pip install 'drsn-jax[export]'.") from error
     return export
 
 
 def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: Mapping[str, Any]) -> bytes:
-    """The bytes of an export. `description` has config, info, stride, platforms and the version of jax."""
+    """Pack the bytes of an export. `description` has config, info, stride, platforms and the version of jax."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
 
         def write(name: str, content: bytes) -> None:
-            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the same model makes the same bytes
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that the same model gives the same bytes
 
         write(DESCRIPTION, json.dumps({"format": FORMAT, "version": VERSION, **description}, indent=1).encode())
         write(PROGRAM, program)
@@ -62,10 +62,10 @@ def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: 
 
 
 def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> Exported:
-    """Reads an export, checked against what this jax can run, on the platform of `device` or that jax runs on by default.
+    """Read an export and check that this jax can run it on the platform of `device` or the default one.
 
-    Raises InputError for files that are no exports, are damaged, of a newer drsn-jax, of a jax too old or too new for this one,
-    exported for other platforms, or that call anything in jaxlib by name, which generators do not.
+    Raises InputError for files that are no exports or are damaged, for those of a newer drsn-jax, of a jax too old or too new for this one,
+    or for other platforms, and for programs that call functions of jaxlib by name, which generators do not.
     """
     export, name = import_export(), "the export" if isinstance(file, io.BufferedIOBase) else str(file)
     try:
@@ -77,9 +77,9 @@ def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> E
         raise
     except OSError as error:
         raise InputError(f"{name} cannot be read ({error.strerror or error}); give another --model.") from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
+    except Exception as error:  # a damaged file can fail in many ways
         raise InputError(
-            f"{name} is no export of drsn-jax, or a damaged one ({_reason(error)}); give a workdir, a checkpoint or an export."
+            f"{name} is not an export of drsn-jax, or it is damaged ({_reason(error)}); give a workdir, a checkpoint or an export."
         ) from error
     try:
         exported = export.deserialize(program)
@@ -92,7 +92,7 @@ def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> E
     except Exception as error:
         versions = f"it was exported with jax {description['jax']}, this is jax {jax.__version__}"
         raise InputError(f"{name} cannot be run: {versions} ({_reason(error)}); export the model again with this version.") from error
-    # jax calls the platform of a GPU gpu, an export cuda or rocm.
+    # jax's name for a GPU platform is gpu, an export's cuda or rocm.
     here = export.default_export_platform() if device is None or device.platform == jax.default_backend() else device.platform
     if here not in exported.platforms:
         there = ", ".join(exported.platforms)
@@ -107,7 +107,9 @@ def _check_program(exported: Any, variables: dict[str, Any], name: str) -> None:
     if exported.in_tree != structure or [(aval.shape, aval.dtype) for aval in exported.in_avals[:-1]] != shapes:
         raise ValueError("its weights are not those of its program")
     if foreign := set(re.findall(r"custom_call @([\w.]+)", exported.mlir_module())) - CUSTOM_CALLS:
-        raise InputError(f"{name} is refused: it calls {', '.join(sorted(foreign))[:80]} of jaxlib, which no generator needs.")
+        raise InputError(
+            f"{name} is refused: it calls {', '.join(sorted(foreign))[:80]} of jaxlib, which generators do not need; use a trusted export."
+        )
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -119,11 +121,11 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
 def _read_description(archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
     description = json.loads(_read(archive, DESCRIPTION))
     if description["format"] != FORMAT:
-        raise ValueError("it says that it is something else")
+        raise ValueError("its description is of another format")
     if description["version"] > VERSION:
         raise InputError(f"{name} was written by a newer drsn-jax ({description['drsn_jax']}); upgrade, or export the model with this one.")
     if not isinstance(description["config"], dict) or not isinstance(description["info"], dict) or type(description["stride"]) is not int:
-        raise ValueError("its description is not whole")
+        raise ValueError("its description is incomplete")
     return {"jax": "?", **description}
 
 

@@ -1,7 +1,7 @@
-"""The arrays inside Keras' weight files, without Keras: nothing in a file is executed, no model is built from one.
+"""Reader of Keras' weight files without Keras: nothing in a file is executed, and no model is built from one.
 
 There are three layouts: .keras, the .weights.h5 of Keras 3, and the .h5 of Keras 2 (`model.save_weights` and `model.save`). A .keras file
-is a zip; only its model.weights.h5 is opened, since the configuration beside it could name code to run.
+is a zip archive; only its model.weights.h5 is opened, because its configuration could name code to run.
 """
 
 import io
@@ -17,9 +17,9 @@ import numpy as np
 from drsn_jax.system.errors import InputError
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
-MAX_BYTES = 2**31  # of a whole file: fifteen times both networks of the paper with their optimisers' moments; a bomb declares more
+MAX_BYTES = 2**31  # of a file: fifteen times both networks of the paper with optimiser moments; a zip bomb declares more
 _INSIDE = "model.weights.h5"
-_ROOTS = ("layers", "_layer_checkpoint_dependencies")  # of Keras 3, and of what Keras 2.12 to 2.15 called the new format
+_ROOTS = ("layers", "_layer_checkpoint_dependencies")  # of Keras 3, and of the new format in Keras 2.12 to 2.15
 _GIVE = "give the file that Keras wrote (model.save_weights or model.save)"
 
 
@@ -31,9 +31,9 @@ class StoredLayer(NamedTuple):
 
 
 def read_layers(path: Path) -> list[StoredLayer]:
-    """The layers of a file that hold weights; those of one kind (convolution, norm, dense) in the order of the network.
+    """Read the layers with weights; those of one kind (convolution, norm, dense) are in the order of the network.
 
-    Raises InputError if the file is missing, damaged, of another layout, or reaches outside itself (external or soft links, virtual or
+    Raises InputError if the file is missing, damaged, of another layout, or refers to other files (external or soft links, virtual or
     external data sets).
     """
     try:
@@ -50,7 +50,7 @@ def read_layers(path: Path) -> list[StoredLayer]:
         raise InputError(f"{path}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # damage shows as whatever zipfile, zlib and HDF5 make of it
+    except Exception as error:  # depending on the damage zipfile, zlib or HDF5 fails
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path} is damaged or no Keras file ({type(error).__name__}: {reason}); {_GIVE}.") from error
     if not layers:
@@ -72,13 +72,13 @@ def _open(path: Path) -> Iterator[Any]:
         with archive.open(_INSIDE) as member:
             content = member.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise InputError(f"{_INSIDE} unpacks to more than {MAX_BYTES // 2**20} MiB, which no network here does; {_GIVE}.")
+        raise InputError(f"{_INSIDE} unpacks to more than {MAX_BYTES // 2**20} MiB, more than any network here; {_GIVE}.")
     with h5py.File(io.BytesIO(content), "r") as file:
         yield file
 
 
 def _layers(root: Any) -> Iterator[StoredLayer]:
-    """Keras 3 numbers the layers of each class in the network's order: conv2d, conv2d_1, ... conv2d_10."""
+    """Order the layers as the network: Keras 3 numbers those of each class, as conv2d, conv2d_1, ... conv2d_10."""
     for top in _ROOTS:
         if not _is_group(root, top):
             continue
@@ -90,13 +90,13 @@ def _layers(root: Any) -> Iterator[StoredLayer]:
             if _is_group(layer, "vars") and len(variables := _member(layer, "vars")):
                 arrays = [_read(variables, number) for number in sorted(variables, key=_natural)]
                 known = classes.setdefault(tuple(array.ndim for array in arrays), _natural(name)[0])
-                if known != _natural(name)[0]:  # each class is counted by itself
-                    raise InputError(f"layers {known} and {name} are alike, and which comes first is not said; {_GIVE}, as .h5.")
+                if known != _natural(name)[0]:  # each class has its own numbers
+                    raise InputError(f"the order of layers {known} and {name} is unknown; {_GIVE}, as .h5.")
                 yield StoredLayer(name, arrays)
 
 
 def _legacy_layers(root: Any) -> Iterator[StoredLayer]:
-    """Keras 2 lists the layers, and the weights of each, as attributes."""
+    """Read the layers of Keras 2, which lists them, and the weights of each, as attributes."""
     for name in _attribute(root, "layer_names"):
         group = _member(root, name)
         weights = _attribute(group, "weight_names")
@@ -107,11 +107,11 @@ def _legacy_layers(root: Any) -> Iterator[StoredLayer]:
 
 
 def _attribute(group: Any, name: str) -> list[str]:
-    """A list of strings; Keras splits long ones over NAME0, NAME1, ..."""
+    """Read a list of strings; Keras splits long ones over NAME0, NAME1, ..."""
     names = [name] if name in group.attrs else [f"{name}{i}" for i in range(len(group.attrs)) if f"{name}{i}" in group.attrs]
     values = [value for key in names for value in np.asarray(group.attrs[key]).ravel().tolist()]
     if not all(isinstance(value, (bytes, str)) for value in values):
-        raise InputError(f"the attribute {name} holds something else than names; {_GIVE}.")
+        raise InputError(f"the attribute {name} does not contain names; {_GIVE}.")
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
 
 
@@ -127,12 +127,12 @@ def _is_group(group: Any, name: str) -> bool:
 
 
 def _member(group: Any, path: str) -> Any:
-    """What a path names inside a group, every step of which must be a hard link: others lead elsewhere, into other files even."""
+    """Follow a path inside a group. Every step must be a hard link, because other links may lead to other files."""
     import h5py
 
     for part in path.split("/"):
         if not isinstance(group, h5py.Group) or not part:
-            raise InputError(f"{path!r} is no place in it; {_GIVE}.")
+            raise InputError(f"{path!r} is not a place in it; {_GIVE}.")
         link = group.get(part, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
             raise InputError(f"{path!r} is a link to another place ({type(link).__name__}), which is refused; {_GIVE}.")
@@ -151,7 +151,7 @@ def _read(group: Any, path: str) -> np.ndarray:
     if dataset.external or dataset.is_virtual:
         raise InputError(f"{path!r} keeps its numbers in another file, which is refused; {_GIVE}.")
     if dataset.size * dataset.dtype.itemsize > MAX_BYTES:
-        raise InputError(f"{path!r} declares {dataset.size:,} numbers, more than any layer here has; {_GIVE}.")
+        raise InputError(f"{path!r} declares {dataset.size:,} numbers, more than any layer here; {_GIVE}.")
     values = np.asarray(dataset[()], np.float32)
     if not np.isfinite(values).all():
         raise InputError(f"{path!r} holds values that are not finite; give weights of a training that did not diverge.")

@@ -1,4 +1,4 @@
-"""A trained generator, read from a checkpoint or an exported file, ready to restore."""
+"""A trained generator, read from a checkpoint or an exported file, ready for restoring."""
 
 import hashlib
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Model(NamedTuple):
     variables: Any = None
 
     def fit_tile(self, tile: int | None) -> int | None:
-        """The `tile` in pixels, or a smaller one where `predict_fn` takes no such images."""
+        """Return the `tile` in pixels, or a smaller one if `predict_fn` has a maximum size."""
         if self.size is None:
             return tile
         largest = min(self.size) // self.stride * self.stride
@@ -37,7 +37,7 @@ class Model(NamedTuple):
 
 
 class StoredGenerator(NamedTuple):
-    """A generator as a checkpoint holds it: the network and its variables on the host, with the rest as in `Model`."""
+    """A stored generator: the network and its variables on the host, with the other fields of `Model`."""
 
     generator: Generator
     variables: dict[str, Any]
@@ -46,7 +46,7 @@ class StoredGenerator(NamedTuple):
 
 
 def load_model(path: AnyPath, *, device: Any = None) -> Model:
-    """Reads a generator: see `read_generator`; or runs a file that `drsn-jax export` made, on a platform that it was exported for.
+    """Load a generator as `read_generator` does, or a file of `drsn-jax export`, on a platform that it was exported for.
 
     It runs on `device`, or on jax's default one. Raises InputError if there is none, or if it is damaged or does not fit the
     configuration stored with it.
@@ -62,7 +62,7 @@ def load_model(path: AnyPath, *, device: Any = None) -> Model:
 
 
 def read_generator(path: AnyPath) -> StoredGenerator:
-    """Reads the generator of a workdir (its best checkpoint), a checkpoint or a compact model: the running mean of its parameters if any.
+    """Read the generator of a workdir (its best checkpoint), a checkpoint or a compact model; the running mean of its parameters if any.
 
     Raises InputError as `load_model`.
     """
@@ -76,11 +76,11 @@ def read_generator(path: AnyPath) -> StoredGenerator:
         variables = {"params": params, "batch_stats": fields["generator_stats"]}
         fits = all(jax.tree.map(np.shape, variables[name]) == jax.tree.map(np.shape, expected.get(name, {})) for name in variables)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"The configuration stored in {checkpoint} describes no generator ({error}); give another checkpoint.") from error
-    if not fits:
         raise InputError(
-            f"{checkpoint} holds parameters of another architecture than its own configuration describes; give another checkpoint."
-        )
+            f"The configuration stored in {checkpoint} is not that of a generator ({error}); give another checkpoint."
+        ) from error
+    if not fits:
+        raise InputError(f"The parameters in {checkpoint} do not fit its own configuration; give another checkpoint.")
     info = {
         "path": str(path),
         "step": step,
@@ -97,7 +97,7 @@ def _load_onnx(path: AnyPath, device: Any) -> Model:
 
 
 def _load_exported(path: AnyPath, device: Any) -> Model:
-    from drsn_jax.weights.exported import read_exported  # flatbuffers and jax.export, which only this needs
+    from drsn_jax.weights.exported import read_exported  # needs flatbuffers and jax.export, so it is imported late
 
     apply_fn, variables, description = read_exported(path, device=device)
     config, stride = description["config"], description["stride"]
@@ -106,14 +106,14 @@ def _load_exported(path: AnyPath, device: Any) -> Model:
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:
-        raise InputError(f"{path} names no configuration that this drsn-jax knows; export the model again.")
+        raise InputError(f"The configuration in {path} is unknown to this drsn-jax; export the model again.")
     variables = jax.device_put(variables, device)
     info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
     return Model(lambda image: apply_fn(variables, image), stride, config, info)
 
 
 def hash_arrays(tree: Any) -> str:
-    """SHA-256 over the names, shapes and bytes of all arrays of a tree."""
+    """Return a SHA-256 over the names, shapes and bytes of all arrays of a tree."""
     digest = hashlib.sha256()
     for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)

@@ -1,7 +1,7 @@
-"""The ONNX file that `drsn-jax export --format=onnx` makes: one image of one size, run by onnxruntime.
+"""The file of `drsn-jax export --format=onnx`: one image of one size, run by onnxruntime.
 
-Its metadata hold, under `drsn_jax`, a JSON of format, version, stride, configuration and what is known of the model. The input `images`
-and the output `restored` are float32 [1 h w 3] in [-1, 1].
+Its metadata contain, under `drsn_jax`, a JSON of format, version, stride, configuration and information on the model. The input
+`images` and the output `restored` are float32 [1 h w 3] in [-1, 1].
 """
 
 import json
@@ -29,20 +29,20 @@ class OnnxGenerator(NamedTuple):
 
 
 def describe_onnx(*, stride: int, config: Mapping[str, Any], info: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
-    """The metadata of a file."""
+    """Return the metadata of a file."""
     fields = {"format": FORMAT, "version": VERSION, **versions, "stride": stride, "config": dict(config), "info": dict(info)}
     return {KEY: json.dumps(fields)}
 
 
 def read_onnx(file: AnyPath | bytes, *, platform: str = "cpu") -> OnnxGenerator:
-    """Reads a file for the CPU, or for what else onnxruntime can use on a `platform` of jax.
+    """Read a file for the CPU, or for another `platform` of jax that onnxruntime supports.
 
-    Raises InputError where onnxruntime is missing or cannot use that platform, and for files that are damaged, not ours, or newer.
+    Raises InputError if onnxruntime is missing or does not support that platform, and for files that are damaged, foreign, or newer.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise InputError(f"ONNX files need onnxruntime ({error}); pip install 'drsn-jax[onnx]'.") from error
+        raise InputError(f"ONNX files need onnxruntime ({error}): pip install 'drsn-jax[onnx]'.") from error
     name = "the export" if isinstance(file, bytes) else str(file)
     providers = _providers(onnxruntime.get_available_providers(), platform)
     try:
@@ -53,17 +53,19 @@ def read_onnx(file: AnyPath | bytes, *, platform: str = "cpu") -> OnnxGenerator:
         _check(description, given, made)
     except OSError as error:
         raise InputError(f"{name} cannot be read ({error.strerror or error}); give another --model.") from error
-    except Exception as error:  # onnxruntime's own are of a dozen kinds, and a damaged file has as many ways to fail
+    except Exception as error:  # onnxruntime has a dozen error types, and a damaged file can fail in as many ways
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         advice = "give a file of `drsn-jax export --format=onnx`"
-        raise InputError(f"{name} is no ONNX export of drsn-jax, or a damaged one ({reason}); {advice}.") from error
+        raise InputError(f"{name} is not an ONNX export of drsn-jax, or it is damaged ({reason}); {advice}.") from error
     if description["version"] > VERSION:
         raise InputError(f"{name} was written by a newer drsn-jax; upgrade, or export the model with this one.")
 
     def predict_fn(images: Images) -> Images:
         missing = height - images.shape[1], width - images.shape[2]
         if min(missing) < 0:
-            raise InputError(f"{name} takes images of up to {height}x{width}, not {images.shape[1]}x{images.shape[2]}; use smaller tiles.")
+            raise InputError(
+                f"{name} supports images of up to {height}x{width}, not {images.shape[1]}x{images.shape[2]}; use smaller tiles."
+            )
         padded = np.pad(np.asarray(images, np.float32), ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
         restored = np.concatenate([np.asarray(session.run([OUTPUT], {INPUT: image[None]})[0]) for image in padded])
         return restored[:, : images.shape[1], : images.shape[2]]
@@ -74,15 +76,15 @@ def read_onnx(file: AnyPath | bytes, *, platform: str = "cpu") -> OnnxGenerator:
 def _providers(available: list[str], platform: str) -> list[str]:
     wanted = {"gpu": ("CUDAExecutionProvider", "ROCMExecutionProvider"), "cpu": ("CPUExecutionProvider",)}.get(platform, ())
     if not (found := [name for name in wanted if name in available]):
-        raise InputError(f"onnxruntime here cannot use a {platform} (it has {', '.join(available)}); leave --device away, or use cpu.")
+        raise InputError(f"this onnxruntime does not support {platform} (it has {', '.join(available)}); omit --device, or use cpu.")
     return found
 
 
 def _check(description: dict[str, Any], given: Any, made: Any) -> None:
-    """Raises ValueError for inputs, outputs and metadata other than those of an export."""
+    """Raise ValueError for inputs, outputs and metadata that are not those of an export."""
     batch, _, _, channels = given.shape
     if description["format"] != FORMAT or (given.name, made.name, batch, channels) != (INPUT, OUTPUT, 1, 3) or made.shape != given.shape:
         raise ValueError("its images are not those of a generator")
     dictionaries = isinstance(description["config"], dict) and isinstance(description["info"], dict)
     if not dictionaries or type(description["stride"]) is not int:
-        raise ValueError("its description is not whole")
+        raise ValueError("its description is incomplete")

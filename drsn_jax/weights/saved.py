@@ -1,4 +1,4 @@
-"""Saved models wherever they lie: a checkpoint of a run or a compact model."""
+"""Saved models of any kind: a checkpoint of a run or a compact model."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from drsn_jax.weights.compact import FIELDS, INFERENCE_FIELDS, is_compact, read_
 
 
 class Saved(NamedTuple):
-    """Fields of a training state as numpy arrays, {} for what is not there; the configuration; the step; and where it was found."""
+    """Fields of a training state as numpy arrays, {} if missing; the configuration; the step; and the path."""
 
     path: AnyPath
     fields: dict[str, Any]
@@ -21,7 +21,7 @@ class Saved(NamedTuple):
 
 
 def read_saved(path: AnyPath, fields: tuple[str, ...]) -> Saved:
-    """Reads some fields of the state, and the configuration, of a workdir (its best checkpoint), a checkpoint or a compact model.
+    """Read some fields of the state, and the configuration, of a workdir (its best checkpoint), a checkpoint or a compact model.
 
     Raises InputError if there is none, or it is damaged.
     """
@@ -40,20 +40,20 @@ PATHS = ("train_dir", "eval_dir", "frames_dir", "object_masks", "text_fonts", "i
 
 
 def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:
-    """Writes a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line that says so.
+    """Write a model (a workdir, a checkpoint or a compact model) as a compact one into a new folder; returns a line of report.
 
-    Of the paths in its configuration the names are kept. With `training` the parameters as they were trained and the critic go along;
-    else the running mean alone, or the parameters where there is none. Raises InputError if the model cannot be read, or the folder
-    holds anything.
+    Only the last parts of the paths in its configuration are kept. With `training` the trained parameters and the critic are included;
+    otherwise only the running mean, or the parameters if there is none. Raises InputError if the model cannot be read, or the folder
+    is not empty.
     """
     saved = read_saved(model, FIELDS)
     fields = dict(saved.fields)
     if training and not jax.tree.leaves(fields["generator_params"]):
-        raise InputError(f"{model} was itself written without --training: it holds no more than what restores; leave --training away.")
+        raise InputError(f"{model} was itself written without --training and only contains the parameters for restoring; omit --training.")
     if not training:
         fields["ema_params"] = fields["ema_params"] or fields["generator_params"]
         fields = {name: fields[name] for name in INFERENCE_FIELDS}
-    elif not saved.config["adversarial_weight"]:  # a critic that was never trained
+    elif not saved.config["adversarial_weight"]:  # the critic was never trained
         fields |= {"critic_params": {}, "critic_stats": {}}
     # Several folders may stand in one text, with commas between them.
     names = {key: ",".join(Path(path).name for path in saved.config[key].split(",")) for key in PATHS if saved.config.get(key)}

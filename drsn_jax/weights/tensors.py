@@ -1,4 +1,4 @@
-"""Named tensors of a weight file of the PyTorch world: torch.save's two formats and safetensors, told apart by content."""
+"""Named tensors of PyTorch weight files: torch.save's two formats and safetensors, distinguished by content."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,9 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_tensors(path: Path, *, keep: Callable[[str], bool] = lambda name: True) -> Tensors:
-    """The tensors whose names `keep` admits, by name, half precision and bfloat16 as float32.
+    """Read the tensors whose names `keep` accepts, by name; half precision and bfloat16 become float32.
 
-    Nothing that the file says is executed. Raises InputError, in one line, for a missing, truncated, damaged, malicious or foreign file.
+    Nothing in the file is executed. Raises InputError, in one line, for a missing, truncated, damaged, malicious or foreign file.
     """
     try:
         with path.open("rb") as file:
@@ -30,14 +30,14 @@ def read_tensors(path: Path, *, keep: Callable[[str], bool] = lambda name: True)
                 with safe_open(path, framework="numpy") as stored:
                     tensors = {name: stored.get_tensor(name) for name in stored.keys() if keep(name)}  # noqa: SIM118  it is no dict
             else:
-                raise InputError(f"{path} is no weight file: give one written by torch.save (.pth, .pt), or .safetensors.")
+                raise InputError(f"{path} is not a weight file: give one written by torch.save (.pth, .pt), or .safetensors.")
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); give a .pth or .safetensors file of weights.") from error
-    except Exception as error:  # a damaged file fails in as many ways as there are bytes in it
+    except Exception as error:  # a damaged file can fail in many ways
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"{path} is damaged, or no file of weights ({reason}); fetch it again, or give another.") from error
+        raise InputError(f"{path} is damaged, or not a file of weights ({reason}); fetch it again, or give another.") from error
     return {
         name: np.asarray(tensor, np.float32) if jnp.issubdtype(tensor.dtype, jnp.floating) else tensor for name, tensor in tensors.items()
     }

@@ -1,7 +1,7 @@
-"""Files of torch.save, read without PyTorch and without running code from the file.
+"""Reader of torch.save's files without PyTorch and without running code from the file.
 
-A checkpoint is a pickle that names its numbers. The numbers are files of a zip archive (since PyTorch 1.6), or lie behind the pickle. A
-pickle is a program that may call anything; here it can only describe tensors, and every other call is refused by name.
+A checkpoint is a pickle with references to its numbers. They are files of a zip archive (since PyTorch 1.6), or follow the pickle. A
+pickle is a program that may call anything. Here it can only describe tensors; every other call is refused by name.
 """
 
 import io
@@ -24,7 +24,7 @@ KINDS = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "L
 KINDS |= {"ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
 KINDS |= {"BFloat16Storage": np.dtype(ml_dtypes.bfloat16).name}
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-MOST_MEMOS = 1_000_000  # the unpickler allocates room up to the highest number; a checkpoint has some ten a tensor
+MOST_MEMOS = 1_000_000  # the unpickler allocates memory up to the highest memo number; a checkpoint has about ten per tensor
 
 
 class _Storage(NamedTuple):
@@ -42,24 +42,24 @@ class _Tensor(NamedTuple):
 
 
 class _Mapping(dict):
-    """In place of OrderedDict, whose attributes a pickle could replace."""
+    """A replacement for OrderedDict, whose attributes a pickle could overwrite."""
 
     __slots__ = ()
 
     def __setstate__(self, state: object) -> None:
-        """Drops what torch stores beside the names: the versions of the modules."""
+        """Drop torch's additional data, the versions of the modules."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits what describes tensors. It hands out bound methods and strings, since the attributes of a function could be set."""
+    """An unpickler that only accepts descriptions of tensors. It returns bound methods and strings, whose attributes cannot be set."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
-        """Latin-1 reads what Python 2 wrote, and any other bytes."""
+        """Decode strings as Latin-1, which reads Python 2's strings and any other bytes."""
         super().__init__(file, encoding="latin1")
-        self.kinds: dict[str, str] = {}  # of all storages that were named
+        self.kinds: dict[str, str] = {}  # of all storages seen so far
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """Stands in for every global that the pickle names. Raises InputError for all but the few that tensors need."""
+        """Replace every global in the pickle. Raises InputError for all except the few that tensors need."""
         admitted = {
             ("collections", "OrderedDict"): _Mapping,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
@@ -70,15 +70,15 @@ class _Unpickler(pickle.Unpickler):
         }
         if (module_name, global_name) not in admitted:
             name = repr(f"{module_name}.{global_name}"[:80])
-            raise InputError(f"it asks for {name}, which weights do not need, and was not run")
+            raise InputError(f"it uses {name}, which weights do not need, and was not executed")
         return admitted[module_name, global_name]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """The storage that a tensor refers to, by its key."""
+        """Return the storage of a tensor, by its key."""
         kind, key, _, size, *view = pid[1:]
         if pid[0] != "storage" or kind not in KINDS.values() or type(size) is not int:
-            raise ValueError("it describes a storage in a way that is not known")
-        if view and view[0] is not None:  # (key, first number, size) of a storage that is a part of another
+            raise ValueError("it describes a storage in an unknown way")
+        if view and view[0] is not None:  # (key, first number, size) of a storage that is part of another one
             return self._named(_Storage(str(key), kind, int(view[0][2]), int(view[0][1])))
         return self._named(_Storage(str(key), kind, size))
 
@@ -95,9 +95,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(file: io.BufferedIOBase) -> tuple[Any, dict[str, str]]:
-    """The next pickle of a file and the kinds of the storages it names, by key.
+    """Read the next pickle of a file and the kinds of its storages, by key.
 
-    Its instructions are looked through first: a length or a number that is a lie is not to take memory.
+    Its instructions are checked first, so that false lengths or numbers cannot allocate memory.
     """
     start = file.tell()
     for opcode, argument, _ in pickletools.genops(file):  # pyright: ignore[reportArgumentType]
@@ -109,7 +109,7 @@ def _unpickle(file: io.BufferedIOBase) -> tuple[Any, dict[str, str]]:
 
 
 def _named_tensors(tree: Any, keep: Callable[[str], bool]) -> dict[str, _Tensor]:
-    """The state dict of a checkpoint: the mapping itself, or the only one inside it that holds tensors."""
+    """Return the state dict of a checkpoint: the mapping itself, or the only one inside it that contains tensors."""
     if not isinstance(tree, dict):
         raise InputError(f"it holds a {type(tree).__name__}, not the weights of a network by name")
     named = {name: leaf for name, leaf in tree.items() if isinstance(name, str) and isinstance(leaf, _Tensor)}
@@ -118,7 +118,7 @@ def _named_tensors(tree: Any, keep: Callable[[str], bool]) -> dict[str, _Tensor]
         holding = [name for name in inner if any(isinstance(leaf, _Tensor) for leaf in inner[name].values())]
         if len(holding) != 1:
             names = ", ".join(repr(str(name)[:40]) for name in holding[:8]) or "none"
-            raise InputError(f"it holds several sets of weights, or none ({names}); store the one that is wanted by itself")
+            raise InputError(f"it holds several sets of weights, or none ({names}); store the wanted one separately")
         named = {name: leaf for name, leaf in inner[holding[0]].items() if isinstance(name, str) and isinstance(leaf, _Tensor)}
     if not all(isinstance(tensor.storage, _Storage) for tensor in named.values()):
         raise ValueError("a tensor has no storage")
@@ -126,10 +126,10 @@ def _named_tensors(tree: Any, keep: Callable[[str], bool]) -> dict[str, _Tensor]
 
 
 def _make_array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-    """A tensor out of its storage's numbers [n]. Raises ValueError where it would reach beyond them, or repeat them."""
+    """Make a tensor from its storage's numbers [n]. Raises ValueError if it would exceed or repeat them."""
     storage, offset, shape, strides = tensor
     if not all(type(x) is int and x >= 0 for x in (offset, *shape, *strides)) or len(shape) != len(strides):
-        raise ValueError("a tensor's shape is none")
+        raise ValueError("a tensor's shape is invalid")
     count, first = math.prod(shape), storage.first + offset
     reach = first + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if count else 0
     if count > storage.size or reach >= max(len(numbers), 1):
@@ -139,12 +139,12 @@ def _make_array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
 
 
 def read_torch_zip(path: Path, *, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """The tensors of a zip checkpoint (PyTorch since 1.6) that `keep` admits by name. For what it raises see `tensors.read_tensors`."""
+    """Read the tensors of a zip checkpoint (PyTorch since 1.6) whose names `keep` accepts. Raises as `tensors.read_tensors`."""
     with zipfile.ZipFile(path) as archive:
 
         def read(name: str) -> bytes:
             if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-                raise ValueError("it is compressed, which torch.save never does")  # and could be larger than memory
+                raise ValueError("it is compressed, which torch.save never does")  # it could be larger than memory
             return archive.read(name)
 
         names = archive.namelist()
@@ -162,7 +162,7 @@ def read_torch_zip(path: Path, *, keep: Callable[[str], bool]) -> dict[str, np.n
 
 
 def read_torch_pickle(path: Path, *, keep: Callable[[str], bool]) -> dict[str, np.ndarray]:
-    """The same of a checkpoint in the format before 1.6: five pickles in a row, then each storage as its size and its numbers."""
+    """Read the same from a checkpoint of the format before 1.6: five pickles in a row, then each storage as its size and numbers."""
     with path.open("rb") as file, _refusing(path):
         if _unpickle(file)[0] != LEGACY_MAGIC or _unpickle(file)[0] != LEGACY_PROTOCOL:
             raise InputError("it is a pickle, but not one of torch.save")
@@ -184,7 +184,7 @@ def read_torch_pickle(path: Path, *, keep: Callable[[str], bool]) -> dict[str, n
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Puts the file, and what to do, around the reason for which it is refused."""
+    """Add the file and the remedy to the reason of a refusal."""
     try:
         yield
     except InputError as error:

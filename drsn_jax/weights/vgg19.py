@@ -20,11 +20,11 @@ VGG19_PATH = Path(__file__).parent / "shipped" / "vgg19_conv1_1-conv3_3.npz"
 def load_vgg19(
     layer: str, path: Path | str | None = None, *, content_input: Literal["raw", "imagenet"] = "imagenet"
 ) -> dict[str, dict[str, jax.Array]]:
-    """Reads VGG19's parameters from conv1_1 up to `layer`, for `models.vgg19.VGG19`.
+    """Read VGG19's parameters from conv1_1 up to `layer`, for `models.vgg19.VGG19`.
 
-    Without `path` they are those inside the package, conv1_1 to conv3_3, within 0.4 to 0.9 % RMS of full precision. `path` is an .npz of
-    8-bit codes and code books as that file, or what Keras and torchvision publish: see `weights.vgg19_files.read_vgg19`, also for
-    `content_input`. Raises InputError for an unknown layer, a missing or foreign file, or a layer that the file does not hold.
+    The default is the file in the package, conv1_1 to conv3_3, within 0.4 to 0.9 % RMS of full precision. `path` is an .npz of
+    8-bit codes and code books in the same format, or the file of Keras or torchvision: see `weights.vgg19_files.read_vgg19`, also for
+    `content_input`. Raises InputError for an unknown layer, a missing or foreign file, or a layer that the file does not contain.
     """
     if layer not in LAYERS:
         raise InputError(f"VGG19 has no layer {layer!r}; use one of {', '.join(LAYERS)} (--config.content_layer=conv3_3).")
@@ -37,20 +37,20 @@ def load_vgg19(
     wanted = LAYERS[: LAYERS.index(layer) + 1]
     if missing := [name for name in wanted if name not in held]:
         last = ([name for name in wanted if wanted.index(name) < wanted.index(missing[0])] or ["none"])[-1]
-        choices = f"use --config.content_layer={last}, or --config.vgg19=FILE that holds it: {OFFICIAL}"
+        choices = f"use --config.content_layer={last}, or --config.vgg19=FILE with that layer: {OFFICIAL}"
         raise InputError(f"{path.name} holds VGG19 up to {last}, not {layer}; {choices}.")
     return {name: jax.tree.map(jnp.asarray, held[name]) for name in wanted}
 
 
 def load_frozen(config: Mapping[str, Any]) -> dict[str, dict[str, jax.Array]]:
-    """The parameters that a configuration's training step takes as `frozen`: VGG19's, {} without a content loss."""
+    """Return the `frozen` parameters of a configuration's training step: VGG19's, {} without a content loss."""
     if not config["content_weight"]:
         return {}
     return load_vgg19(config["content_layer"], config["vgg19"], content_input=config["content_input"])
 
 
 def _read_codes(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """All layers of an .npz of codes [out in 3 3] and code books of 256 float32 values (`blockB_convC_W_q`, `_W_table`, `_b`)."""
+    """Read all layers of an .npz of codes [out in 3 3] and code books of 256 float32 values (`blockB_convC_W_q`, `_W_table`, `_b`)."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
@@ -60,7 +60,7 @@ def _read_codes(path: Path) -> dict[str, dict[str, np.ndarray]]:
             if {f"{prefix}_W_q", f"{prefix}_W_table", f"{prefix}_b"} <= arrays.keys():
                 kernel = arrays[f"{prefix}_W_table"][arrays[f"{prefix}_W_q"]].transpose(2, 3, 1, 0)
                 params[name] = {"kernel": kernel, "bias": arrays[f"{prefix}_b"]}
-    except (OSError, ValueError, IndexError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: an .npy holds no names
+    except (OSError, ValueError, IndexError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: an .npy has no names
         raise InputError(
             f"VGG19 weights {path} cannot be read ({error}); leave it empty, or give an .npz of codes and code books, {OFFICIAL}."
         ) from error

@@ -1,8 +1,8 @@
-"""VGG19's convolutions from the files that Keras and torchvision publish, for `models.vgg19.VGG19`.
+"""Reader of VGG19's convolutions in the files of Keras and torchvision, for `models.vgg19.VGG19`.
 
-Keras' weights are the authors' own (Simonyan & Zisserman 2015). Their input is BGR, 0..255, less the means: our `content_input` imagenet.
-torchvision's are another training of the same network. Their input is RGB, (x - mean) / std of [0, 1]. It is some 57 times smaller, and so
-are their features, so they need another `content_weight`.
+Keras' weights are the authors' own (Simonyan & Zisserman 2015). Their input is BGR, 0..255, minus the means: our `content_input` imagenet.
+torchvision's come from another training of the same network. Their input is RGB, (x - mean) / std of [0, 1]. It is about 57 times
+smaller, and so are their features, so they need another `content_weight`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ OFFICIAL = (
     " (https://storage.googleapis.com/tensorflow/keras-applications/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5),"
     " or vgg19-dcbb9e9d.pth of torchvision (https://download.pytorch.org/models/vgg19-dcbb9e9d.pth)"
 )
-KERAS_MD5 = "253f8cb515780f3b799900260a226db6"  # of that file: what keras.applications asks of its download
+KERAS_MD5 = "253f8cb515780f3b799900260a226db6"  # of that file, as in keras.applications
 TORCH_MEANS, TORCH_STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # RGB, of values in [0, 1]
 LARGEST = 3 * 3 * 512 * 512  # numbers in one kernel
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -37,12 +37,12 @@ def read_vgg19(
     content_input: Literal["raw", "imagenet"] = "imagenet",
     caffe_kernel: Float[np.ndarray, "3 3 3 64"] | None = None,
 ) -> Params:
-    """The convolutions of a Keras .h5 or a torchvision .pth or .safetensors file, by our names, as far as it holds them without a gap.
+    """Read the convolutions of a Keras .h5 or a torchvision .pth or .safetensors file, by our names, up to the first missing one.
 
-    Of torchvision's file the first convolution is converted for `content_input` imagenet (`convert_first`); raw takes the weights as they
-    are, as DeblurGAN does. A file with torchvision's names whose first kernel is `caffe_kernel`, give or take quantisation, holds the
-    authors' weights (there are such), which need no conversion. Raises InputError for missing, damaged or foreign files and shapes that are
-    not VGG19's, with the file's SHA-256, and for one that torchvision named after another SHA-256 than it has.
+    torchvision's first convolution is converted for `content_input` imagenet (`convert_first`); raw uses the weights unchanged,
+    as DeblurGAN does. Some files with torchvision's names contain the authors' weights, recognised by a first kernel close to
+    `caffe_kernel`; they need no conversion. Raises InputError, with the file's SHA-256, for missing, damaged or foreign files, for shapes
+    that are not VGG19's, and for a file of torchvision whose name has another SHA-256.
     """
     try:
         with path.open("rb") as file:
@@ -63,10 +63,10 @@ def read_vgg19(
 
 
 def convert_first(*, kernel: Float[np.ndarray, "3 3 3 64"], bias: Float[np.ndarray, " 64"]) -> dict[str, np.ndarray]:
-    """torchvision's first convolution (of RGB, normalised) as one of BGR in 0..255, less the means of `models.vgg19`.
+    """Convert torchvision's first convolution (of RGB, normalised) to one of BGR in 0..255, minus the means of `models.vgg19`.
 
-    The same function of the image everywhere but in the outermost ring of pixels: there the padding, zero in both, stands for colours that
-    are up to 0.5 of 255 apart, as the means are.
+    It is the same function of the image except in the outermost ring of pixels. There the zero padding represents colours that differ by
+    up to 0.5 of 255, like the means.
     """
     means, scale = np.array(BGR_MEANS[::-1]), 1 / (255 * np.array(TORCH_STDS))
     shift = means * scale - np.array(TORCH_MEANS) / np.array(TORCH_STDS)  # RGB: normalised = scale * ours + shift
@@ -75,12 +75,12 @@ def convert_first(*, kernel: Float[np.ndarray, "3 3 3 64"], bias: Float[np.ndarr
 
 
 def relative_rms(kernel: np.ndarray, reference: np.ndarray) -> float:
-    """Root of the mean squared difference, in units of the reference's own."""
+    """Return the root of the mean squared difference, relative to the reference's own."""
     return float(np.sqrt(np.mean((kernel - reference) ** 2) / np.mean(reference**2)))
 
 
 def describe_vgg19(path: Path) -> str:
-    """One line on a file of weights: whose it is, how far it goes, its SHA-256. Raises InputError as `read_vgg19`."""
+    """Describe a file of weights in one line: its origin, last layer and SHA-256. Raises InputError as `read_vgg19`."""
     params, digest = read_vgg19(path, content_input="raw"), _hash(path)
     with path.open("rb") as file:
         keras = file.read(8) == HDF5
@@ -101,10 +101,10 @@ def _hash(path: Path) -> str:
 
 
 def _check_named_hash(path: Path) -> None:
-    """torchvision puts the first digits of a file's SHA-256 into its name."""
+    """Check the first digits of the file's SHA-256, which torchvision puts into its name."""
     named = re.search(r"-([0-9a-f]{8,64})\.(pth|safetensors)$", path.name)
     if named and not _hash(path).startswith(named[1]):
-        raise InputError(f"{path} is damaged: by its name its SHA-256 begins with {named[1]}, but it is {_hash(path)}; fetch it again.")
+        raise InputError(f"{path} is damaged: its SHA-256 should start with {named[1]}, but is {_hash(path)}; fetch it again.")
 
 
 def _foreign(path: Path, reason: str) -> InputError:
@@ -118,13 +118,13 @@ def _gapless(params: Params) -> Params:
 
 def _read_torchvision(path: Path) -> Params:
     numbers, number = {}, 0
-    for name in LAYERS:  # a ReLU follows each convolution, a pooling each block
+    for name in LAYERS:  # a ReLU follows each convolution, a pooling layer each block
         number += name.endswith("_1") and name != "conv1_1"
         numbers[name] = f"features.{number}"
         number += 2
     tensors = read_tensors(path, keep=lambda name: name.startswith("features."))
     if foreign := tensors.keys() - {f"{number}.{part}" for number in numbers.values() for part in ("weight", "bias")}:
-        raise _foreign(path, f"it has {min(foreign)[:60]!r}, which VGG19 without batch norm has not")
+        raise _foreign(path, f"it contains {min(foreign)[:60]!r}, which is not part of VGG19 without batch norm")
     params = {
         name: {"kernel": tensors[f"{number}.weight"], "bias": tensors[f"{number}.bias"]}
         for name, number in numbers.items()
@@ -139,11 +139,11 @@ def _read_keras(path: Path) -> Params:
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path} is HDF5, which h5py reads ({error}); pip install 'drsn-jax[keras]'.") from error
+        raise InputError(f"{path} is HDF5 and needs h5py ({error}): pip install 'drsn-jax[keras]'.") from error
     params: Params = {}
     try:
         with h5py.File(path, "r") as file:
-            root: Any = file.get("model_weights", file)  # where whole models keep them
+            root: Any = file.get("model_weights", file)  # in files of whole models
             for name in LAYERS:
                 found: list[Any] = []
                 group = root.get(f"block{name[4]}_conv{name[6]}", {})
@@ -152,7 +152,7 @@ def _read_keras(path: Path) -> Params:
                 by_rank = {len(dataset.shape): dataset for dataset in found if dataset.size <= LARGEST}
                 if len(found) == 2 and by_rank.keys() == {1, 4}:
                     params[name] = {"kernel": np.asarray(by_rank[4], np.float32), "bias": np.asarray(by_rank[1], np.float32)}
-    except Exception as error:  # h5py passes on whatever its C library says
+    except Exception as error:  # h5py passes on the errors of its C library
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise InputError(f"{path} is damaged ({reason}); fetch it again, or give another.") from error
     if "conv1_1" not in params:

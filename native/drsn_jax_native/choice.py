@@ -1,4 +1,4 @@
-"""Where oneDNN gains over XLA's CPU back end: by kind of computation, number of channels and processor (README.md has the figures)."""
+"""The choice between oneDNN and XLA's CPU back end, by kind of computation, channels and processor (README.md has the figures)."""
 
 from typing import Any, Literal
 
@@ -7,24 +7,24 @@ import jax.numpy as jnp
 from drsn_jax_native import library
 
 Kind = Literal["forward", "input_gradient", "kernel_gradient"]
-_FEW = 8  # channels of a result: oneDNN computes as many at once, and wastes what is not there
-_LITTLE = 5_000_000  # multiply-adds below which waking the threads takes longer than is gained
+_FEW = 8  # channels of a result: oneDNN computes this many at once, and wastes the rest
+_LITTLE = 5_000_000  # multiply-adds: below this, waking the threads costs more than it gains
 
 
 def supports(dtype: Any) -> bool:
-    """Whether oneDNN computes in it here: float32, and bfloat16 where the processor has units for it."""
+    """Check whether oneDNN is used for a dtype here: float32, and bfloat16 if the processor has units for it."""
     return dtype == jnp.float32 or (dtype == jnp.bfloat16 and library.has_bfloat16())
 
 
 def supported_dtypes() -> list[str]:
-    """The names of those."""
+    """Return the names of the supported dtypes."""
     return [name for name in ("float32", "bfloat16") if supports(jnp.dtype(name))]
 
 
 def gains(kind: Kind, *, channels_out: int, multiply_adds: int, dtype: Any) -> bool:
-    """Whether a computation is left to oneDNN; `channels_out` are those of what it makes (of a kernel gradient the kernel's).
+    """Decide whether oneDNN does a computation; `channels_out` are those of its result (for a kernel gradient those of the kernel).
 
-    A result of few channels is quicker by XLA, but for kernel gradients, which are always quicker by oneDNN.
+    XLA is faster for results with few channels. Kernel gradients are always faster in oneDNN.
     """
     if not supports(dtype) or multiply_adds < _LITTLE:
         return False

@@ -1,8 +1,8 @@
-"""A convolution by oneDNN and its two gradients, as JAX primitives: each is bilinear, and its derivatives are the other two.
+"""A convolution by oneDNN and its two gradients as JAX primitives. Each is bilinear, and its derivatives are the other two.
 
-With <y, conv(x, k)> as a form that is linear in map x, kernel k and output y, the primitives are its derivatives by y, x and k. So they
-are closed under differentiation of any order, in both modes. On CPU each is computed by oneDNN or by XLA, as `choice.gains` says; on other
-platforms, and in programs that are exported, by XLA.
+Let <y, conv(x, k)> be the form that is linear in map x, kernel k and output y. The primitives are its derivatives by y, x and k, so they
+are closed under differentiation of any order, in both modes. On CPU each is computed by oneDNN or by XLA, as `choice.gains` decides. On
+other platforms, and in exported programs, XLA computes them.
 """
 
 import math
@@ -29,7 +29,7 @@ kernel_gradient_p = Primitive("drsn_kernel_gradient")
 def convolve(
     x: jax.Array, kernel: jax.Array, *, stride: Sequence[int] = (1, 1), pads: Sequence[Sequence[int]] = ((0, 0), (0, 0))
 ) -> jax.Array:
-    """Convolves maps [b h w c] with a kernel [kh kw c d]: `lax.conv_general_dilated` of NHWC and HWIO, equal to rounding.
+    """Convolve maps [b h w c] with a kernel [kh kw c d]: `lax.conv_general_dilated` of NHWC and HWIO, equal to rounding.
 
     `stride` and `pads`, ((top, bottom), (left, right)) rows and columns of zeros, are >= 0. Float32, or bfloat16 with sums in float32.
     Raises ValueError for other shapes and types.
@@ -46,12 +46,12 @@ def convolve(
     if min(out_size(x.shape[1:3], kernel.shape[:2], **params)) < 1:
         raise ValueError(f"A kernel of {kernel.shape[0]}x{kernel.shape[1]} is larger than the padded map of {x.shape[1]}x{x.shape[2]}.")
     if any(AxisType.Explicit in jax.typeof(value).sharding.mesh.axis_types for value in (x, kernel)):
-        return plain_forward(x, kernel, **params)  # shardings are part of the types there, and these primitives have no rule for them
+        return plain_forward(x, kernel, **params)  # shardings are part of the types there, and these primitives have no sharding rule
     return _bind(forward_p, x, kernel, **params)
 
 
 def _bind(primitive: Primitive, first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
-    """Inside `jax.shard_map` both vary over the same axes, as for JAX's own primitives."""
+    """Make both operands vary over the same axes inside `jax.shard_map`, as JAX's own primitives do."""
     axes = [jax.typeof(x).manual_axis_type.varying for x in (first, second)]
     first, second = (
         lax.pcast(x, tuple(missing), to="varying") if (missing := axes[0] | axes[1] - own) - own else x
@@ -75,7 +75,7 @@ def _kernel_gradient_shape(x: Any, y: Any, *, size: tuple[int, int], **_: Any) -
     return x.update(shape=(*size, x.shape[3], y.shape[3]))
 
 
-# Derivatives: `lhs` and `rhs` are the operands, one of them known by its shape alone.
+# Derivatives: `lhs` and `rhs` are the operands. Of one only the shape is known.
 
 
 def _forward_to_x(y: jax.Array, x: Any, kernel: jax.Array, **geometry: Any) -> jax.Array:
@@ -106,7 +106,7 @@ def _kernel_gradient_to_y(kernel: jax.Array, x: jax.Array, _: Any, *, size: tupl
 
 
 def _fold(primitive: Primitive, args: Sequence[jax.Array], dims: Sequence[int | None], **params: Any) -> tuple[jax.Array, int]:
-    """A batch of maps under one kernel is a larger batch; others are computed one after the other."""
+    """Batch under `vmap`: maps under one kernel form a larger batch; other cases are computed one by one."""
     first, second = (x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(args, dims, strict=True))
     if dims[1] is None and primitive is not kernel_gradient_p:
         out = primitive.bind(first.reshape(-1, *first.shape[2:]), second, **params)
@@ -134,7 +134,7 @@ def _lower_on_cpu(kind: choice.Kind, plain: Callable[..., jax.Array], in_xla: Ca
     def lower(ctx: Any, *operands: Any, **params: Any) -> Any:
         avals = (*ctx.avals_in, *ctx.avals_out)
         call = call_for(ctx.module_context.axis_context)
-        # A program that travels holds nothing that another machine may lack.
+        # An exported program must not depend on parts that another machine may lack.
         if getattr(ctx.module_context.lowering_parameters, "for_export", False):
             form = plain
         elif call is None or any(aval.size == 0 for aval in avals) or not _gains(kind, *avals):

@@ -1,4 +1,4 @@
-"""The compiled library: how it is loaded, how many threads it computes with, and what the processor offers it."""
+"""The compiled library: loading, number of threads, and supported instructions of the processor."""
 
 import ctypes
 import functools
@@ -12,17 +12,17 @@ import jax
 
 TARGETS = ("drsn_convolve", "drsn_input_gradient", "drsn_kernel_gradient")
 _FOLDER = Path(__file__).parent
-_AVX512 = 0x20  # oneDNN numbers the sets of instructions by bits, each set with those that it includes
+_AVX512 = 0x20  # oneDNN numbers instruction sets by bits; each set includes the bits of its subsets
 _BFLOAT16 = 0x80  # avx512_core_bf16, which AMX includes
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """Loads the library and registers what it computes with JAX, once. Raises OSError where it does not fit this machine.
+    """Load the library and register its functions with JAX, once. Raises OSError if it does not fit this machine.
 
-    OpenMP's threads sleep between two calls, since XLA computes on the same cores then: libgomp reads so from OMP_WAIT_POLICY when it is
-    loaded. What the user has set of OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS holds.
+    OpenMP's threads must sleep between two calls, because XLA then uses the same cores. libgomp reads this from OMP_WAIT_POLICY when it is
+    loaded. The user's settings of OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS take precedence.
     """
     with _sleeping_threads():
         library = ctypes.CDLL(str(_FOLDER / "libdrsn_jax_native.so"))
@@ -35,7 +35,7 @@ def load() -> ctypes.CDLL:
 
 @contextmanager
 def _sleeping_threads() -> Iterator[None]:
-    """For what is loaded inside; other programs and libraries that are started later do not see it."""
+    """Set the variable only while the library loads, so that other programs and libraries do not see it."""
     if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
         yield
         return
@@ -47,7 +47,7 @@ def _sleeping_threads() -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: by its affinity, and by its control group's quota of CPU time, rounded up."""
+    """Return the number of cores for this process: by its affinity, and its control group's quota of CPU time, rounded up."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = _QUOTA.read_text().split()
@@ -57,17 +57,17 @@ def usable_cores() -> int:
 
 
 def count_threads() -> int:
-    """The number of threads that compute, counted in a parallel region."""
+    """Count the computing threads in a parallel region."""
     return load().drsn_count_threads()
 
 
 @functools.cache
 def has_avx512() -> bool:
-    """Whether oneDNN computes with AVX-512 here."""
+    """Check whether oneDNN uses AVX-512 here."""
     return bool(load().drsn_cpu_isa() & _AVX512)
 
 
 @functools.cache
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16, by AVX-512 or AMX: without it oneDNN refuses, or emulates."""
+    """Check whether the processor multiplies bfloat16, by AVX-512 or AMX. Without that oneDNN refuses it or emulates it."""
     return bool(load().drsn_cpu_isa() & _BFLOAT16)

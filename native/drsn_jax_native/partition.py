@@ -1,4 +1,4 @@
-"""Calls of the compiled library, and how they are divided over a mesh: by the batch, each device its own images."""
+"""Calls of the compiled library, and their division over a mesh by the batch: each device computes its own images."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from drsn_jax_native.choice import Kind
 from drsn_jax_native.plain import Pads, out_size
 
 TARGETS: dict[Kind, str] = {"forward": "drsn_convolve", "input_gradient": "drsn_input_gradient", "kernel_gradient": "drsn_kernel_gradient"}
-# Each letter an axis: those of one letter are divided alike. `b` of a kernel gradient is summed over.
+# Each letter is an axis; axes of one letter are divided alike. A kernel gradient is summed over `b`.
 RULES: dict[Kind, str] = {
     "forward": "b h w c, k l c d -> b i j d",
     "input_gradient": "b i j d, k l c d -> b h w c",
@@ -26,7 +26,7 @@ RULES: dict[Kind, str] = {
 
 
 class Params(NamedTuple):
-    """Strides, zeros around the map ((top, bottom), (left, right)), and of a gradient its height and width."""
+    """Strides, zeros around the map ((top, bottom), (left, right)), and for a gradient its height and width."""
 
     stride: tuple[int, int]
     pads: Pads
@@ -34,19 +34,19 @@ class Params(NamedTuple):
 
 
 def needs_devices(primitive: Primitive) -> None:
-    """Has JAX say for which devices it lowers a primitive, which partitioning depends on. Without that it is only computed on one."""
+    """Make JAX pass the devices of a lowering to a primitive. Partitioning needs them; without them only one device computes."""
     with contextlib.suppress(ImportError, AttributeError):
-        from jax._src import dispatch  # JAX has no public name for it; its own attention kernels do the same
+        from jax._src import dispatch  # JAX has no public name for it; its own attention kernels use this one
 
         dispatch.prim_requires_devices_during_lowering.add(primitive)
 
 
 def call_for(axis_context: Any) -> Callable[[Kind, jax.Array, jax.Array, Params], jax.Array] | None:
-    """How oneDNN is called in a program for these devices (`kind, first, second, params`); None where it cannot be partitioned.
+    """Return the call of oneDNN in a program for these devices (`kind, first, second, params`); None if it cannot be partitioned.
 
-    Under a mesh over which the batch is divided each device computes its own part, and kernel gradients are summed over devices.
+    Under a mesh that divides the batch each device computes its own part, and kernel gradients are summed over devices.
     """
-    if isinstance(axis_context, SPMDAxisContext):  # inside `shard_map`: arrays are one device's, unless some axes are left to XLA
+    if isinstance(axis_context, SPMDAxisContext):  # inside `shard_map` arrays belong to one device, unless XLA handles some axes
         return _call if set(axis_context.manual_axes) == set(axis_context.mesh.axis_names) else None
     if not isinstance(axis_context, ShardingContext):
         return None
@@ -91,7 +91,7 @@ def _make_partitioned(kind: Kind) -> Any:
         return mesh, compute_part, over_batch, (over_batch, whole)
 
     partitioned = custom_partitioning(compute, static_argnums=(2,))
-    # Shardy wants them in the order in which they appear.
+    # Shardy needs them in order of appearance.
     undivided = tuple(dict.fromkeys(letter for letter in RULES[kind] if letter.isalpha() and letter != "b"))
     summed = ("b",) if kind == "kernel_gradient" else ()
     partitioned.def_partition(partition, sharding_rule=RULES[kind], need_replication_factors=undivided, reduction_factors=summed)

@@ -1,4 +1,4 @@
-"""XLA's form of a convolution and its gradients: for other platforms, for exports, and where oneDNN does not gain."""
+"""XLA's form of a convolution and its gradients: for other platforms, for exports, and where oneDNN is not faster."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 
 
 def out_size(size: Sequence[int], kernel_size: Sequence[int], *, stride: tuple[int, int], pads: Pads) -> tuple[int, ...]:
-    """Height and width of a convolution's result."""
+    """Return height and width of a convolution's result."""
     return tuple((n + sum(pad) - k) // step + 1 for n, k, step, pad in zip(size, kernel_size, stride, pads, strict=True))
 
 
@@ -21,19 +21,19 @@ def plain_forward(x: jax.Array, kernel: jax.Array, *, stride: tuple[int, int], p
 
 
 def plain_input_gradient(y: jax.Array, kernel: jax.Array, *, size: tuple[int, int], **geometry: Any) -> jax.Array:
-    """The derivative of <y, convolve(x, kernel)> by x, of `size` height and width."""
+    """Compute the derivative of <y, convolve(x, kernel)> by x, of height and width `size`."""
     x = jax.ShapeDtypeStruct((y.shape[0], *size, kernel.shape[2]), y.dtype)
     return jax.linear_transpose(lambda x: plain_forward(x, kernel, **geometry), x)(y)[0]
 
 
 def plain_kernel_gradient(x: jax.Array, y: jax.Array, *, size: tuple[int, int], **geometry: Any) -> jax.Array:
-    """The derivative of <y, convolve(x, kernel)> by the kernel, of `size` height and width."""
+    """Compute the derivative of <y, convolve(x, kernel)> by the kernel, of height and width `size`."""
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], y.shape[3]), x.dtype)
     return jax.linear_transpose(lambda kernel: plain_forward(x, kernel, **geometry), kernel)(y)[0]
 
 
 def crop_forward(x: jax.Array, kernel: jax.Array, *, stride: tuple[int, int], pads: Pads) -> jax.Array:
-    """`convolve` by XLA on CPU, where one that pads less than SAME takes 2 to 20 times as long as SAME and a crop. The bits are equal."""
+    """Compute `convolve` by XLA on CPU as SAME with a crop. The bits are equal; padding less than SAME takes 2 to 20 times as long."""
     height, width = kernel.shape[:2]
     same = (((height - 1) // 2, height // 2), ((width - 1) // 2, width // 2))
     spare = [[wide - narrow for wide, narrow in zip(*pair, strict=True)] for pair in zip(same, pads, strict=True)]

@@ -1,4 +1,4 @@
-// What convolution and matrix product share: a primitive with the layouts that it computes in, and a cache of such.
+// The common part of convolution and matrix product: a primitive with its layouts, and a cache of them.
 #pragma once
 
 #include <array>
@@ -13,14 +13,14 @@
 
 namespace drsn {
 
-// An operand or result: the layout that XLA has it in, the one that the primitive wants, and the name that it has in the primitive.
+// An operand or result: its layout in XLA, the layout for the primitive, and its name in the primitive.
 struct Port {
   int argument;
   dnnl::memory::desc outside;
   dnnl::memory::desc inside;
 };
 
-// A primitive of two operands and a result, with the changes of layout before and after it where layouts differ.
+// A primitive of two operands and a result, with conversions of layouts before and after it.
 class Program {
  public:
   Program(dnnl::primitive primitive, std::array<Port, 3> ports);
@@ -38,7 +38,7 @@ class Program {
 
 using Key = std::vector<int64_t>;
 
-// Finds the program for a key or makes it, and executes it, in the worker's thread. What oneDNN says of an error is returned.
+// Finds or makes the program for a key, and executes it in the worker's thread. Returns oneDNN's message for an error.
 xla::ffi::Error ExecuteCached(const Key& key, const std::function<Program()>& make, const void* first, const void* second, void* result);
 
 dnnl::engine& Engine();

@@ -238,7 +238,7 @@ worker.main()
 def test_a_worker_that_dies_leaves_its_last_words():
     with script("import sys; sys.stdin.readline(); sys.stderr.write('no more\\nmemory'); sys.exit(3)") as worker:
         for _ in range(2):  # whoever asks again is told the same
-            with pytest.raises(WorkerError, match="ended with code 3; its last words: no more memory"):
+            with pytest.raises(WorkerError, match="ended with code 3; its last output: no more memory"):
                 worker.ask("time")
     with script("import os; os.kill(os.getpid(), 9)") as worker, pytest.raises(WorkerError, match="killed by signal 9"):
         worker.ask("time")
@@ -252,7 +252,7 @@ def test_a_worker_that_is_silent_is_ended():
 
 
 def test_answers_that_are_none():
-    with script("input(); print('hello')") as worker, pytest.raises(WorkerError, match="something else than JSON: b'hello"):
+    with script("input(); print('hello')") as worker, pytest.raises(WorkerError, match="an answer that is not JSON: b'hello"):
         worker.ask("time")
     with script('input(); print(\'{"skipped": "not here"}\')') as worker, pytest.raises(SkippedError, match="not here"):
         worker.ask("time")
@@ -294,7 +294,7 @@ def test_rows_by_name():
     assert [row.name for row in choose_rows("inference, training-step", accelerator=False)] == ["training-step", "inference"]
     with pytest.raises(InputError, match=r"'trainingstep' \(did you mean training-step\?\); use training-step, best-batch, "):
         choose_rows("trainingstep", accelerator=False)
-    with pytest.raises(InputError, match="best-batch is measured on an accelerator"):
+    with pytest.raises(InputError, match="best-batch needs an accelerator"):
         choose_rows("best-batch", accelerator=False)
 
 
@@ -465,10 +465,10 @@ def test_an_interrupted_run_leaves_the_file_of_the_last_one(monkeypatch, tmp_pat
     [
         (["--rows=trainingstep"], "did you mean training-step?"),
         (["--against=pytorch"], "use keras, keras-tensorflow"),
-        (["--batch-size=0"], "--batch-size=0 cannot be; use more than 0"),
-        (["--seconds=nan"], "--seconds=nan cannot be"),
-        (["--output=there.json"], "there.json is there already; choose another --output, or --overwrite"),
-        (["--output=folder", "--overwrite"], "folder is there already; choose another --output."),
+        (["--batch-size=0"], "--batch-size=0 is out of range; use more than 0"),
+        (["--seconds=nan"], "--seconds=nan is out of range"),
+        (["--output=there.json"], "there.json already exists; choose another --output, or --overwrite"),
+        (["--output=folder", "--overwrite"], "folder already exists; choose another --output."),
         (["--profile=there.json"], "--profile=there.json is a file; give a folder"),
         (["--config=nope"], "There is no configuration 'nope'"),
         (["--config.nope=1"], "Unknown configuration key 'nope'"),

@@ -120,7 +120,7 @@ def settle(config, **changes):
         ({"trunk": "unet", "critic": "patch"}, "trunk=unet has no Keras form here; use --config.trunk=quarter"),
         ({"critic": "patch"}, "critic=patch has no Keras form here; use --config.critic=dense"),
         ({"norm": "instance"}, "norm=instance has no Keras form here; use batch, layer or none"),
-        ({"pixel_weight": 1.0}, "pixel_weight=1.0 has no Keras form here; use --config.pixel_weight=0, or leave --against away"),
+        ({"pixel_weight": 1.0}, "pixel_weight=1.0 has no Keras form here; use --config.pixel_weight=0, or omit --against"),
         ({"critic_batches": "fresh"}, "use --config.critic_batches=same"),
         ({"ema_decay": 0.9}, "use --config.ema_decay=0"),
         ({"content_weight": 0.0}, "content_weight=0 has no Keras form here"),
@@ -136,7 +136,7 @@ def test_what_keras_cannot_express_is_refused_only_against_it(changes, words):
 
 def test_what_training_refuses_is_refused():
     config = configure("keras_reference", batch_size=1)
-    with pytest.raises(InputError, match="threshold_norm=batch with a batch of 1"):
+    with pytest.raises(InputError, match="threshold_norm=batch and a batch of 1"):
         settle(config)
     assert settle(config, batch_size=2)["batch_size"] == 2
     with pytest.raises(InputError, match="Crops of 30 do not fit the generator"):
@@ -157,7 +157,7 @@ def test_of_several_stages_the_last_one_is_measured():
 def test_what_the_loops_do_otherwise_is_said():
     notes = describe_differences(configure())
     assert "critic_update=joint (Keras: alternating)" in notes[0]
-    assert notes[1].startswith("Ours updates the critic 2 times, on sharp and restored images at once; Keras 4 times")
+    assert notes[1].startswith("Ours updates the critic 2 times, on sharp and restored images together; Keras 4 times")
     assert len(describe_differences(configure(critic_update="alternating"))) == 1
     assert describe_differences(configure("keras_reference")) == []
 
@@ -229,7 +229,7 @@ def test_the_rows_of_keras_train_its_networks(row, dtype, monkeypatch):
 def test_a_refusal_of_a_worker_is_one_line(bench, tmp_path):
     done = bench("--config=keras_reference")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("drsn-jax: threshold_norm=batch with a batch of 1")
+    assert done.stderr.splitlines()[-1].startswith("drsn-jax: threshold_norm=batch and a batch of 1")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

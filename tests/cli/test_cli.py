@@ -151,11 +151,11 @@ def test_an_address_of_neither_kind_of_bucket_is_one_line(arguments, address, ca
 @pytest.mark.parametrize(
     ("address", "missing", "says"),
     [
-        ("gs://bucket/run", "gcsfs", "takes the package gcsfs, which is not installed; pip install 'drsn-jax[cloud]'"),
-        ("s3://bucket/run", "s3fs", "takes the package s3fs"),
+        ("gs://bucket/run", "gcsfs", "needs the package gcsfs, which is not installed; pip install 'drsn-jax[cloud]'"),
+        ("s3://bucket/run", "s3fs", "needs the package s3fs"),
         ("s3://bucket", "", "names no place in a bucket; write s3://BUCKET/PATH"),
         ("gs://", "", "names no place in a bucket"),
-        ("s3://bucket/run[1]", "", "has [ ] in it"),
+        ("s3://bucket/run[1]", "", "contains [ ], a pattern"),
     ],
 )
 def test_what_is_missing_for_a_bucket_is_one_line_before_anything_begins(address, missing, says, capsys, monkeypatch):

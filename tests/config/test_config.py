@@ -61,7 +61,7 @@ def test_each_makes_networks_and_a_step(name):
     config = load_config(name)
     stages = make_stages(config)
     if name == "keras_reference":
-        with pytest.raises(InputError, match="threshold_norm=batch with a batch of 1"):
+        with pytest.raises(InputError, match="threshold_norm=batch and a batch of 1"):
             make_training(config, num_train_steps=config["num_train_steps"])
         config |= {"batch_size": 2}
     assert make_training(config, num_train_steps=config["num_train_steps"]).generator == make_generator(config)
@@ -125,22 +125,22 @@ def test_the_last_of_two_overrides_counts():
         ("widths=4,6,0", ["three whole numbers"]),
         ("widths=('a','b','c')", ["three whole numbers"]),
         ("critic_widths=()", ["one or more whole numbers"]),
-        ("noise_variance=0.1", ["noise_variance=0.1", "is no range", "0.0,0.002"]),
-        ("noise_variance=(0.2,0.1)", ["is no range"]),
-        ("noise_variance=(-1,0)", ["is no range"]),
-        ("blur_length=(1,2,3)", ["is no range"]),
+        ("noise_variance=0.1", ["noise_variance=0.1", "is not a range", "0.0,0.002"]),
+        ("noise_variance=(0.2,0.1)", ["is not a range"]),
+        ("noise_variance=(-1,0)", ["is not a range"]),
+        ("blur_length=(1,2,3)", ["is not a range"]),
         ("eval_noise_variances=()", ["one or more variances"]),
         ("eval_noise_variances=-0.1,0", ["-0.1,0", "each 0 or more"]),
         ("seed=4294967296", ["too large", "4294967295"]),
         ("blur_variation=-1", ["blur_variation=-1.0 is negative"]),
-        ("batch_size=4", ["batch_size does nothing while stages=", "--config.stages=()"]),
-        ("crop_size=64", ["crop_size does nothing while stages="]),
-        ("frames_dir=clip", ["frames_dir does nothing with data=pairs", "--config.data=photos"]),
-        ("crop_candidates=4", ["crop_candidates does nothing with data=pairs"]),
-        ("blur_length=0,9", ["blur_length does nothing with data=pairs", "photos or demo", "--config.data=photos"]),
+        ("batch_size=4", ["batch_size has no effect, since stages=", "--config.stages=()"]),
+        ("crop_size=64", ["crop_size has no effect, since stages="]),
+        ("frames_dir=clip", ["frames_dir has no effect with data=pairs", "--config.data=photos"]),
+        ("crop_candidates=4", ["crop_candidates has no effect with data=pairs"]),
+        ("blur_length=0,9", ["blur_length has no effect with data=pairs", "photos or demo", "--config.data=photos"]),
         ("middle_blocks=-1", ["middle_blocks=-1 is negative"]),
-        ("jpeg_quality=80,90", ["jpeg_quality does nothing with data=pairs"]),
-        ("frames_share=0.2", ["frames_share does nothing without a clip", "--config.frames_dir=FOLDER"]),
+        ("jpeg_quality=80,90", ["jpeg_quality has no effect with data=pairs"]),
+        ("frames_share=0.2", ["frames_share has no effect without a clip", "--config.frames_dir=FOLDER"]),
     ],
 )
 def test_a_mistake_is_one_line_with_what_is_right(override, words):
@@ -149,13 +149,13 @@ def test_a_mistake_is_one_line_with_what_is_right(override, words):
 
 
 def test_number_of_steps_that_would_be_ignored():
-    assert "num_train_steps does nothing while num_epochs=300" in refused("paper", "num_train_steps=5")
-    assert "adam_form does nothing with optimizer=muon" in refused("small", "adam_form=keras")
-    assert "parameter_groups does nothing with optimizer=adam and weight_decay=0" in refused("demo", "parameter_groups=by_shape")
+    assert "num_train_steps has no effect, because num_epochs=300" in refused("paper", "num_train_steps=5")
+    assert "adam_form has no effect with optimizer=muon" in refused("small", "adam_form=keras")
+    assert "parameter_groups has no effect with optimizer=adam and weight_decay=0" in refused("demo", "parameter_groups=by_shape")
     assert load_config("small", ["--config.parameter_groups=by_shape"])["parameter_groups"] == "by_shape", "Muon without decay"
-    assert "middle_blocks does nothing with trunk=quarter" in refused("paper", "middle_blocks=2")
-    assert "blur_skew does nothing with data=resident" in refused("default", "data=resident", "blur_skew=2")
-    assert "train_dir does nothing with data=demo" in refused("demo", "train_dir=photos")
+    assert "middle_blocks has no effect with trunk=quarter" in refused("paper", "middle_blocks=2")
+    assert "blur_skew has no effect with data=resident" in refused("default", "data=resident", "blur_skew=2")
+    assert "train_dir has no effect with data=demo" in refused("demo", "train_dir=photos")
     assert load_config("paper", ["--config.num_epochs=0", "--config.num_train_steps=5"])["num_train_steps"] == 5
 
 
@@ -328,6 +328,6 @@ def test_differing_keys_leaves_free_ones_out():
 
 def test_a_users_file_is_told_of_keys_without_effect(tmp_path):
     body = "def get_config():\n    config = base_config()\n    config.batch_size = 16\n    return config\n"
-    assert "batch_size does nothing while stages=" in refused(write(tmp_path / "mine.py", body))
+    assert "batch_size has no effect, since stages=" in refused(write(tmp_path / "mine.py", body))
     fixed = body.replace("    return", "    config.stages = ()\n    return")
     assert load_config(str(write(tmp_path / "mine.py", fixed)))["batch_size"] == 16

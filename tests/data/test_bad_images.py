@@ -53,8 +53,8 @@ def test_each_is_told_once_and_tried_again():
     assert bad_images.read("b", lambda: broken("b.png")) is None
     assert bad_images.read("a", lambda: "mended") == "mended"
     assert told == [
-        "a.png is damaged. It is passed over: 1 of 20 pairs so far, 2 at most.",
-        "b.png is damaged. It is passed over: 2 of 20 pairs so far, 2 at most.",
+        "a.png is damaged. It is skipped: 1 of 20 pairs so far, at most 2.",
+        "b.png is damaged. It is skipped: 2 of 20 pairs so far, at most 2.",
     ]
 
 
@@ -64,7 +64,7 @@ def test_once_there_are_too_many_each_of_them_stops():
         if expected is None:
             assert bad_images.read(name, broken) is None
         else:
-            with pytest.raises(expected, match="are all files there"):
+            with pytest.raises(expected, match="check the files"):
                 bad_images.read(name, broken)
 
 
@@ -205,7 +205,7 @@ def test_a_run_through_tf_data_goes_on_and_says_so_once(gopro, capfd):
     assert [batch["sharp"].shape for batch in itertools.islice(data.stream_fn(0, 3), 3)] == [(8, 32, 32, 3)] * 3
     [line] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("drsn-jax")]
     assert line.startswith(f"drsn-jax: '{path}' is damaged or cut short")
-    assert line.endswith("It is passed over: 1 of 5 training pairs so far, 1 at most.")
+    assert line.endswith("It is skipped: 1 of 5 training pairs so far, at most 1.")
     with pytest.raises(InputError, match=str(path)):
         list(open_run(data="pairs", train_dir=gopro, on_bad_image="stop").stream_fn(0, 3))
 

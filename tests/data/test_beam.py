@@ -91,7 +91,7 @@ def test_a_set_that_is_there_is_kept_refused_or_replaced(tmp_path, photos, capsy
     assert json.loads((folder / "metadata.json").read_text())["seed"] == 0
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
     prepare(*command)
-    with pytest.raises(InputError, match="seed=0; now it is seed=1"):
+    with pytest.raises(InputError, match="seed=0, now requested is seed=1"):
         prepare(*command, "--seed=1")
     bad = (photos / "3.png").read_bytes()
     (photos / "3.png").write_bytes(bad[: len(bad) // 2])
@@ -123,7 +123,7 @@ def test_a_run_that_was_killed_while_it_replaced_a_set(tmp_path, photos, killed)
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
     assert (folder / "old").exists() == (killed == "before the new one"), "which one is kept"
     assert open_prepared("blurred_photos", data_dir=tmp_path / "data").sha256 == stored
-    with pytest.raises(InputError, match="seed=0; now it is seed=1"):
+    with pytest.raises(InputError, match="seed=0, now requested is seed=1"):
         prepare(*command, "--seed=1")
     prepare(*command, "--seed=1", "--overwrite")
     assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]
@@ -153,7 +153,7 @@ def test_one_process_at_a_time_and_nothing_in_the_temporary_folder(tmp_path, pho
         (["--beam-runner=FlinkRunner"], "--flink_job_server_jar"),
         (["--beam-runner=PrismRunner"], "--prism_location"),
         (["--beam-runner=DataflowRunner"], "project|Beam with that runner"),
-        ([BEAM, "--beam-options=project=x"], "project=x is no option"),
+        ([BEAM, "--beam-options=project=x"], "project=x is not an option"),
     ],
 )
 def test_mistakes(tmp_path, photos, options, says):

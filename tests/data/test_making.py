@@ -183,7 +183,11 @@ def test_a_complete_folder_is_left_alone_and_other_settings_are_refused(tmp_path
     capsys.readouterr()
     assert prepare(*command, "--max-pairs=3") == 0
     assert "(0 made now)" in capsys.readouterr().out
-    for change, says in (("--max-pairs=2", r"max_pairs=3; now it is max_pairs=2"), ("--gamma=1", "response="), ("--seed=4", "seed=0")):
+    for change, says in (
+        ("--max-pairs=2", r"max_pairs=3, now requested is max_pairs=2"),
+        ("--gamma=1", "response="),
+        ("--seed=4", "seed=0"),
+    ):
         with pytest.raises(InputError, match=says) as raised:
             prepare(*command, *{"--max-pairs=3": 0, change: 0} if not change.startswith("--max") else [change])
         assert "--overwrite" in str(raised.value)
@@ -213,7 +217,7 @@ def test_overwriting_replaces_what_was_made_and_nothing_else(tmp_path, clip):
 def test_somebody_elses_folder_is_never_written_into(tmp_path, clip, overwrite):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "000001.png").write_bytes(b"holiday")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(InputError, match="contains other files"):
         prepare("video", "--source", clip[0], f"--output={tmp_path / 'out'}", *["--overwrite"] * overwrite)
     assert contents(tmp_path / "out") == {"000001.png": b"holiday"}
     (tmp_path / "out" / "settings.json").write_text("[]")
@@ -235,7 +239,7 @@ MISTAKES = {
     "--cut-threshold=1": "more than 1",
     "--exclude=0-5": "first frame is 1",
     "--exclude=9-5": "both ends",
-    "--exclude=5-": "whole number|no range",
+    "--exclude=5-": "whole number|not a range",
     "--exclude=400-500": r"beyond the last frame \(100\)",
     "--exclude=1-100": "in a row",
     "--gamma=0": "gamma=0",
@@ -334,21 +338,21 @@ def test_without_blur_and_noise_the_two_images_are_equal(tmp_path, photos):
     ("options", "says"),
     [
         (["--crop=60"], r"64x48, smaller than the crop of 60; use --crop=48"),
-        (["--crop=0"], "--crop=0 is no size"),
+        (["--crop=0"], "--crop=0 is not a size"),
         (["--crop=big"], "whole number"),
         (["--pairs-per-photo=0"], "use 1 or more"),
         (["--seed=-1"], "out of range"),
-        (["--blur-length=9,3"], "no range"),
+        (["--blur-length=9,3"], "not a range"),
         (["--blur-length=a,b"], "LOW,HIGH"),
         (["--blur-cross=-1"], "out of range"),
         (["--blur-cross=nan"], "out of range"),
         (["--blur-variation=1e9"], "out of range"),
         (["--blur-saturation=inf"], "out of range"),
-        (["--blur-length=0,1e9"], "no range; use 0 <= low <= high <= 500"),
-        (["--blur-length=nan"], "no range"),
-        (["--noise-variance=0,inf"], "no range"),
-        (["--noise-variance=-1,0"], "no range"),
-        (["--source=/nowhere/at/all"], "is no folder"),
+        (["--blur-length=0,1e9"], "not a range; use 0 <= low <= high <= 500"),
+        (["--blur-length=nan"], "not a range"),
+        (["--noise-variance=0,inf"], "not a range"),
+        (["--noise-variance=-1,0"], "not a range"),
+        (["--source=/nowhere/at/all"], "is not a folder"),
     ],
 )
 def test_mistakes_with_photographs(tmp_path, photos, options, says):
@@ -396,7 +400,7 @@ def test_photographs_may_be_added_but_none_may_change_or_go(tmp_path, photos, ca
     before = contents(tmp_path / "out")
     assert before == contents(tmp_path / "new")
     (photos / "2.png").write_bytes((photos / "3.png").read_bytes())
-    with pytest.raises(InputError, match=r"gone or has changed \(1, the first is 2\)"):
+    with pytest.raises(InputError, match=r"The source of 1 pairs in .* is missing or has changed \(the first is 2\)"):
         prepare(*photo_command(photos, tmp_path / "out"))
     assert contents(tmp_path / "out") == before
     assert prepare(*photo_command(photos, tmp_path / "out"), "--overwrite") == 0
@@ -442,7 +446,7 @@ def test_where_nothing_was_made_other_settings_need_no_overwrite(tmp_path, photo
     assert contents(tmp_path / "out") == contents(tmp_path / "new")
     for path in (tmp_path / "out").rglob("sharp/*.png"):
         path.unlink()
-    with pytest.raises(InputError, match="crop=32; now it is crop="):  # half of each is there
+    with pytest.raises(InputError, match="crop=32, now requested is crop="):  # half of each is there
         prepare(*photo_command(photos, tmp_path / "out"))
 
 

@@ -113,7 +113,7 @@ def test_unpaired_names_are_counted_and_shown(tmp_path):
 def test_two_files_of_one_name_are_refused(tmp_path):
     for name in ("blur/a.png", "blur/a.jpg", "sharp/a.png"):
         _save(tmp_path / name)
-    assert "same name but for the suffix" in _refused(find_pairs, tmp_path)
+    assert "same name except for the suffix" in _refused(find_pairs, tmp_path)
 
 
 def test_roots_that_cannot_be(tmp_path):
@@ -270,7 +270,7 @@ def test_cache_limit(tmp_path):
     path = _save(tmp_path / "a.png", (6, 7))
     CropLoader([(path, path)], frame="crop", crop_size=4, cache_limit_bytes=6 * 7 * 6)
     message = _refused(CropLoader, [(path, path)], frame="crop", crop_size=4, cache_limit_bytes=6 * 7 * 6 - 1)
-    assert "turn the cache off" in message
+    assert "switch the cache off" in message
     CropLoader([(path, path)], frame="half_crop", crop_size=2, cache_limit_bytes=3 * 3 * 6)
 
 

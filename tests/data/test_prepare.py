@@ -148,7 +148,7 @@ def test_incomplete_is_shown_then_refused_unless_allowed(tmp_path, data_dir, cli
     arguments = ["prepare", "gopro", f"--source={downloads.write_folder(tmp_path / 'mine', files)}"]
     for more in ([], ["--check"]):
         result = cli(*arguments, *more)
-        _refused(result, "mine is not the whole of gopro/linear: train: 6 of 8 pairs (and 1 more, see above)", "--allow-incomplete")
+        _refused(result, "mine is not the complete gopro/linear: train: 6 of 8 pairs (and 1 more, see above)", "--allow-incomplete")
         assert "train  3 of 4  6 of 8" in result[1]
     assert not data_dir.exists()
     assert cli(*arguments, "--allow-incomplete")[0] == 0
@@ -180,7 +180,7 @@ def test_an_image_cut_short_is_found_before_it_is_stored(tmp_path, data_dir, cli
     assert [pair.name for pair in opened.pairs] == ["a", "c"]
     assert opened.metadata["complete"] is False
     assert len(opened.metadata["splits"]["train"]["damaged"]) == 1
-    assert "is there already" in cli(*arguments, "--allow-incomplete")[1]
+    assert "already exists" in cli(*arguments, "--allow-incomplete")[1]
 
 
 def test_a_png_with_one_wrong_byte_is_found(tmp_path, data_dir, cli):
@@ -197,14 +197,14 @@ def test_again_is_said_and_changes_nothing(source, data_dir, cli):
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*") if path.is_file()}
     code, stdout, _ = cli(*arguments)
     assert code == 0
-    assert f"gopro/linear is there already: {data_dir / 'gopro/linear/1.0.0'}" in stdout
+    assert f"gopro/linear already exists: {data_dir / 'gopro/linear/1.0.0'}" in stdout
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*") if path.is_file()} == before
 
 
 def test_other_examples_replace_what_is_there_only_when_asked(source, data_dir, cli):
     arguments = ["prepare", "gopro", f"--source={source}"]
     cli(*arguments)
-    _refused(cli(*arguments, "--validation-scenes=A"), "holds other examples than this (train: 4, here 6)", "--overwrite")
+    _refused(cli(*arguments, "--validation-scenes=A"), "contains different examples (train: 4, here 6)", "--overwrite")
     assert len(open_prepared("gopro:validation").pairs) == 4
     assert cli(*arguments, "--validation-scenes=A", "--overwrite")[0] == 0
     assert [pair.name for pair in open_prepared("gopro:validation").pairs] == ["A/000000", "A/000001"]
@@ -242,7 +242,7 @@ def test_an_overwrite_stopped_at_one_of_its_renames_loses_nothing(source, data_d
     with monkeypatch.context() as patched:
         patched.setattr(prepare.os, "replace", stopping)
         assert cli(*arguments, "--overwrite", "--validation-scenes=A")[0] == 130
-    assert "is there already" in cli(*arguments)[1]
+    assert "already exists" in cli(*arguments)[1]
     assert len(open_prepared("gopro:train").pairs) == 4
     assert _left(data_dir) == []
 
@@ -305,7 +305,7 @@ def test_mistakes_on_the_command_line(tmp_path, source, cli):
     _refused(cli("prepare", "lai", f"--source={source}", "--part=best"), "'best'", "uniform")
     _refused(cli("prepare", "pairs", f"--source={source}", "--name=../x"), "--name=../x cannot name a data set")
     _refused(cli("prepare", "gopro", f"--source={source}", "--validation-scenes=Z"), "No training scene starts with 'Z'")
-    _refused(cli("prepare", "gopro", f"--source={downloads.write_zip(tmp_path / 'e.zip', {})}"), "e.zip holds nothing of gopro/linear")
+    _refused(cli("prepare", "gopro", f"--source={downloads.write_zip(tmp_path / 'e.zip', {})}"), "e.zip contains nothing of gopro/linear")
     _refused(cli("prepare", "nonsense", f"--source={source}"), "nonsense")
 
 
@@ -393,12 +393,12 @@ def test_other_pixels_under_the_same_names_are_noticed(tmp_path, data_dir, cli, 
 
     size = next(change)
     assert offer()[0] == 0
-    assert "is there already" in offer()[1]
+    assert "already exists" in offer()[1]
     before = open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes()
     assert next(change) == size, "the sizes alone would tell"
-    _refused(offer(), "holds other examples than this (train: b differs)", "--overwrite")
+    _refused(offer(), "contains different examples (train: b differs)", "--overwrite")
     (source / "sharp/b.png").write_bytes(downloads.image("new") + b"\0")
-    _refused(offer(), "(train: b has another size)", "--overwrite")
+    _refused(offer(), "(train: b has a different size)", "--overwrite")
     assert open_prepared("deblurring_pairs").pairs[1].sharp.read_bytes() == before
 
 
@@ -406,7 +406,7 @@ def test_the_same_files_in_an_archive_and_in_a_folder_are_the_same(tmp_path, dat
     source, arguments = _pairs(tmp_path)
     assert cli(*arguments)[0] == 0
     files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*.png")}
-    assert "is there already" in cli(*arguments[:-1], f"--source={downloads.write_zip(tmp_path / 'x.zip', files)}")[1]
+    assert "already exists" in cli(*arguments[:-1], f"--source={downloads.write_zip(tmp_path / 'x.zip', files)}")[1]
 
 
 def test_a_split_that_the_source_has_no_more_is_noticed(tmp_path, data_dir, cli):
@@ -416,7 +416,7 @@ def test_a_split_that_the_source_has_no_more_is_noticed(tmp_path, data_dir, cli)
     assert cli(*arguments)[0] == 0
     for side in ("blur", "sharp"):
         (source / f"test/{side}/a.png").unlink()
-    _refused(cli(*arguments), "holds other examples than this (test: 1, here 0)", "--overwrite")
+    _refused(cli(*arguments), "contains different examples (test: 1, here 0)", "--overwrite")
 
 
 def test_a_damaged_image_that_was_mended_is_noticed(tmp_path, data_dir, cli):
@@ -424,7 +424,7 @@ def test_a_damaged_image_that_was_mended_is_noticed(tmp_path, data_dir, cli):
     whole = (source / "sharp/b.png").read_bytes()
     (source / "sharp/b.png").write_bytes(whole[:-40] + b"\0" * 40)
     assert cli(*arguments, "--allow-incomplete")[0] == 0
-    assert "is there already" in cli(*arguments, "--allow-incomplete")[1]
+    assert "already exists" in cli(*arguments, "--allow-incomplete")[1]
     (source / "sharp/b.png").write_bytes(whole)
     _refused(cli(*arguments, "--allow-incomplete"), "(train: b differs)", "--overwrite")
 

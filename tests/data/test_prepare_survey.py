@@ -146,7 +146,7 @@ def test_a_table_of_what_is_there(tmp_path):
     assert lines[0] == "gopro/linear in mine"
     assert lines[2].split() == ["train", "4", "of", "4", "7", "of", "8", "40x24"]
     assert "Not as expected: train: 1 without a sharp image (B/000001)" in lines
-    assert "Other files, left alone: 4 (a.txt, b.txt, c.txt, ...)" in lines
+    assert "Other files, ignored: 4 (a.txt, b.txt, c.txt, ...)" in lines
 
 
 def _without(files, *starts):
@@ -161,7 +161,7 @@ PROBLEMS = {
         "gopro",
         ["train: 1 without a sharp image (A/000000)", "train: 1 without a blurred image (A/000001)"],
     ),
-    "another size": (
+    "a different size": (
         downloads.gopro_files() | downloads.images("test/T/blur/000000.png", "test/T/sharp/000000.png", size=(20, 30)),
         "gopro",
         ["test: 1 not 40x24: T/000000 is 30x20"],
@@ -184,13 +184,13 @@ PROBLEMS = {
     "listed but missing": (
         _without(downloads.realblur_files(), f"{realblur.FOLDERS['j']}/scene001/blur/blur_2"),
         "realblur",
-        ["train: 3 of 4 pairs", "train: 1 files of RealBlur_J_train_list.txt are not there (RealBlur-J"],
+        ["train: 3 of 4 pairs", "train: 1 files of RealBlur_J_train_list.txt are missing (RealBlur-J"],
     ),
     "no blurred image": (_without(downloads.koehler_files(), "BlurryImages/Blurry2_1"), "koehler", ["of scene_trajectory 2_1"]),
     "few frames": (
         _without(downloads.koehler_files(), "Image1/Kernel2/GroundTruth1_2_3"),
         "koehler",
-        ["truth: fewer frames than the about 199 of a trajectory: 1_2 has 2"],
+        ["truth: fewer than the expected 199 or so frames of a trajectory: 1_2 has 2"],
     ),
     "no frames": (_without(downloads.koehler_files(), "Image1/Kernel2"), "koehler", ["no sharp frames of scene_trajectory 1_2"]),
     "no sharp image": (
@@ -219,7 +219,7 @@ def test_what_is_missing_or_wrong_is_said_and_refused(tmp_path, which):
 def test_another_archive_is_no_data_set_at_all(tmp_path, make):
     survey = survey_source("gopro", downloads.write_zip(tmp_path / "some.zip", make()), variant="linear")
     for allowed in (False, True):
-        assert "is it the archive of another data set?" in _refused(survey, allow_incomplete=allowed)
+        assert "check that it is the right archive" in _refused(survey, allow_incomplete=allowed)
 
 
 def test_one_truth_a_scene_is_taken_and_labelled(tmp_path):
@@ -261,7 +261,7 @@ def test_own_splits(tmp_path):
 def test_own_images_of_one_name_are_not_guessed_between(tmp_path):
     files = downloads.images("blur/1.png", "sharp/1.png") | {"blur/1.jpg": downloads.image(1, suffix="JPEG")}
     survey = survey_source("deblurring_pairs", downloads.write_folder(tmp_path / "mine", files), variant="mine")
-    assert "have the same name but for the suffix" in _refused(survey)
+    assert "have the same name except for the suffix" in _refused(survey)
 
 
 @pytest.mark.usefixtures("unchecked")  # numbers stand in for files

@@ -311,7 +311,7 @@ def test_links_that_lead_nowhere_are_told_and_links_to_folders_are_not_followed(
     assert [path.name for path in list_images(folder)] == ["1.png", "2.JPG", "gone.png", "loop.png"]
     for name in ("loop.png", "gone.png"):
         results = check_link(folder / name, tmp_path)
-        assert results == {"is a link that leads nowhere; mend or remove it."}
+        assert results == {"is a broken link; repair or remove it."}
 
 
 def check_link(path, folder):

@@ -211,7 +211,7 @@ def test_names_that_are_no_prepared_set_are_answered_with_what_is(tmp_path, gopr
     assert "did you mean gopro?" in message
     assert f"prepared in {data_dir}: gopro/linear" in message
     assert "hide is not prepared" in _refused(open_prepared, "hide:test")
-    assert "`drsn-jax prepare hide --source=PATH` does it" in _refused(open_prepared, "hide:test")
+    assert "prepare it with `drsn-jax prepare hide --source=PATH`" in _refused(open_prepared, "hide:test")
     assert "`drsn-jax prepare gopro --source=PATH --blur=gamma`" in _refused(open_prepared, "gopro/gamma")
     assert "`drsn-jax prepare realblur --source=PATH --variant=r|j`" in _refused(open_prepared, "realblur")
     assert "`drsn-jax prepare pairs --source=PATH --name=x`" in _refused(open_prepared, "deblurring_pairs/x")

@@ -91,7 +91,7 @@ def test_one_truth_a_scene_is_called_an_approximation(model, koehler, tmp_path, 
     (tmp_path / "gt" / "GroundTruth1.png").rename(truth / "GroundTruth1.png")
     with pytest.raises(InputError, match="both kinds"):
         find_koehler_truths(truth)
-    with pytest.raises(InputError, match="it holds none"):
+    with pytest.raises(InputError, match="it contains none"):
         find_koehler_truths(blurred)
 
 
@@ -174,7 +174,7 @@ def test_the_scored_size_follows_the_protocol(gopro):
         (["--protocol=realblur", "--lpips"], "leave --lpips away"),
         (["--protocol=realblur", "--aligned"], "leave --aligned away"),
         (["--noise-variance=-0.1"], "variance"),
-        (["--noise-sweep", "--noise-variance=0.1"], "leave --noise-variance away"),
+        (["--noise-sweep", "--noise-variance=0.1"], "omit --noise-variance"),
         (["--zoom-box=1,2,3"], "TOP,LEFT,HEIGHT,WIDTH"),
         (["--zoom-box=40,2,30,30"], "does not lie inside"),
         (["--compare", "input=there"], "the name 'input' is taken"),
@@ -182,7 +182,7 @@ def test_the_scored_size_follows_the_protocol(gopro):
         (["--detector=there.onnx"], "there.onnx"),
         (["--data=gopro:test"], "either --data"),
         (["--protocol=quarter"], "choose one of full, half"),
-        (["--data-dir=sets"], "--data-dir does nothing beside --blurred"),
+        (["--data-dir=sets"], "--data-dir has no effect with --blurred"),
         (["--noise-variance=0.01", "--compare", "theirs=."], "noise_0.01"),
     ],
 )
@@ -200,8 +200,8 @@ def test_the_data_must_be_given_once(model, gopro, tmp_path, capsys):
     for arguments, message in (
         ([], "Give the images"),
         ([f"--blurred={gopro}", "--protocol=full"], "compares with sharp images"),
-        (["--data=gopro:test", f"--sharp={gopro}"], "--sharp does nothing beside --data"),
-        (["--data=gopro:test", "--blur-folder=blur"], "--blur-folder does nothing beside --data"),
+        (["--data=gopro:test", f"--sharp={gopro}"], "--sharp has no effect with --data"),
+        (["--data=gopro:test", "--blur-folder=blur"], "--blur-folder has no effect with --data"),
         ([f"--blurred={tmp_path / 'nowhere'}"], "There is no folder"),
     ):
         assert main([*verb, *arguments]) == 2

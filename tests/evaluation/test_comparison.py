@@ -101,7 +101,7 @@ def test_unknown_versions_and_single_images_are_told(psnrs):
     summary = make_summary(psnrs)
     with pytest.raises(InputError, match="choose one of input, restored"):
         compare_summaries(summary, copy.deepcopy(summary), versions=("theirs", "restored"))
-    with pytest.raises(InputError, match="two images at least"):
+    with pytest.raises(InputError, match="at least two images"):
         compare_summaries(make_summary([27.0]), make_summary([28.0]))
     with pytest.raises(InputError, match="two scenes at least"):
         paired_bootstrap(np.ones(3), groups=["a", "a", "a"])

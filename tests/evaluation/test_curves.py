@@ -115,7 +115,7 @@ def test_the_command_draws_both_kinds(tmp_path_factory, photograph, tmp_path, ca
     Image.open(tmp_path / "photo.thresholds.png").verify()
     capsys.readouterr()
     assert main(["plot", str(workdir), f"--image={photo}"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["plot", str(workdir), "--output=curves.bmp"]) == 2
     assert "png, svg, pdf" in capsys.readouterr().err
     assert main(["plot", str(tmp_path)]) == 2

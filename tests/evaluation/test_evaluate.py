@@ -254,7 +254,7 @@ def test_other_methods_must_have_every_image_at_its_size(folder, tmp_path):
     with pytest.raises(InputError, match=r"lacks 1 of 3 images \(c\)"):
         add_baselines(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
     Image.fromarray(load(folder / "blur" / "c.png")[:-2]).save(tmp_path / "theirs" / "c.png")
-    with pytest.raises(InputError, match="is 94x128, the protocol full scores 96x128"):
+    with pytest.raises(InputError, match="is 94x128; the protocol full scores 96x128"):
         add_baselines(entries, {"theirs": tmp_path / "theirs"}, **CLEAN)
 
 
@@ -271,14 +271,14 @@ def test_files_that_have_changed_since_are_not_passed_off_as_scored(folder, tmp_
     """Nor are scores of the old and the new files mixed where an evaluation was interrupted."""
     run(folder, tmp_path / "report")
     Image.fromarray(255 - load(folder / "blur" / "b.png")).save(folder / "blur" / "b.png")
-    with pytest.raises(InputError, match="the files have changed since"):
+    with pytest.raises(InputError, match="the files have changed"):
         run(folder, tmp_path / "report")
     theirs = {"theirs": folder / "blur"}
     entries = add_baselines(paired_entries(find_pairs(folder)), theirs, protocol="full", noise_variance=0.0)
     summary = run(folder, tmp_path / "compared", entries=entries)
     assert summary["compared"]["theirs"] == summary["input"]
     other = add_baselines(paired_entries(find_pairs(folder)), {"theirs": folder / "sharp"}, protocol="full", noise_variance=0.0)
-    with pytest.raises(InputError, match="the files have changed since, or are others"):
+    with pytest.raises(InputError, match="the files have changed, or are different ones"):
         run(folder, tmp_path / "compared", entries=other)
 
 
@@ -304,7 +304,7 @@ def test_two_results_of_one_name_are_refused(folder, tmp_path):
     for side in ("blur", "input"):
         (tmp_path / "theirs" / side).mkdir(parents=True)
         (tmp_path / "theirs" / side / "a.png").write_bytes((folder / "blur" / "a.png").read_bytes())
-    with pytest.raises(InputError, match="would both be the result on a"):
+    with pytest.raises(InputError, match="are both the result for a"):
         add_baselines(paired_entries(find_pairs(folder)), {"theirs": tmp_path / "theirs"}, protocol="full", noise_variance=0.0)
 
 

@@ -188,7 +188,7 @@ def test_unfit_images_are_refused(trajectory, images):
         koehler.score_koehler_many(images[:1], [(1, trajectory[0][1][1:])])
     with pytest.raises(InputError, match="176x176"):
         koehler.score_koehler_many([images[0][:170]], [(1, trajectory[0][1][:170])])
-    with pytest.raises(InputError, match="no truth frame"):
+    with pytest.raises(InputError, match="no ground truth frame"):
         koehler.score_koehler_many(images, [])
 
 

@@ -75,7 +75,7 @@ def test_descriptions_tell_protocols_and_noise_apart():
     assert len(words) == 9
     noisy = describe_protocol("half", noise_variance=0.0005)
     assert "0.0005" in noisy
-    assert "drawn by numpy.random.default_rng(place of the file in the sorted order, from 0).normal" in noisy
+    assert "drawn with numpy.random.default_rng(index of the file in sorted order, from 0).normal" in noisy
     assert noisy.endswith("rounded to 8 bits")
 
 

@@ -109,7 +109,7 @@ def test_the_restoration_sees_only_the_blurred_image(sharp):
 
 @pytest.mark.parametrize("wrong", [lambda image: image[:-1], lambda image: image / 255], ids=["size", "type"])
 def test_a_restoration_that_changes_size_or_type_is_a_bug(sharp, wrong):
-    with pytest.raises(ValueError, match=r"a: restore_fn made") as caught:
+    with pytest.raises(ValueError, match=r"a: restore_fn returned") as caught:
         list(score_images([Case("a", sharp, sharp)], restore_fn=wrong))
     assert not isinstance(caught.value, InputError)
 

@@ -96,7 +96,7 @@ def test_a_sweep_does_not_write_over_an_evaluation(entries, tmp_path):
     arguments = {"restore_fn": smooth, "model_info": {"path": "blur", "sha256": "1"}, "max_panels": 1}
     evaluate(entries, output=tmp_path / "out", **arguments)
     before = (tmp_path / "out" / "metrics.json").read_bytes()
-    with pytest.raises(InputError, match=r"already holds a metrics.json of something else"):
+    with pytest.raises(InputError, match=r"already contains a metrics.json of something else"):
         sweep(entries, tmp_path / "out", restore_fn=pytest.fail)
     assert (tmp_path / "out" / "metrics.json").read_bytes() == before
     sweep(entries, tmp_path / "sweep")

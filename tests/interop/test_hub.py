@@ -51,7 +51,7 @@ def test_a_model_is_pushed_with_its_card_and_restores_with_and_without_a_network
     assert f"drsn-jax restore --model=hf://ada/deblur@{commit} PHOTO" in capsys.readouterr().out
     assert stored == files_of(find_model("small"))
     assert main(["restore", "--model=hf://ada/deblur", str(photo)]) == 0
-    assert f"is at commit {commit}; --model=hf://ada/deblur@{commit} is the same for ever" in capsys.readouterr().err
+    assert f"is at commit {commit}; --model=hf://ada/deblur@{commit} always gives this one" in capsys.readouterr().err
     assert main(["restore", "--model=small", f"--output={tmp_path / 'ours.png'}", str(photo)]) == 0
     np.testing.assert_array_equal(Image.open(tmp_path / "photo.restored.png"), Image.open(tmp_path / "ours.png"))
 
@@ -72,8 +72,8 @@ def refused(address, match):
 
 def test_what_is_not_there(hub, capsys, monkeypatch):
     hub.commit("ada/other", {"config.json": b"{}", "model.py": b"raise SystemExit"})
-    refused("hf://ada", r"hf://ada is no model's address; write hf://owner/name")
-    refused("hf://ada/none", r"There is no hf://ada/none, or it is not for everybody: .*HF_TOKEN")
+    refused("hf://ada", r"hf://ada is not the address of a model; write hf://owner/name")
+    refused("hf://ada/none", r"hf://ada/none does not exist or is private; .*HF_TOKEN")
     refused("hf://ada/other@v9", r"hf://ada/other@v9: there is no such revision")
     refused("hf://ada/other", r"hf://ada/other holds no model of drsn-jax \(it has no compact\.json\)")
     assert not any("model.py" in request for request in hub.requests), "only the files of a model are downloaded"
@@ -89,10 +89,10 @@ def test_pushing_without_an_account_is_one_line(hub, monkeypatch, capsys, tmp_pa
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert main(["push", "--model=small", "--repo=ada/deblur"]) == 2
     err = capsys.readouterr().err
-    assert re.search(r"drsn-jax: hf://ada/deblur was refused .*; log in by `hf auth login`, or set HF_TOKEN\.\n", err)
+    assert re.search(r"drsn-jax: hf://ada/deblur was refused .*; log in with `hf auth login`, or set HF_TOKEN\.\n", err)
     assert err.count("\n") == 1
     assert main(["push", "--model=small", "--repo=deblur"]) == 2
-    assert "--repo=deblur is no repository's name; write owner/name" in capsys.readouterr().err
+    assert "--repo=deblur is not the name of a repository; write owner/name" in capsys.readouterr().err
     (tmp_path / "m.onnx").touch()
     assert main(["push", f"--model={tmp_path / 'm.onnx'}", "--repo=ada/deblur"]) == 2
     assert "is a file; give the workdir" in capsys.readouterr().err
@@ -130,8 +130,8 @@ def packed(compression):
 @pytest.mark.parametrize(
     ("pieces", "match"),
     [
-        ({"../secret.npz": "0"}, "is no name of a piece"),
-        ({"/etc/hosts": "0"}, "is no name of a piece"),
+        ({"../secret.npz": "0"}, "is not a name of a piece"),
+        ({"/etc/hosts": "0"}, "is not a name of a piece"),
         (None, "weights-0.npz is compressed"),
     ],
 )

@@ -136,7 +136,7 @@ def test_two_classes_of_one_kind_have_no_order_in_keras_3_files(tmp_path):
     model = keras.Model(inputs, x)
     model.save_weights(tmp_path / "a.weights.h5")
     model.save(tmp_path / "a.h5")
-    with pytest.raises(InputError, match="which comes first is not said"):
+    with pytest.raises(InputError, match="the order of layers"):
         read_layers(tmp_path / "a.weights.h5")
     assert [layer.name.startswith("conv2d_transpose") for layer in read_layers(tmp_path / "a.h5")] == [True, False]
 
@@ -300,7 +300,7 @@ def test_a_model_inside_a_model_is_refused(models, tmp_path):
 
 
 def test_nothing_is_overwritten_and_names_are_checked_first(files, converted, tmp_path):
-    for output, sign in ((tmp_path / "g.npz", "no name that Keras reads"), (files / "generator.keras", "exists")):
+    for output, sign in ((tmp_path / "g.npz", "cannot read weights from a file called"), (files / "generator.keras", "exists")):
         before = output.read_bytes() if output.exists() else None
         with pytest.raises(InputError, match=sign):
             run(converted, output)
@@ -308,7 +308,7 @@ def test_nothing_is_overwritten_and_names_are_checked_first(files, converted, tm
     with pytest.raises(InputError, match="exists"):
         run(files / "generator.keras", converted)
     np.savez(tmp_path / "weights.npz", a=np.zeros(1))
-    with pytest.raises(InputError, match="by its name"):
+    with pytest.raises(InputError, match="does not have the name of a weight file"):
         run(tmp_path / "weights.npz", tmp_path / "model")
 
 

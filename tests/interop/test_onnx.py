@@ -79,7 +79,7 @@ def test_export_and_restore_with_it(converter, tmp_path_factory, photograph, tmp
     assert (second.config, second.stride, second.size) == (first.config, first.stride, (64, 64))
     assert second.info["step"] == 2
     assert main(["export", *arguments]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_a_converter_that_does_not_run_with_this_jax_is_one_line(monkeypatch):
@@ -102,17 +102,17 @@ def test_images_of_other_sizes_are_padded_or_cut_into_tiles(tmp_path, rng):
     for shape in ((5, 7, 3), (32, 48, 3), (70, 90, 3)):
         image = rng.uniform(0, 1, shape).astype(np.float32)
         np.testing.assert_allclose(make_restore_fn(model, overlap=8)(image), image, atol=1e-6)
-    with pytest.raises(InputError, match=r"takes images of up to 32x48, not 40x48; use smaller tiles"):
+    with pytest.raises(InputError, match=r"supports images of up to 32x48, not 40x48; use smaller tiles"):
         model.predict_fn(np.zeros((1, 40, 48, 3), np.float32))
 
 
 BAD = {
-    "another program's": (lambda: identity(format="other"), "no ONNX export of drsn-jax"),
+    "another program's": (lambda: identity(format="other"), "not an ONNX export of drsn-jax"),
     "newer": (lambda: identity(version=2), "written by a newer drsn-jax"),
-    "no configuration": (lambda: identity(config=None), "description is not whole"),
-    "cut": (lambda: identity()[:-40], "no ONNX export of drsn-jax"),
-    "empty": (lambda: b"", "no ONNX export of drsn-jax"),
-    "text": (lambda: b"a text, and nothing else", "no ONNX export of drsn-jax"),
+    "no configuration": (lambda: identity(config=None), "description is incomplete"),
+    "cut": (lambda: identity()[:-40], "not an ONNX export of drsn-jax"),
+    "empty": (lambda: b"", "not an ONNX export of drsn-jax"),
+    "text": (lambda: b"a text, and nothing else", "not an ONNX export of drsn-jax"),
 }
 
 
@@ -126,10 +126,10 @@ def test_files_that_are_no_exports_are_refused_in_one_line(make, match, tmp_path
 
 
 def test_mistakes(tmp_path, capsys, monkeypatch):
-    with pytest.raises(InputError, match=r"cannot use a tpu \(it has .*CPUExecutionProvider"):
+    with pytest.raises(InputError, match=r"does not support tpu \(it has .*CPUExecutionProvider"):
         read_onnx(identity(), platform="tpu")
     assert main(["export", "--model=small", f"--output={tmp_path / 'model'}", "--format=onnx"]) == 2
-    assert "does not end in .onnx" in capsys.readouterr().err
+    assert "must end in .onnx" in capsys.readouterr().err
     assert main(["export", "--model=small", f"--output={tmp_path / 'm.onnx'}", "--format=onnx", "--platforms=cpu"]) == 2
     assert "--platforms does not apply to onnx" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

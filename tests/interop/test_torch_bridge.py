@@ -198,7 +198,7 @@ def test_a_malicious_pickle_is_not_run(program, legacy, tmp_path, monkeypatch):
     pickle.loads(program)  # the attack is one: what an unpickler that admits everything does
     assert (tmp_path / "MARKER").exists()
     (tmp_path / "MARKER").unlink()
-    with pytest.raises(InputError, match=r"net\.pth is refused: it asks for 'posix.system', .*not run") as caught:
+    with pytest.raises(InputError, match=r"net\.pth is refused: it uses 'posix.system', .*not executed") as caught:
         read_torch((write_legacy if legacy else write_zip)(tmp_path / "net.pth", program, {}))
     one_line(caught)
     assert not (tmp_path / "MARKER").exists()
@@ -206,7 +206,7 @@ def test_a_malicious_pickle_is_not_run(program, legacy, tmp_path, monkeypatch):
 
 def test_a_whole_pickled_network_or_a_plain_pickle_is_refused_by_name(tmp_path):
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Attack(tmp_path / "MARKER")))
-    with pytest.raises(InputError, match=r"asks for 'builtins.eval'"):
+    with pytest.raises(InputError, match=r"uses 'builtins.eval'"):
         read_torch(tmp_path / "plain.pkl")
     (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2, 3]))
     with pytest.raises(InputError, match=r"is a pickle, but not one of torch.save"):
@@ -296,7 +296,7 @@ def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(InputError, match=r"cannot be read"):
         read_torch(tmp_path)
     (tmp_path / "text.pth").write_text("these are not weights")
-    with pytest.raises(InputError, match=r"is no weight file.*\.pth"):
+    with pytest.raises(InputError, match=r"is not a weight file.*\.pth"):
         read_torch(tmp_path / "text.pth")
     np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
     with pytest.raises(InputError, match=r"zip archive, but not one of torch.save"):

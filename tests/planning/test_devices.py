@@ -93,8 +93,8 @@ def test_what_fits_is_compiled_once_with_what_one_device_has_of_it(monkeypatch):
     config, text = choose("best", gpu(2 * GB, count=8, capability="8.0"))
     assert config == load_config("best") | {"dtype": "bfloat16"}
     assert counted.compiled == [(4, 128, False, 1)]
-    assert "2.0 GB for a program on each" in text
-    assert "0.86 GB on each device, compiled, 1.80 GB are to use" in text
+    assert "2.0 GB usable on each" in text
+    assert "0.86 of 1.80 GB on each device, compiled" in text
 
 
 @pytest.mark.parametrize(("size", "remat", "steps"), [(7 * GB, False, 1), (4 * GB, True, 1), (2 * GB, True, 2), (1.5 * GB, True, 4)])
@@ -123,7 +123,7 @@ def test_crops_shrink_where_nothing_else_helps(monkeypatch):
 
 def test_where_nothing_fits_it_says_so(monkeypatch):
     Memory(monkeypatch, fixed=3e9)
-    with pytest.raises(InputError, match=r"^Nothing of this configuration fits 0\.90 GB, which is what Tesla T4 has .*--config\.widths"):
+    with pytest.raises(InputError, match=r"^Nothing of this configuration fits the 0\.90 GB of Tesla T4; .*--config\.widths"):
         choose("best", gpu(GB))
 
 
@@ -145,10 +145,10 @@ def test_a_compiler_that_refuses_what_is_too_large_means_that_it_does_not_fit(mo
 
 def test_a_back_end_that_does_not_say_keeps_the_recipe(monkeypatch):
     said = []
-    Memory(monkeypatch, error=(0, InputError("The back end tpu does not say what a program needs.")))
+    Memory(monkeypatch, error=(0, InputError("The back end tpu does not report memory needs.")))
     config, _ = choose("best", Devices(1, "tpu", "TPU v5 lite", None, GB), said=said)
     assert config == load_config("best") | {"dtype": "bfloat16"}
-    assert said[-1] == "The back end tpu does not say what a program needs."
+    assert said[-1] == "The back end tpu does not report memory needs."
 
 
 def test_what_is_given_stays(monkeypatch):
@@ -167,7 +167,7 @@ def test_a_run_goes_on_as_it_began_whatever_device_comes_next(monkeypatch, tmp_p
     counted.compiled.clear()
     config, text = choose("best", CPU, "num_train_steps=400000", workdir=tmp_path)
     assert json.dumps(config) == json.dumps(began | {"num_train_steps": 400_000}), "stages as lists, as JSON gives them"
-    assert f"Precision: bfloat16 (as the run in {tmp_path} began)" in text
+    assert f"Precision: bfloat16 (the value of the run in {tmp_path})" in text
     assert not counted.compiled
     with open_workdir(tmp_path, config):  # would raise if it were another configuration
         pass

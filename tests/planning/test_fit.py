@@ -30,7 +30,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["8", "GB", "-8GB", "8 giga", "8GBs", "0GB", "nanGB", "8G B", ""])
 def test_what_is_no_size(text):
-    with pytest.raises(InputError, match=r"is no size of memory; write it as 8GB") as caught:
+    with pytest.raises(InputError, match=r"is not a size of memory; write it as 8GB") as caught:
         parse_size(text)
     assert "\n" not in str(caught.value)
 
@@ -69,8 +69,8 @@ def test_the_recipe_as_it_is_where_it_fits_and_the_largest_batch(monkeypatch):
     assert made(recipe, batch_size=8, crop_size=256) <= usable(8 * GB) < made(recipe, batch_size=9, crop_size=256)
     assert "cpu" in text
     assert "For a GPU these figures are an estimate" in text
-    assert "30% is kept back" in text
-    assert "5.60 GB to use" in text
+    assert "30% is reserved" in text
+    assert "5.60 GB usable" in text
     assert len(made.compiled) - 2 <= 6, "bounded"
 
 
@@ -114,16 +114,16 @@ def test_batch_norm_of_thresholds_gets_two_images(monkeypatch):
     Made(monkeypatch)
     text, proposals = propose("keras_reference", "8GB")
     assert proposals[0]["batch_size"] == 2
-    assert "the smallest batch that it trains with" in text
+    assert "the smallest batch that trains" in text
 
 
 @pytest.mark.parametrize(
     ("size", "why", "compiled"),
-    [("8MB", r"0\.0056 GB are to use: parameters and optimisers alone take 0\.18", 0), ("290MB", r"crops of 32 need about 0\.205 GB", 4)],
+    [("8MB", r"0\.0056 GB are usable: parameters and optimisers alone take 0\.18", 0), ("290MB", r"crops of 32 need about 0\.205 GB", 4)],
 )
 def test_a_card_too_small_for_anything(monkeypatch, size, why, compiled):
     made = Made(monkeypatch)
-    with pytest.raises(InputError, match=rf"Nothing of paper fits .* GB, of which .*{why}.*; use a smaller network") as caught:
+    with pytest.raises(InputError, match=rf"paper does not fit .* GB, of which .*{why}.*; use a smaller network") as caught:
         propose("paper", size)
     assert "\n" not in str(caught.value)
     assert len(made.compiled) == compiled, "before anything is compiled, where the state alone is too large"
@@ -175,7 +175,7 @@ def test_the_table(monkeypatch):
             needed = made({}, batch_size=int(row[1]), crop_size=int(row[0]), remat=remat)
             card = next((f"{card} GB" for card in CARDS if needed <= usable(card * GB)), "none")
             assert cell == f"{needed / 1e9:.2f} ({card})"
-    assert "30% is kept back" in text
+    assert "30% is reserved" in text
     assert "cpu" in text
 
 
@@ -223,4 +223,4 @@ def test_from_the_command_line(capsys):
     assert main(["info", "--fit="]) == 2
     assert main(["info", "--fit=8GB", "--costs"]) == 2
     assert main(["info", "--model=runs/none", "--fit=8GB"]) == 2
-    assert "leave --model away" in capsys.readouterr().err
+    assert "omit --model" in capsys.readouterr().err

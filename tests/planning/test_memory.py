@@ -18,6 +18,6 @@ def test_the_papers_step_at_256_fits_in_one_and_a_half_gigabytes():
     compiled = jax.jit(training.train_step, donate_argnums=0).lower(state, batch, frozen_shapes(config)).compile()
     memory = compiled.memory_analysis()
     if memory is None:
-        pytest.skip("this back end does not say what a computation needs")
+        pytest.skip("this back end does not report memory needs")
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     assert 0.2e9 < used < LIMIT, f"{used / 1e9:.2f} GB"  # the state alone, with two moments of each parameter, is 0.19 GB

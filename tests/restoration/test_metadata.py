@@ -92,7 +92,7 @@ def test_xmp_of_parts_that_are_not_restored_is_left_out(tmp_path, capsys):
     image = restored(tmp_path / "a.jpg", tmp_path / "b.jpg")
     assert "xmp" not in image.info
     assert image.size == (8, 16)
-    assert "its XMP tells of parts that are not restored (hdrgm), and is not kept" in capsys.readouterr().err
+    assert "its XMP describes parts that are not restored (hdrgm), so it is not kept" in capsys.readouterr().err
 
 
 IPTC = b"\x1c\x02\x50\x00\x09Ansel\0abc" + b"\x1c\x02\x78\x00\x07caption"  # by-line and caption: odd in length
@@ -220,7 +220,7 @@ def test_profile_of_inks_and_depth_that_are_lost_are_said(tmp_path, capsys):
     samples = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype(np.uint16)
     (tmp_path / "deep.png").write_bytes(png16.encode(samples))
     restored(tmp_path / "deep.png", tmp_path / "c.tif")
-    assert "its 16 bits a channel become 8, since they are written as PNG alone" in capsys.readouterr().err
+    assert "its 16 bits a channel become 8; choose PNG" in capsys.readouterr().err
 
 
 def test_the_page_is_answered_in_its_own_words(tmp_path):
@@ -279,6 +279,6 @@ def test_heic_without_its_reader_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "upload").write_bytes((tmp_path / "a.heic").read_bytes())
     with pytest.raises(InputError) as error:
         restore_upload(tmp_path / "upload", restore_fn=never, max_pixels=10**6)
-    assert str(error.value) == "The file is a photograph of type HEIC, which is not read here; convert it to JPEG."
+    assert str(error.value) == "The file is a photograph of type HEIC, which cannot be read here; convert it to JPEG."
     PICTURE.save(tmp_path / "b.png")
     assert "writing HEIC needs pillow-heif" in refusal(tmp_path / "b.png", tmp_path / "c.heic")

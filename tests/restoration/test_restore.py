@@ -160,7 +160,7 @@ def test_a_link_that_points_at_itself_is_one_line_and_the_others_are_done(tmp_pa
     report = run([tmp_path / "in", tmp_path / "in" / "loop.png"], tmp_path / "out")
     assert [path.name for path in report.restored] == ["a.png"]
     assert [path.name for path, _ in report.failed] == ["gone.png", "loop.png"]
-    assert all("is a link that leads nowhere" in message for _, message in report.failed)
+    assert all("is a broken link" in message for _, message in report.failed)
     (tmp_path / "out" / "loop").symlink_to("loop")
     assert run([tmp_path / "in" / "a.png"], tmp_path / "out" / "loop" / "b.png").failed
     assert run([tmp_path / "in"], tmp_path / "out" / "loop").failed
@@ -185,8 +185,8 @@ def test_mistakes_in_the_whole_are_named_before_any_work(tmp_path):
         ({"inputs": []}, ["No input"]),
         ({"inputs": [first], "output_format": "jxl"}, ["'jxl' is not known", "png"]),
         ({"inputs": [first], "output": tmp_path / "b.jpg", "output_format": "png"}, ["contradict"]),
-        ({"inputs": [first, third], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
-        ({"inputs": [tmp_path / "x"], "output": tmp_path / "b.png"}, ["b.png", "one file", "give a folder"]),
+        ({"inputs": [first, third], "output": tmp_path / "b.png"}, ["b.png", "a single file", "give a folder"]),
+        ({"inputs": [tmp_path / "x"], "output": tmp_path / "b.png"}, ["b.png", "a single file", "give a folder"]),
         ({"inputs": [first], "tile": 30}, ["--tile=32"]),
     ]
     for options, words in cases:
@@ -289,7 +289,7 @@ def test_what_an_earlier_run_made_is_no_input_of_the_next(tmp_path, capsys):
         assert {path.name for path in plan.results} == {*results, "sub.restored"}
     capsys.readouterr()
     run([tmp_path], tmp_path / "out")
-    assert capsys.readouterr().err.startswith("Results of earlier runs are left out: 5, the first '")
+    assert capsys.readouterr().err.startswith("Skipped 5 results of earlier runs, the first '")
     assert run([tmp_path / "a.restored.jpg"], tmp_path / "named").restored == [tmp_path / "named" / "a.restored.jpg"]
 
 

@@ -215,7 +215,7 @@ def test_subtitles_are_copied_or_said_to_be_left_out(tmp_path, images):
     assert packets(target, "subtitles") == packets(source, "subtitles") == [(0, b"Hello"), (Fraction(2, 25), b"there")]
     assert packets(target) == packets(source)
     notes = restore_video(source, tmp_path / "b.mp4", restore_fn=same).notes
-    assert notes == ["stream 2, subtitle (srt), is left out: a .mp4 file cannot take it over"]
+    assert notes == ["stream 2, subtitle (srt), is left out: a .mp4 file cannot contain it"]
 
 
 def test_what_the_new_format_does_not_hold_is_said(tmp_path, images):
@@ -248,7 +248,7 @@ def test_sound_that_the_new_format_does_not_take_is_coded_anew_and_said(tmp_path
     source, target = write_clip(tmp_path / source, images, audio=audio), tmp_path / target
     report = restore_video(source, target, restore_fn=same)
     assert report.frames == len(read_clip(target)[0]) == 12
-    assert report.notes[0] == f"stream 1, audio ({audio}), is coded anew ({coded}): a {target.suffix} file cannot take it over"
+    assert report.notes[0] == f"stream 1, audio ({audio}), is encoded again ({coded}): a {target.suffix} file cannot contain it"
     assert report.notes[0] in describe(report)
     (_, start, before), (codec, new_start, after) = decoded(source), decoded(target)
     assert (codec, new_start) == (coded, start)
@@ -261,7 +261,7 @@ def test_sound_that_cannot_be_coded_anew_is_left_out_and_said(tmp_path, images, 
     source, target = write_clip(tmp_path / "a.mkv", images[:3], audio="flac"), tmp_path / "b.mov"
     monkeypatch.setattr("drsn_jax.restoration.video.writer.add_coded", lambda *_, **__: None)
     report = restore_video(source, target, restore_fn=same)
-    assert report.notes == ["stream 1, audio (flac), is left out: a .mov file cannot take it over"]
+    assert report.notes == ["stream 1, audio (flac), is left out: a .mov file cannot contain it"]
     assert len(read_clip(target)[0]) == 3
 
 
@@ -328,8 +328,11 @@ def damage(path):
     ("says", "options"),
     [
         ("interlaced", {"x264-params": "tff=1"}),
-        ("transparency is left out", {"codec": "ffv1", "pix_fmt": "bgra", "tags": (0, 2, 2, 2)}),
-        (r"graded on \(HDR10\) is left out", {"pix_fmt": "yuv420p10le", "matrix": 9, "tags": (1, 9, 9, 16), "x264-params": "cll=1000,400"}),
+        ("transparency is dropped", {"codec": "ffv1", "pix_fmt": "bgra", "tags": (0, 2, 2, 2)}),
+        (
+            r"HDR10 mastering metadata is dropped",
+            {"pix_fmt": "yuv420p10le", "matrix": 9, "tags": (1, 9, 9, 16), "x264-params": "cll=1000,400"},
+        ),
         (r"^\d frames are damaged in the source", {}),
     ],
 )
@@ -410,7 +413,7 @@ def write_two_sizes(path, images):
         ("folder", "is a folder, not a video"),
         ("sound", "no video stream"),
         ("damaged", "cannot be decoded as a video"),
-        ("cut", r"is cut short: it says that it lasts \d\.\d s, and ends after"),
+        ("cut", r"is cut short: it ends after \d\.\d of \d\.\d s"),
         ("sizes", "change their size at frame 3"),
     ],
 )
@@ -526,7 +529,7 @@ def test_options_of_photographs_are_said_to_be_none_of_videos(tmp_path, images, 
     write_clip(tmp_path / "c.mp4", images[:2])
     report = restore_files([tmp_path / "c.mp4"], output=tmp_path / "out", restore_fn=same, panel=True, output_format="png")
     assert report.restored == [tmp_path / "out" / "c.mp4"]
-    assert "--panel and --output-format: of photographs alone; videos are restored without.\n" in capsys.readouterr().err
+    assert "For photographs only, so not applied to videos: --panel and --output-format.\n" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["c.mp4"]
 
 

@@ -147,9 +147,9 @@ def test_the_command_spreads_over_all_devices_or_says_that_there_is_one(model, p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--tile=64"], ["without tiles", "leave --tile away"]),
-        (["--overlap=0", "--tile=768"], ["leave --tile and --overlap away"]),
-        (["--model={file}"], ["is a file", "one device", "a workdir or a checkpoint"]),
+        (["--tile=64"], ["without tiles", "omit --tile"]),
+        (["--overlap=0", "--tile=768"], ["omit --tile and --overlap"]),
+        (["--model={file}"], ["is an exported program", "one device", "a workdir or a checkpoint"]),
     ],
 )
 def test_misuse_of_whole_is_named_before_any_work(options, words, model, tmp_path, capsys):

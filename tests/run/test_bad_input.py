@@ -99,7 +99,7 @@ def test_pair_of_unequal_size(data, refused, gopro):
     path = gopro / "GOPR0" / "sharp" / "000002.png"
     Image.open(path).resize((40, 40)).save(path)
     message = refused.train(data=data, train_dir=gopro)
-    for part in (str(path), str(gopro / "GOPR0" / "blur" / "000002.png"), "48x64", "40x40", "equal size"):
+    for part in (str(path), str(gopro / "GOPR0" / "blur" / "000002.png"), "48x64", "40x40", "replace or remove the pair"):
         assert part in message
 
 
@@ -349,7 +349,7 @@ def test_model_that_is_none(verb, refused, gopro, photos, tmp_path):
     assert "--workdir" in message
     for path in (tmp_path / "run", photos):
         assert f"{path} holds no checkpoint" in refused(verb, f"--model={path}", *rest)
-    said = "holds no checkpoint" if verb == "info" else "is no export of drsn-jax"
+    said = "holds no checkpoint" if verb == "info" else "is not an export of drsn-jax"
     assert f"{photos / '0.png'} {said}" in refused(verb, f"--model={photos / '0.png'}", *rest)
     assert not (tmp_path / "out").exists()
 
@@ -360,7 +360,7 @@ def test_checkpoint_with_files_missing(refused, model, photos, tmp_path):
         shutil.rmtree(copy / "checkpoints" / "2" / missing)
         message = refused("restore", f"--model={copy}", photos, f"--output={tmp_path / 'out'}")
         assert str(copy / "checkpoints" / "2") in message
-        assert "no readable checkpoint" in message
+        assert "not a readable checkpoint" in message
 
 
 def test_restore_options(refused, model, photos, tmp_path):

@@ -167,7 +167,7 @@ def test_non_finite_loss_leaves_the_last_good_checkpoint(gopro, tmp_path):
     done = tiny.command(*tiny.train_arguments(workdir, **changes))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "within steps 2 to 2; the newest checkpoint from before them is step 1, in " in done.stderr
+    assert "within steps 2 to 2; the newest checkpoint before them is step 1, in " in done.stderr
     assert "critic/loss" in done.stderr
     assert "--config.learning_rate" in done.stderr
     assert tiny.steps_on_disk(workdir) == [1]
@@ -183,7 +183,7 @@ def test_non_finite_loss_names_the_range_of_steps(gopro, tmp_path):
     done = tiny.command(*tiny.train_arguments(tmp_path / "run", **changes))
     assert done.returncode == 1
     assert "generator/grad_norm" in done.stderr
-    assert "within steps 1 to 4; there is no checkpoint from before them" in done.stderr
+    assert "within steps 1 to 4; there is no checkpoint before them" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert tiny.steps_on_disk(tmp_path / "run") == []
 

@@ -109,7 +109,7 @@ def test_stop_names_the_steps_and_the_checkpoint_before_them(world, tmp_path, ca
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
     assert "generator/loss, learning_rate became infinite or not a number within steps 7 to 9" in err
-    assert "the newest checkpoint from before them is step 6" in err
+    assert "the newest checkpoint before them is step 6" in err
     assert "--config.on_nonfinite=skip" in err
     assert tiny.steps_on_disk(tmp_path)[-1] == 6
     assert_strict_json(tmp_path)
@@ -159,7 +159,7 @@ def test_sigterm_breaks_an_evaluation_off_and_saves(last, world, tmp_path, capsy
     out = capsys.readouterr().out
     step = 12 if last else 4
     assert seen == [0, 1, 2, 3]
-    assert f"The evaluation after step {step} was broken off by a signal; `drsn-jax evaluate --model={tmp_path}` makes one." in out
+    assert f"The evaluation after step {step} was interrupted by a signal; `drsn-jax evaluate --model={tmp_path}` repeats it." in out
     assert ("Done: 12 steps" if last else "Stopped by a signal at step 5, saved") in out
     assert tiny.steps_on_disk(tmp_path) == ([12] if last else [4, 5])
     assert not any("eval/psnr" in line for line in tiny.read_metrics(tmp_path))
@@ -214,7 +214,7 @@ def assert_still_whole(folder, steps):
 
 def test_a_quota_in_the_middle_of_a_save(tmp_path):
     save(tmp_path, 1)
-    with small_files(10_000), pytest.raises(InputError, match=r"could not be written .* make room .* newest whole checkpoint is 1\."):
+    with small_files(10_000), pytest.raises(InputError, match=r"could not be written .* make room .* newest complete checkpoint is 1\."):
         save(tmp_path, 2)
     assert_still_whole(tmp_path, [1])
 
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_save(mounted, monkeypatch):
     (mounted / "filler").write_bytes(bytes(free - 200_000))
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**9))
-        with pytest.raises(InputError, match=r"could not be written .*No space left.* newest whole checkpoint is 1\."):
+        with pytest.raises(InputError, match=r"could not be written .*No space left.* newest complete checkpoint is 1\."):
             save(mounted, 2)
     (mounted / "filler").unlink()
     assert_still_whole(mounted, [1])
@@ -238,7 +238,7 @@ def test_a_disk_that_turns_read_only(mounted):
         checkpoints.save(1, large_state(1))
         checkpoints.wait()
         subprocess.run(["mount", "-o", "remount,ro", mounted], check=True)
-        with pytest.raises(InputError, match=r"could not be written .*Read-only file system.* newest whole checkpoint is 1\."):
+        with pytest.raises(InputError, match=r"could not be written .*Read-only file system.* newest complete checkpoint is 1\."):
             checkpoints.save(2, large_state(2))
         subprocess.run(["mount", "-o", "remount,rw", mounted], check=True)
     assert_still_whole(mounted, [1])

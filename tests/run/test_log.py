@@ -88,7 +88,7 @@ def test_one_bad_step_among_many_is_named_with_the_range(bad):
     with pytest.raises(TrainingDivergedError) as caught:
         diary.flush(43, last_checkpoint=30, workdir=Path("runs/x"))
     message = str(caught.value)
-    for part in ("generator/loss", "steps 41 to 43", "from before them is step 30", "runs/x", "--config.learning_rate"):
+    for part in ("generator/loss", "steps 41 to 43", "checkpoint before them is step 30", "runs/x", "--config.learning_rate"):
         assert part in message
     assert "critic/distance" not in message
     assert "\n" not in message
@@ -111,7 +111,7 @@ def test_the_range_begins_after_the_last_flush():
 
 def test_several_metrics_are_all_named_and_large_ones_pass():
     check_finite({"a": 1e38, "b": -1e-38}, first_step=1, last_step=2, last_checkpoint=0, workdir=Path("x"))
-    with pytest.raises(TrainingDivergedError, match=r"^a, c became .*checkpoint from before them is step 0"):
+    with pytest.raises(TrainingDivergedError, match=r"^a, c became .*checkpoint before them is step 0"):
         check_finite({"a": math.inf, "b": 1.0, "c": math.nan}, first_step=1, last_step=2, last_checkpoint=0, workdir=Path("x"))
 
 

@@ -18,8 +18,8 @@ from drsn_jax.training.sharding import make_mesh
 
 OPTIONS = tiny.QUARTER | {"data": "photos", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0, "blur_softness": "0.5,1"}
 OPTIONS |= {"weight_decay": 0.1, "learning_rate": 0.01}
-DRAWN_ANEW = "Step 3 was stored before each random draw had a key of its own: from here on the batches are drawn anew."
-ANEW = "The optimiser of the generator is another than the stored one, so its moments start anew"
+DRAWN_ANEW = "Step 3 was stored before each random draw had a key of its own: from here on the batches differ."
+ANEW = "The optimiser of the generator differs from the stored one, so its moments start anew"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_the_same_command_goes_on_with_the_optimiser_of_before(older, photos, tm
     workdir = shutil.copytree(older, tmp_path / "run")
     said = train(workdir, photos)
     assert "Resumed from step 3." in said
-    assert f"parameter_groups stays 'by_shape', as {workdir} began; --config.parameter_groups=by_role changes it." in said
+    assert f"parameter_groups stays 'by_shape', the value of {workdir}; --config.parameter_groups=by_role changes it." in said
     assert DRAWN_ANEW in said
     assert ANEW not in said
     assert json.loads((workdir / "config.json").read_text())["parameter_groups"] == "by_shape"
@@ -56,13 +56,13 @@ def test_the_same_command_goes_on_with_the_optimiser_of_before(older, photos, tm
     again = train(workdir, photos, num_train_steps=7)
     assert "Resumed from step 6." in again
     assert "parameter_groups stays 'by_shape'" in again
-    assert "drawn anew" not in again, "once: what is stored now is of now"
+    assert "the batches differ" not in again, "once: what is stored now is of now"
 
 
 def test_another_group_is_a_choice_of_the_command_and_is_said(older, photos, tmp_path):
     workdir = shutil.copytree(older, tmp_path / "run")
     said = train(workdir, photos, parameter_groups="by_role")
-    assert "parameter_groups was 'by_shape' before, 'by_role' now: other parameters decay" in said
+    assert "parameter_groups was 'by_shape' before, 'by_role' now: weight decay applies to other parameters" in said
     assert [line.partition(";")[0] for line in said.splitlines() if "anew" in line] == [DRAWN_ANEW, ANEW]
     assert sorted(tiny.losses(workdir)) == [1, 2, 3, 4, 5, 6]
 

@@ -126,7 +126,7 @@ def test_only_this_machine_reaches_it_unless_it_is_asked_for(host, warned, hosts
     monkeypatch.setattr("drsn_jax.serving.app.make_app", lambda make_fn, **options: made.append(options["hosts"]))
     assert main(["serve", f"--model={model}", "--port=0", f"--host={host}"]) == 0
     assert made == [hosts]
-    assert ("Everyone who reaches this machine can use the page" in capsys.readouterr().err) == warned
+    assert ("Everyone on the network can use the page" in capsys.readouterr().err) == warned
 
 
 def test_without_uvicorn_it_says_what_to_install(monkeypatch, capsys):

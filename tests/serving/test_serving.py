@@ -180,7 +180,7 @@ BOMB = picture("BMP")[:18] + (1 << 24).to_bytes(4, "little") + picture("BMP")[22
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
-        (b"", 400, "holds no file"),
+        (b"", 400, "contains no file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "The file is not an image of a format that can be read"),
         (picture("TIFF")[:-100], 422, "The file is damaged or cut short"),
         (picture("PNG")[:60], 422, "The file is damaged or cut short"),
@@ -262,8 +262,8 @@ def test_a_form_is_answered_as_the_file_itself_however_it_is_cut(size, tmp_path)
 @pytest.mark.parametrize(
     ("parts", "status", "says"),
     [
-        ([("strength", None, b"1")], 400, "holds no file"),
-        ([("file", "x.png", b"")], 400, "holds no file"),
+        ([("strength", None, b"1")], 400, "contains no file"),
+        ([("file", "x.png", b"")], 400, "contains no file"),
         ([("file", "x.png", picture("PNG")), ("strength", None, b"2")], 400, "strength=2 is not a number from 0 to 1"),
         ([("file", "x.png", picture("PNG")), ("sharpness", None, b"1")], 400, "'sharpness' is not known"),
         ([("a", "x.png", picture("PNG")), ("b", "y.png", picture("PNG"))], 400, "more than one file"),

@@ -69,7 +69,7 @@ def interrupt_when(process, line, *, times=1):
 
 def test_a_second_one_leaves_at_once_from_within_compiled_code():
     out, err, seconds = interrupt_when(start(COMPUTING), "ready", times=2)
-    assert err.strip() == "drsn-jax: left at once, by a second Ctrl-C", out
+    assert err.strip() == "drsn-jax: stopped at once by the second Ctrl-C", out
     assert seconds < 30
 
 
@@ -94,9 +94,9 @@ def test_training_saves_and_says_what_goes_on(tmp_path, photos):
     process = train(tmp_path / "run", photos, num_train_steps=100_000, checkpoint_every_steps=100_000)
     out, err, _ = interrupt_when(process, "step 2/")
     assert process.returncode == EXIT_CODE, err
-    assert err.splitlines() == ["", "Ctrl-C: this step is ended and saved; a second Ctrl-C leaves at once.", "drsn-jax: interrupted"]
+    assert err.splitlines() == ["", "Ctrl-C: finishing and saving this step; press Ctrl-C again to stop at once.", "drsn-jax: interrupted"]
     [step] = tiny.steps_on_disk(tmp_path / "run")
-    assert f"Stopped by Ctrl-C at step {step}, saved; run the same command to go on: drsn-jax train" in out
+    assert f"Stopped by Ctrl-C at step {step}, saved; run the same command to resume: drsn-jax train" in out
     assert str(tmp_path / "run") in out.splitlines()[-1]
     assert int(tiny.read_state(tmp_path / "run", step)[".step"]) == step
 

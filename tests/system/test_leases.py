@@ -53,7 +53,7 @@ def test_a_second_one_is_refused_and_told_who_holds_it(folder, capsys):
         assert f"{folder} is in use, process {os.getpid()} on " in str(raised.value)
         assert " is training there; wait for it, or choose another folder" in str(raised.value)
         assert len(names(folder)) == 1
-    assert "waiting up to 2 s, in case that was killed" in capsys.readouterr().err
+    assert "waiting up to 2 s, in case it was killed" in capsys.readouterr().err
 
 
 def test_what_a_killed_owner_of_this_machine_left_counts_no_more(folder):

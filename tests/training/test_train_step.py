@@ -524,7 +524,7 @@ def test_shipped_configurations_take_a_step(name):
 
 
 def test_batch_norm_of_thresholds_at_batch_one_is_refused_when_training_but_can_be_counted():
-    with pytest.raises(InputError, match="threshold_norm=batch with a batch of 1"):
+    with pytest.raises(InputError, match="threshold_norm=batch and a batch of 1"):
         make_training(shrunken("keras_reference", batch_size=1), num_train_steps=10)
     make_training(shrunken("keras_reference", batch_size=1, shrinkage=False), num_train_steps=10)
     with pytest.raises(InputError, match="batch of 1"):

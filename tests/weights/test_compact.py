@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(workdir, tmp_path, 
 def test_a_folder_that_holds_something_is_left_as_it_is(workdir, small, capsys):
     before = {file: file.read_bytes() for file in small.iterdir()}
     assert main(["export", f"--model={workdir}", "--format=compact", f"--output={small}"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in small.iterdir()} == before
 
 
@@ -132,13 +132,13 @@ def change(folder, *, config=(), **values):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_a_bit, "is not what was written"),
+        (flip_a_bit, "has changed since it was written"),
         (lambda folder: (folder / "weights-0.npz").unlink(), "No such file"),
         (lambda folder: (folder / "compact.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "compact.json").write_text("[]"), "damaged"),
         (lambda folder: change(folder, pieces=[]), "damaged"),
         (lambda folder: change(folder, pieces={"compact.json": 1}), "damaged"),
-        (lambda folder: change(folder, format="another"), "something else"),
+        (lambda folder: change(folder, format="another"), "of another format"),
         (lambda folder: change(folder, version=99), "newer drsn-jax"),
         (
             lambda folder: change(folder, config=json.loads((folder / "compact.json").read_text())["config"] | {"widths": [2, 2, 2]}),
@@ -153,7 +153,7 @@ def test_damage_is_told_in_one_line(small, damage, message):
 
 
 def test_a_model_without_what_was_trained_cannot_be_exported_for_training(small, tmp_path):
-    with pytest.raises(InputError, match="leave --training away"):
+    with pytest.raises(InputError, match="omit --training"):
         compact_model(small, tmp_path / "again", training=True)
 
 
@@ -230,7 +230,7 @@ def test_a_wider_run_begins_with_what_the_narrow_one_does(full, photograph, rng,
 def test_another_network_is_refused_with_what_to_do(full, changes):
     config = read_saved(full, ()).config
     assert all(config[key] != value for key, value in changes.items()), config
-    with pytest.raises(InputError, match="holds another generator than this configuration describes; make them equal"):
+    with pytest.raises(InputError, match="holds a generator that differs from this configuration; make them equal"):
         start_from(new_state(config, **changes), full)
 
 
@@ -239,14 +239,14 @@ def test_a_run_with_fewer_middle_blocks_is_refused(full, tmp_path):
     deeper = start_from(new_state(config | {"middle_blocks": 1}), full)
     fields = {name: jax.device_get(getattr(deeper, name)) for name in ("ema_params", "generator_params")}
     write_compact(tmp_path / "deeper", config=config | {"middle_blocks": 1}, fields=fields, step=1)
-    with pytest.raises(InputError, match="holds another generator than this configuration describes"):
+    with pytest.raises(InputError, match="holds a generator that differs from this configuration"):
         start_from(new_state(config), tmp_path / "deeper")
 
 
 def test_a_critic_that_was_never_trained_is_no_reason_to_refuse(workdir, full, tmp_path):
     config, fields = read_saved(full, ()).config, read_saved(workdir, FIELDS).fields
     wider = new_state(config, critic_widths=(4, 8))
-    with pytest.raises(InputError, match="holds another critic"):
+    with pytest.raises(InputError, match="holds a critic that differs"):
         start_from(wider, full)
     never = config | {"adversarial_weight": 0.0}
     write_compact(tmp_path / "never", config=never, fields={name: fields[name] for name in ("ema_params", "critic_params")}, step=1)
@@ -258,11 +258,11 @@ def test_a_critic_that_was_never_trained_is_no_reason_to_refuse(workdir, full, t
 def test_training_begins_with_it_from_the_command_line(full, photograph, tmp_path):
     options = {"data": "photos", "train_dir": tiny.write_photos(tmp_path / "photos", photograph), "init_from": full}
     options |= {"learning_rate": 1e-12, "critic_learning_rate": 1e-12, "weight_decay": 0.0, "num_train_steps": 1, "ema_decay": 0.0}
-    assert "Begins with the weights of" in tiny.train(tmp_path / "run", **options).stdout
+    assert "Starting with the weights of" in tiny.train(tmp_path / "run", **options).stdout
     begun, ended = (read_saved(path, ("generator_params",)).fields["generator_params"] for path in (full, tmp_path / "run"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), begun, ended)
-    # what is there already goes on, and does not begin anew
-    assert "Begins with" not in tiny.train(tmp_path / "run", **options | {"num_train_steps": 2}).stdout
+    # what already exists goes on, and does not begin anew
+    assert "Starting with" not in tiny.train(tmp_path / "run", **options | {"num_train_steps": 2}).stdout
 
 
 def test_a_run_stops_when_its_time_is_over_and_goes_on(photograph, tmp_path):

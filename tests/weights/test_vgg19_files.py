@@ -152,7 +152,7 @@ def test_a_file_named_after_another_hash(layers, tmp_path):
     right = path.rename(tmp_path / f"vgg19-{digest[:8]}.pth")
     assert load_vgg19("conv1_1", right)
     assert describe_vgg19(right).endswith(f"torchvision's layout, conv1_1 to conv2_1, SHA-256 {digest}")
-    refuses(lambda: load_vgg19("conv1_1", right.rename(tmp_path / "vgg19-dcbb9e9d.pth")), rf"begins with dcbb9e9d, but it is {digest}")
+    refuses(lambda: load_vgg19("conv1_1", right.rename(tmp_path / "vgg19-dcbb9e9d.pth")), rf"should start with dcbb9e9d, but is {digest}")
 
 
 def test_descriptions_of_keras_files(layers, tmp_path):

@@ -1,1 +1,1 @@
-"""A study: the time that a training would take on machines that are not at hand, from its compiled step and their data sheets."""
+"""A study: training time on machines that were not available, computed from the compiled step and data sheets."""

@@ -1,4 +1,4 @@
-"""`python tools/projection --config=best`: a Markdown table of what a training would take on TPUs v5e and H100s. Runs nothing."""
+"""`python tools/projection --config=best`: a Markdown table of the training time on TPUs v5e and H100s. Runs no training."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ from projection.work import DEVICES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table. Exit codes as `drsn-jax`'s."""
+    """Print the table. Exit codes as in `drsn-jax`."""
     parser = argparse.ArgumentParser(prog="projection", description=__doc__, allow_abbrev=False)
     parser.add_argument("--config", default="best", help="a configuration's name or file; --config.KEY=VALUE changes a value")
     arguments, overrides = parser.parse_known_args(argv)

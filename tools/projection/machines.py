@@ -1,4 +1,4 @@
-"""Machines as their makers and sellers describe them. Every figure here is an assumption, read in November 2026, none was measured.
+"""Machines as described by makers and sellers. Every figure is an assumption, read in November 2026; none was measured.
 
 - TPU v5e: Google's documentation of it: 197 TFLOP/s (bfloat16), 819 GB/s of HBM, 400 GB/s between chips over four ports in both directions
   together, 8 chips and 224 vCPUs a host, a pod of 16x16 chips. float32 products take one bfloat16 pass, JAX's default there. 1.20 USD a
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Device(NamedTuple):
-    """One chip or card, with its part of the host."""
+    """One chip or card, with its share of the host."""
 
     name: str
     flops_per_second: Mapping[str, float]  # by dtype of computations
@@ -24,7 +24,7 @@ class Device(NamedTuple):
 
 
 class Ring(NamedTuple):
-    """Devices in a ring, or hosts of them: each passes on so many bytes a second, and one step takes `latency` seconds at least."""
+    """Devices or hosts in a ring, each with this many bytes per second to the next one; a step takes at least `latency` seconds."""
 
     length: int
     bytes_per_second: float
@@ -32,7 +32,7 @@ class Ring(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Devices along one or more rings: sums over all of them go round each ring in turn."""
+    """Devices along one or more rings. A sum over all of them uses each ring in turn."""
 
     name: str
     device: Device
@@ -40,7 +40,7 @@ class Machine(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """The number of devices."""
         total = 1
         for ring in self.rings:
             total *= ring.length
@@ -52,7 +52,7 @@ H100 = Device("H100", {"bfloat16": 989e12, "float32": 495e12}, bytes_per_second=
 
 
 def ici(length: int) -> Ring:
-    """Chips of a TPU v5e: two ports for each ring, 50 GB/s each way."""
+    """Return a ring of TPU v5e chips: two ports for each ring, 50 GB/s in each direction."""
     return Ring(length, bytes_per_second=100e9, latency=1e-6)
 
 

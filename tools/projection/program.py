@@ -1,6 +1,6 @@
-"""What a compiled program moves, through memory and between devices, read from its text.
+"""The traffic of a compiled program, through memory and between devices, read from its text.
 
-XLA's own `cost_analysis` counts the body of a loop once, however often it runs, and says nothing of what devices exchange.
+XLA's own `cost_analysis` counts the body of a loop only once, and does not report exchanges between devices.
 """
 
 import math
@@ -13,22 +13,22 @@ _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _BITS = re.compile(r"\d+$")
-# These name or bundle what is in memory already.
+# These only name or group existing memory.
 _FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 class AllReduce(NamedTuple):
-    """One sum over the devices: bytes that each of them gives and gets, and how often a run of the program does it."""
+    """One sum over the devices: the bytes per device, and the number of executions per run of the program."""
 
     bytes: int
     times: int
 
 
 class Movement(NamedTuple):
-    """What one run of a program moves on each device."""
+    """The traffic of one run of a program on each device."""
 
-    memory: int  # bytes that its fused operations read and write; what stays in a cache in between is not known
+    memory: int  # bytes that its fused operations read and write, without regard to caches
     all_reduces: tuple[AllReduce, ...]
 
     @property
@@ -46,9 +46,9 @@ class _Instruction(NamedTuple):
 
 
 def read_movement(text: str) -> Movement:
-    """What a program moves, from `compiled.as_text()` (HLO after optimisation). Loops count as often as they run.
+    """Read the traffic of a program from `compiled.as_text()` (HLO after optimisation). Loops count as often as they run.
 
-    Raises ValueError for a loop of unknown length, and for an exchange between devices other than a sum: this package has none.
+    Raises ValueError for a loop of unknown length, and for an exchange between devices other than a sum, which this package does not have.
     """
     entry, computations = _parse(text)
     memory, all_reduces = 0, []
@@ -74,7 +74,7 @@ def _parse(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
 
 
 def _run(name: str, computations: dict[str, list[_Instruction]], *, times: int) -> Iterator[tuple[_Instruction, int, int]]:
-    """Every instruction that moves something, with the bytes that it reads and writes and how often it runs."""
+    """Yield every instruction that moves data, with the bytes that it reads and writes and its number of executions."""
     sizes = {instruction.name: _bytes(instruction.shape) for instruction in computations[name]}
     for instruction in computations[name]:
         if instruction.opcode in ("while", "call", "conditional"):
@@ -86,11 +86,11 @@ def _run(name: str, computations: dict[str, list[_Instruction]], *, times: int) 
 
 
 def _called(instruction: _Instruction) -> list[tuple[str, int]]:
-    """What a loop, call or choice runs and how often; of a choice every branch, as if all were taken."""
+    """Return the computations of a loop, call or branch with their numbers of executions; all branches count as taken."""
     if instruction.opcode == "while":
         trips = _TRIPS.search(instruction.attributes)
         if not trips:
-            raise ValueError(f"The loop {instruction.name} has no known length: what it moves cannot be counted.")
+            raise ValueError(f"The loop {instruction.name} has no known length, so its traffic cannot be counted.")
         return [(_names(instruction, "body")[0], int(trips[1]))]
     keys = ("to_apply", "branch_computations", "true_computation", "false_computation")
     return [(name, 1) for key in keys for name in _names(instruction, key)]
@@ -102,7 +102,7 @@ def _names(instruction: _Instruction, key: str) -> list[str]:
 
 
 def _bytes(shape: str) -> int:
-    """Bytes of an array such as f32[4,4,3,8]{3,2,1,0}, or of all arrays of a tuple."""
+    """Return the bytes of an array such as f32[4,4,3,8]{3,2,1,0}, or of all arrays of a tuple."""
     total = 0
     for kind, lengths in _ARRAY.findall(shape):
         bits = _BITS.search(kind)

@@ -1,4 +1,4 @@
-"""A table of what a configuration's training would take on the machines of `projection.machines`, and what it needs to be fed."""
+"""A table of a configuration's training time on the machines of `projection.machines`, and of the data that it must read."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +12,14 @@ from projection.machines import MACHINES, Machine
 from projection.model import COMPUTE_SHARE, FUSED_SHARE, MEMORY_SHARE, Load, Range, Work, batch_for, efficiency, step_seconds
 from projection.work import measure_work
 
-PAIRS = 2103  # GoPro's, which `num_epochs` counts by
-# Of tf.data on one vCPU, 1280x720 PNG pairs, crops of 256: half of what two gave (docs/reference/speed.md).
+PAIRS = 2103  # GoPro's pairs, for `num_epochs`
+# tf.data on one vCPU, 1280x720 PNG pairs, crops of 256: half of the rate of two cores (docs/reference/speed.md).
 PAIRS_PER_VCPU = {"decoded": 30.0, "cached": 265.0}
 WANTED = 0.9
 
 
 class Row(NamedTuple):
-    """A training on a machine, with `times` the batch of the recipe and as many fewer steps."""
+    """A training on a machine, with `times` the batch of the recipe and proportionally fewer steps."""
 
     machine: Machine
     times: int
@@ -30,14 +30,14 @@ class Row(NamedTuple):
 
     @property
     def dollars(self) -> Range:
-        """At the price of its devices."""
+        """The cost at the price of its devices."""
         return self.hours.times(self.machine.devices * self.machine.device.dollars_per_hour)
 
 
 def describe_projection(config: Mapping[str, Any], *, name: str, say: Say) -> str:
-    """Markdown for a configuration, which comes from `name`. Compiles two programs. `say` is told what is going on.
+    """Return Markdown for a configuration called `name`. Compiles two programs. `say` receives the progress.
 
-    Raises InputError for a configuration that would not train.
+    Raises InputError for a configuration that cannot be trained.
     """
     stages, steps = make_stages(config), count_steps(config, PAIRS)
     make_parts(config, num_train_steps=steps)
@@ -75,7 +75,7 @@ def _describe_work(work: Work, crop: int) -> str:
 def make_rows(
     work: Work, machine: Machine, stages: Sequence[Stage], *, steps: int, parts: int = 1, micro_batches: int = 1
 ) -> Iterator[Row]:
-    """The recipe as it is, where its batches divide over the devices; and with its batch on every device, for as many images."""
+    """Make the rows: the unchanged recipe if its batches divide over the devices, and its batch on every device for as many images."""
     devices, last = machine.devices, stages[-1]
     batches = math.gcd(*(stage.batch_size for stage in stages))
     for times in [1] * (batches % (devices * micro_batches) == 0) + [devices] * (devices > 1):
@@ -93,7 +93,7 @@ def _format(row: Row, stages: Sequence[Stage]) -> str:
     batch = ", ".join(f"{stage.batch_size * row.times:,}" for stage in stages)
     vcpus = " / ".join(_between(row.pairs_per_second.times(1 / rate)) for rate in PAIRS_PER_VCPU.values())
     cells = [row.machine.name, batch, _between(row.step.times(1e3)), _between(row.efficiency.times(100.0)) + " %"]
-    sent = row.pairs_per_second.times(2 * stages[-1].crop_size ** 2 * 3 * 4 / 1e9)  # crops of both, in float32
+    sent = row.pairs_per_second.times(2 * stages[-1].crop_size ** 2 * 3 * 4 / 1e9)  # crops of both images, in float32
     cells += [_between(row.hours), _between(row.dollars), f"{_between(row.pairs_per_second)} ({_between(sent)})"]
     return f"| {' | '.join(cells)} | {vcpus}, of {row.machine.device.vcpus * row.machine.devices:,.0f} |"
 
@@ -104,7 +104,7 @@ def _between(values: Range) -> str:
 
 
 def _round(value: float) -> str:
-    """Two digits: more would be made up."""
+    """Round to two digits; more would not be meaningful."""
     digits = 1 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 

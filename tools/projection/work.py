@@ -1,4 +1,4 @@
-"""What a training step asks of a device, from the step itself: nominal multiply-adds, and its program compiled for several devices."""
+"""The work of a training step on a device, from the step itself: nominal multiply-adds, and its program compiled for several devices."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +21,10 @@ DEVICES = 8
 
 
 def measure_work(config: Mapping[str, Any], *, crop_size: int) -> Work:
-    """What a step of a configuration asks for at one crop size. Compiles two programs for eight CPU devices and runs nothing.
+    """Measure the work of a configuration's step at one crop size. Compiles two programs for eight CPU devices and runs nothing.
 
-    The programs are in the form that accelerators get (`backend.PLAIN`) and in float32, since CPUs convert everything else to it
-    and back; with `dtype` bfloat16 half of the bytes that grow with the batch are counted. Raises InputError where JAX shows fewer
+    The programs have the form for accelerators (`backend.PLAIN`) in float32, because CPUs convert other types to it
+    and back. With `dtype` bfloat16 half of the bytes that grow with the batch are counted. Raises InputError if JAX has too few
     CPU devices.
     """
     batches = [per_device * smallest_batch(config) * config["accumulation_steps"] * DEVICES for per_device in (1, 2)]
@@ -48,7 +48,7 @@ class _Step:
         self._arguments = state, {"blurred": image, "sharp": image}, frozen_shapes(config)
 
     def count_flops(self) -> int:
-        """Two for each multiply-add of the step, gradients of gradients included."""
+        """Count two operations for each multiply-add of the step, including gradients of gradients."""
         return 2 * count_macs(self._training.train_step, *self._arguments)
 
     def compile(self) -> Movement:
@@ -63,7 +63,7 @@ def _cpu_mesh() -> Mesh:
     try:
         devices = jax.devices("cpu")
     except RuntimeError as error:
-        raise InputError("This compiles for CPU devices, and JAX shows none; leave JAX_PLATFORMS away, or add cpu to it.") from error
+        raise InputError("This compiles for CPU devices, but JAX finds none; omit JAX_PLATFORMS, or add cpu to it.") from error
     if len(devices) < DEVICES:
-        raise InputError(f"This compiles for {DEVICES} CPU devices, and JAX shows {len(devices)}; set JAX_NUM_CPU_DEVICES={DEVICES}.")
+        raise InputError(f"This compiles for {DEVICES} CPU devices, but JAX finds {len(devices)}; set JAX_NUM_CPU_DEVICES={DEVICES}.")
     return Mesh(np.array(devices[:DEVICES]), ("data",), axis_types=(AxisType.Auto,))

@@ -1,4 +1,4 @@
-"""The deblurring benchmarks: how to find one's images in a download, and how many there should be."""
+"""The deblurring benchmarks: the layout of each download, and the expected number of images."""
 
 import os
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from drsn_jax.data.benchmarks import folders, gopro, hide, koehler, lai, realblu
 from drsn_jax.data.benchmarks.survey import Survey
 from drsn_jax.data.benchmarks.tree import open_tree
 
-FOLDERS = "deblurring_pairs"  # anyone's own
+FOLDERS = "deblurring_pairs"  # the user's own pairs
 _MODULES = {"gopro": gopro, "hide": hide, "realblur": realblur, "koehler": koehler, "lai": lai, "reds": reds, FOLDERS: folders}
-# The configurations of each; those of FOLDERS are what people call their sets.
+# The configurations of each set. Those of FOLDERS are the names of the users' sets.
 CONFIGS: dict[str, Sequence[str]] = {
     "gopro": ("linear", "gamma"),
     "hide": (),
@@ -20,13 +20,13 @@ CONFIGS: dict[str, Sequence[str]] = {
     "reds": (),
     FOLDERS: (),
 }
-MADE = ("averaged_video", "blurred_photos")  # what `prepare video` and `prepare photos` make by Beam: pairs without a survey
+MADE = ("averaged_video", "blurred_photos")  # made by `prepare video` and `prepare photos` with Beam: pairs without a survey
 
 
 def survey_source(dataset: str, source: str | os.PathLike[str], *, variant: str = "", **options: Any) -> Survey:
-    """What the folder or .zip file `source` holds of a data set; `options` as its module has them (GoPro's validation_scenes).
+    """Survey the folder or .zip file `source` for a data set; `options` are those of its module (such as GoPro's validation_scenes).
 
-    Headers of all images are read, none is decoded. Raises `InputError` as `open_tree` does.
+    The headers of all images are read, none is decoded. Raises `InputError` as `open_tree` does.
     """
     module = _MODULES[dataset]
     return module.survey(open_tree(source, archives=module.ARCHIVES), variant=variant, **options)

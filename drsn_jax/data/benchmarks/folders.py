@@ -1,4 +1,4 @@
-"""Anyone's pairs, in the layouts of `drsn_jax.data.pairs.folders.find_pairs`, in folders train, val and test or without such."""
+"""The user's own pairs in the layouts of `drsn_jax.data.pairs.folders.find_pairs`, optionally in folders train, val and test."""
 
 from drsn_jax.data.benchmarks.layout import find
 from drsn_jax.data.benchmarks.survey import Expected, Survey, leftover, match_sides, take_stock
@@ -11,7 +11,7 @@ _TOP_SIDES = {"input": "blurred", "target": "sharp", "A": "blurred", "B": "sharp
 
 
 def survey(tree: Tree, *, variant: str) -> Survey:
-    """`variant` is the name that the user gives to the set. All that is not in a split's folder is the split 'train'."""
+    """Survey a set called `variant`. Images outside the folders of splits form the split 'train'."""
     images = [name for name, _ in find(tree, r"[^/]+")]
     tops = {name.split("/")[0] for name in images} & SPLITS.keys()
     sides: dict[str, dict[str, dict[str, TreeFile]]] = {}
@@ -24,7 +24,7 @@ def survey(tree: Tree, *, variant: str) -> Survey:
             files = sides.setdefault(split, {"blurred": {}, "sharp": {}})[side]
             known.append(image)
             if files.setdefault(name, tree.files[image]) is not tree.files[image]:
-                twice.append(f"{files[name]} and {tree.files[image]} have the same name but for the suffix")
+                twice.append(f"{files[name]} and {tree.files[image]} have the same name except for the suffix")
     parts = {}
     for split in [name for name in ("train", "validation", "test") if name in sides] or ["train"]:
         examples, problems = match_sides(**sides.get(split, {"blurred": {}, "sharp": {}}))
@@ -37,7 +37,7 @@ def survey(tree: Tree, *, variant: str) -> Survey:
 
 
 def _place(image: str) -> tuple[str, str] | None:
-    """(side, name without that folder and the suffix); a scene is at most two levels down."""
+    """Return (side, name without that folder and the suffix); a scene is at most two levels down."""
     *folders, file = image.split("/")
     for level, folder in enumerate(folders[:3]):
         side = _SIDES.get(folder) or (_TOP_SIDES.get(folder) if level == 0 else None)

@@ -10,14 +10,14 @@ from drsn_jax.system.errors import InputError
 ARCHIVES = ("GOPRO_Large.zip",)
 EXPECTED = {"train": Expected(22, 2103, (720, 1280)), "test": Expected(11, 1111, (720, 1280))}
 BLUR_FOLDERS = {"linear": "blur", "gamma": "blur_gamma"}
-# One recording was cut into several scenes: to validate on frames of a recording that is trained on would flatter.
+# One recording was cut into several scenes. Validating on a recording that is also in the training data would flatter the model.
 VALIDATION_SCENES = ("GOPR0374_",)
 
 
 def survey(tree: Tree, *, variant: str, validation_scenes: Sequence[str] = VALIDATION_SCENES) -> Survey:
-    """`variant` is 'linear' or 'gamma'. Training scenes whose name starts with one of `validation_scenes` are the validation split.
+    """Survey `variant` 'linear' or 'gamma'. Training scenes with a name prefix in `validation_scenes` form the validation split.
 
-    Raises `InputError` for a prefix with which no training scene starts.
+    Raises `InputError` for a prefix without a training scene.
     """
     blur_folder, known = BLUR_FOLDERS[variant], []
     sides = {(part, side): {} for part in EXPECTED for side in (blur_folder, "sharp")}

@@ -9,7 +9,7 @@ EXPECTED = {"train": Expected(None, 6397, (720, 1280)), "test": Expected(None, 2
 
 
 def survey(tree: Tree, *, variant: str = "") -> Survey:
-    """The folders of the test images stay in their names, so that close-ups and long shots can be told apart."""
+    """Survey the set. Names of test images include their folder, which distinguishes close-ups and long shots."""
     sharp = {match[1]: name for name, match in find(tree, r"GT/(?:[^/]+/)*([^/]+)")}
     blurred = {"train": {}, "test": {}}
     for name, match in find(tree, r"(train|test)/((?:[^/]+/)*[^/]+)"):

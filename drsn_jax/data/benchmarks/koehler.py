@@ -1,6 +1,6 @@
 """Köhler et al. 2012: Blurry{S}_{T}.png, and the sharp frames along each trajectory, Image{S}/Kernel{T}/GroundTruth{S}_{T}_{F}.png.
 
-One GroundTruth{S} a scene is taken too, and labelled: it is an approximation of the benchmark (SPEC.md section 3).
+A single GroundTruth{S} per scene is accepted too, and labelled as an approximation of the benchmark (SPEC.md section 3).
 """
 
 from drsn_jax.data.benchmarks.layout import find
@@ -14,7 +14,7 @@ LEAST_TRUTHS = 150  # a trajectory has about 199 frames
 
 
 def survey(tree: Tree, *, variant: str = "") -> Survey:
-    """Splits 'blurred' (48 images) and 'truth', one example a frame: all of a trajectory would be too much for one record."""
+    """Survey the splits 'blurred' (48 images) and 'truth', one example per frame: a whole trajectory is too large for one record."""
     known, blurred, truth, single = [], [], [], []
     kinds = ((r"Blurry(\d+)_(\d+)", blurred), (r"GroundTruth(\d+)_(\d+)_(\d+)", truth), (r"GroundTruth(\d+)", single))
     for pattern, examples in kinds:
@@ -29,7 +29,7 @@ def survey(tree: Tree, *, variant: str = "") -> Survey:
     parts = {"blurred": take_stock(_in_order(blurred), expected=EXPECTED["blurred"], problems=problems)}
     truths, problems = (truth, _short(truth, wanted)) if truth or not single else (single, [])
     parts["truth"] = take_stock(_in_order(truths), expected=EXPECTED["truth"], problems=problems)
-    notes = ["Truth: a single one a scene, an approximation of the benchmark"] if truths is single else []
+    notes = ["Ground truth: one image per scene, an approximation of the benchmark"] if truths is single else []
     facts = {"blur": "recorded trajectories, played back", "single_truth": truths is single}
     splits = {name: part.examples for name, part in parts.items()}
     return Survey("koehler", "koehler", tree.name, parts, splits, leftover(tree, known), notes, facts)
@@ -50,4 +50,4 @@ def _short(truths: list[Example], wanted: set[tuple[int, int]]) -> list[str]:
         counts[example.place[:2]] = counts.get(example.place[:2], 0) + 1
     few = [f"{place[0]}_{place[1]} has {count}" for place, count in sorted(counts.items()) if 0 < count < LEAST_TRUTHS]
     problems = _missing("sharp frames", {place for place, count in counts.items() if not count})
-    return problems + ([f"fewer frames than the about 199 of a trajectory: {first_three(few)}"] if few else [])
+    return problems + ([f"fewer than the expected 199 or so frames of a trajectory: {first_three(few)}"] if few else [])

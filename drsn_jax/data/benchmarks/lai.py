@@ -13,7 +13,7 @@ _MARKS = {"uniform": "_kernel_", "nonuniform": "_gyro_"}
 
 
 def survey(tree: Tree, *, variant: str) -> Survey:
-    """`variant` is 'real' (no sharp images), 'uniform' or 'nonuniform'; the split is 'test'."""
+    """Survey `variant` 'real' (no sharp images), 'uniform' or 'nonuniform'; the split is 'test'."""
     images = {name: match[1] for name, match in find(tree, r"([^/]+)")}
     truths = {stem: name for name, stem in images.items() if "ground_truth" in name.lower().split("/")[:-1]}
     by_part = {part: [name for name, stem in images.items() if mark in stem] for part, mark in _MARKS.items()}
@@ -33,7 +33,7 @@ def survey(tree: Tree, *, variant: str) -> Survey:
 def _synthetic(tree: Tree, blurred: dict[str, str], truths: dict[str, str], expected: Expected) -> Part:
     examples, lonely = [], []
     for stem, name in sorted(blurred.items()):
-        # The longest name of a sharp image with which the blurred one's begins: 'people_01' also begins with 'people_0'.
+        # Take the longest sharp name that is a prefix of the blurred one: 'people_01' also starts with 'people_0'.
         truth = max((known for known in truths if stem.startswith(known)), key=len, default=None)
         if truth is None:
             lonely.append(stem)

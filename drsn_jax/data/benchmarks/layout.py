@@ -1,4 +1,4 @@
-"""Recognising images by their path in a download, below any outer folder."""
+"""Recognition of images by their path in a download, below any outer folders."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ SUFFIX = "(?i:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")"
 
 
 def find(tree: Tree, pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
-    """(name, match) of every image whose path ends in `pattern`, from the start of a folder's or file's name; no suffix in there."""
+    """Return (name, match) for every image whose path, without suffix, ends in `pattern` at the start of a path component."""
     expression = re.compile(rf"(?:^|.*/){pattern}{SUFFIX}$")
     for name in tree.files:
         if match := expression.match(name):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Facts(NamedTuple):
-    """`licence` as its makers state it; `download` says what to get and how it may lie in the folder."""
+    """`licence` as stated by the authors; `download` lists the files and how they may lie in the folder."""
 
     description: str
     homepage: str
@@ -87,10 +87,10 @@ FACTS = {
 }""",
     ),
     "deblurring_pairs": Facts(
-        "Pairs of blurred and sharp images of somebody's own.",
+        "The user's own pairs of blurred and sharp images.",
         "",
         "none stated",
-        "folders blur + sharp, input + target or A + B, or GoPro's scenes, below train, val and test or without such",
+        "folders blur + sharp, input + target or A + B, or GoPro's scenes, optionally below train, val and test",
         "",
     ),
 }

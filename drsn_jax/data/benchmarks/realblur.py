@@ -1,4 +1,4 @@
-"""RealBlur (Rim et al. 2020): RealBlur_{J,R}_{train,test}_list.txt, of which each line names a sharp and a blurred image."""
+"""RealBlur (Rim et al. 2020): RealBlur_{J,R}_{train,test}_list.txt, where each line has a sharp and a blurred image."""
 
 import re
 
@@ -11,7 +11,7 @@ FOLDERS = {"j": "RealBlur-J_ECC_IMCORR_centroid_itensity_ref", "r": "RealBlur-R_
 
 
 def survey(tree: Tree, *, variant: str) -> Survey:
-    """`variant` is 'r' (linear, from raw) or 'j' (the camera's JPEG). The images' sizes vary."""
+    """Survey `variant` 'r' (linear, from raw) or 'j' (the camera's JPEG). The sizes of the images vary."""
     images = {name[name.index(folder) :]: name for folder in FOLDERS.values() for name in tree.files if folder in name}
     lists = {name.rpartition("/")[2]: name for name in tree.files if name.endswith("_list.txt")}
     known = [*lists.values(), *(name for key, name in images.items() if not key.startswith(FOLDERS[variant]))]
@@ -19,7 +19,7 @@ def survey(tree: Tree, *, variant: str) -> Survey:
     for part, expected in EXPECTED.items():
         list_name = f"RealBlur_{variant.upper()}_{part}_list.txt"
         if list_name not in lists:
-            parts[part] = take_stock([], expected=expected, problems=[f"{list_name} is missing, which says what belongs to it"])
+            parts[part] = take_stock([], expected=expected, problems=[f"{list_name}, the list of its images, is missing"])
             continue
         examples, missing = [], []
         for line in tree.read_bytes(lists[list_name]).decode("utf-8", "replace").splitlines():
@@ -30,7 +30,7 @@ def survey(tree: Tree, *, variant: str) -> Survey:
                     sharp, blurred = (images[name] for name in names)
                     examples.append(Example(_example_name(blurred), {"blurred": tree.files[blurred], "sharp": tree.files[sharp]}))
                     known += [sharp, blurred]
-        problems = [f"{len(missing):,} files of {list_name} are not there ({first_three(missing)})"] if missing else []
+        problems = [f"{len(missing):,} files of {list_name} are missing ({first_three(missing)})"] if missing else []
         parts[part] = take_stock(sorted(examples, key=lambda example: example.name), expected=expected, problems=problems)
     splits = {name: part.examples for name, part in parts.items()}
     return Survey(f"realblur/{variant}", "pairs", tree.name, parts, splits, leftover(tree, known), facts={"blur": "real"})

@@ -10,7 +10,7 @@ _SPLITS = {"train": "train", "val": "validation"}
 
 
 def survey(tree: Tree, *, variant: str = "") -> Survey:
-    """Splits 'train' and 'validation'; the test set's sharp images are not public."""
+    """Survey the splits 'train' and 'validation'; the test set's sharp images are not public."""
     known = []
     sides = {(part, side): {} for part in EXPECTED for side in ("blur", "sharp")}
     for name, match in find(tree, r"(train|val)_(blur|sharp)/(\d+)/(\d+)"):

@@ -1,4 +1,4 @@
-"""Survey of a download against the known contents of its data set, before anything is written."""
+"""Survey of a download against the published contents of its data set, before anything is written."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ SIDES = ("blurred", "sharp")
 
 
 class Expected(NamedTuple):
-    """What a part of a data set holds, None where that is not known: scenes, pairs or images, (height, width) of each image."""
+    """The published contents of a part of a data set, None if unknown: scenes, pairs or images, (height, width) of each image."""
 
     scenes: int | None = None
     examples: int | None = None
@@ -22,9 +22,9 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """A pair of images ('blurred', 'sharp') or an 'image' alone, with their sizes (height, width) once `take_stock` has read them.
+    """A pair of images ('blurred', 'sharp') or a single 'image', with their sizes (height, width) after `take_stock` has read them.
 
-    `place` is Köhler's (scene, trajectory, frame), of which 0 stands for none.
+    `place` is Köhler's (scene, trajectory, frame); 0 means none.
     """
 
     name: str
@@ -34,18 +34,18 @@ class Example:
 
     @property
     def scene(self) -> str:
-        """What stands before the last slash of the name."""
+        """The part of the name before the last slash."""
         return self.name.rpartition("/")[0]
 
     @property
     def num_bytes(self) -> int:
-        """Of all files."""
+        """The total size of the files."""
         return sum(file.num_bytes for file in self.files.values())
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a data set as its makers split it: what is there and can be used, and what is wrong with the rest."""
+    """One published part of a data set: its usable examples, and the problems with the others."""
 
     expected: Expected
     examples: Sequence[Example]
@@ -53,17 +53,17 @@ class Part:
 
     @property
     def found(self) -> Expected:
-        """Counted in the usable examples; a size where all images have the same."""
+        """The counts of the usable examples; a size if all images share it."""
         sizes = {size for example in self.examples for size in example.sizes.values()}
         return Expected(len(_scenes(self.examples)), len(self.examples), sizes.pop() if len(sizes) == 1 else None)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is to be stored: `splits`, made of the usable examples of the `parts`.
+    """The data to store: `splits`, made from the usable examples of the `parts`.
 
     `title` is the data set and its configuration, `kind` 'pairs', 'blurred' (no sharp images) or 'koehler', `source` the name of
-    the folder or archive. `extra` are files that belong to nothing, `notes` lines for the table, `facts` more for the metadata.
+    the folder or archive. `extra` are unrecognised files, `notes` lines for the table, `facts` further metadata.
     """
 
     title: str
@@ -77,17 +77,17 @@ class Survey:
 
     @property
     def problems(self) -> list[str]:
-        """Each in one line; none where everything that is known of the data set is there."""
+        """The problems, one line each; none if all published contents are there."""
         return [f"{name}: {problem}" for name, part in self.parts.items() for problem in part.problems]
 
     @property
     def num_bytes(self) -> int:
-        """Of all images that are to be stored."""
+        """The total size of the images to store."""
         return sum(example.num_bytes for examples in self.splits.values() for example in examples)
 
 
 def match_sides(blurred: Mapping[str, TreeFile], sharp: Mapping[str, TreeFile]) -> tuple[list[Example], list[str]]:
-    """The pairs of equal names, in order of these, and what lacks its partner."""
+    """Return the pairs with equal names, in the order of the names, and a line about images without a partner."""
     examples = [Example(name, {"blurred": blurred[name], "sharp": sharp[name]}) for name in sorted(blurred.keys() & sharp.keys())]
     problems = []
     for lonely, partner in ((blurred.keys() - sharp.keys(), "sharp"), (sharp.keys() - blurred.keys(), "blurred")):
@@ -97,9 +97,9 @@ def match_sides(blurred: Mapping[str, TreeFile], sharp: Mapping[str, TreeFile]) 
 
 
 def take_stock(examples: Sequence[Example], *, expected: Expected, problems: Iterable[str] = ()) -> Part:
-    """Reads the header of every image. Left out, and told about: pairs with a damaged image, and such of unequal sizes.
+    """Read the header of every image. Pairs with a damaged image or unequal sizes are excluded and reported.
 
-    `problems` are those known already. Images are not decoded, see `frames.check_whole`.
+    `problems` are those already known. Images are not decoded; `rgb.check_whole` does that later.
     """
     with ThreadPoolExecutor(8) as pool:
         measured = list(pool.map(_measure, examples))
@@ -117,25 +117,25 @@ def take_stock(examples: Sequence[Example], *, expected: Expected, problems: Ite
 
 
 def leftover(tree: Tree, known: Iterable[str]) -> list[str]:
-    """The files of a tree that are not among the known names, in order."""
+    """Return the files of a tree that are not among the known names, in order."""
     known = set(known)
     return [name for name in tree.files if name not in known]
 
 
 def check_complete(survey: Survey, *, allow_incomplete: bool) -> None:
-    """Raises `InputError`, in one line, where nothing can be prepared, or something is missing and that is not allowed."""
+    """Raise `InputError` if there is nothing to prepare, or if something is missing and `allow_incomplete` is off."""
     if not any(survey.splits.values()):
-        raise InputError(f"{survey.source} holds nothing of {survey.title} ({survey.problems[0]}); is it the archive of another data set?")
+        raise InputError(f"{survey.source} contains nothing of {survey.title} ({survey.problems[0]}); check that it is the right archive")
     if survey.problems and not allow_incomplete:
         more = f" (and {len(survey.problems) - 1} more, see above)" if len(survey.problems) > 1 else ""
         raise InputError(
-            f"{survey.source} is not the whole of {survey.title}: {survey.problems[0]}{more}; "
-            "complete it, or prepare what is there with --allow-incomplete"
+            f"{survey.source} is not the complete {survey.title}: {survey.problems[0]}{more}; "
+            "complete it, or prepare its usable part with --allow-incomplete"
         )
 
 
 def shown_size(size: tuple[int, int]) -> str:
-    """(height, width) as people write it, width first."""
+    """Format (height, width) with the width first."""
     return f"{size[1]}x{size[0]}"
 
 

@@ -1,4 +1,4 @@
-"""A data set as it was downloaded, a folder or .zip files, as one list of files. Archives are read where they are, never extracted."""
+"""A downloaded data set, a folder or .zip files, as one list of files. Archives are read in place, never extracted."""
 
 import os
 import zipfile
@@ -13,7 +13,7 @@ from drsn_jax.data.images.listing import is_hidden, walk_visible
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path
 
-# Top folders that mean something and are not looked through.
+# Top folders with a meaning, which are kept in the names.
 _MEANINGFUL = ("train", "test", "val", "valid", "validation", "GT", "ground_truth", "blur", "blur_gamma", "sharp", "gt")
 _MEANINGFUL += ("input", "target", "A", "B", "real", "uniform", "nonuniform")
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)  # RuntimeError: a password
@@ -21,9 +21,9 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 @dataclass(frozen=True)
 class TreeFile:
-    """One file of a `Tree`: `where` is its path, or with an `archive` its name in there; stands wherever an image's path may.
+    """One file of a `Tree`: `where` is its path, or its name inside `archive`. It can replace a path to an image.
 
-    `label` names it to people, from the folder or archive on: it is also stored, and must not tell about this machine.
+    `label` is its name for messages and metadata, starting at the folder or archive, so that it contains no path of this machine.
     """
 
     where: str
@@ -32,7 +32,7 @@ class TreeFile:
     archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
 
     def open(self, mode: str = "rb", /) -> IO[bytes]:
-        """A binary stream; from an archive only what is read gets decompressed. Raises `InputError` naming the file."""
+        """Open a binary stream; data of archives is decompressed as it is read. Raises `InputError` naming the file."""
         if self.archive is None:
             return Path(self.where).open("rb")
         try:
@@ -41,7 +41,7 @@ class TreeFile:
             raise InputError(f"{self} cannot be read ({' '.join(str(error).split())}); download the archive again") from error
 
     def read_bytes(self) -> bytes:
-        """Raises `InputError` naming the file where it is damaged: archives carry checksums."""
+        """Read the file. Raises `InputError` naming it if it is damaged, which the checksums of archives reveal."""
         try:
             with self.open() as stream:
                 return stream.read()
@@ -49,7 +49,7 @@ class TreeFile:
             raise InputError(f"{self} is damaged ({' '.join(str(error).split())}); download it again") from error
 
     def crc32(self) -> int:
-        """The CRC-32 of its contents; an archive's directory says it. Raises `InputError` naming the file where it cannot be read."""
+        """The CRC-32 of the content; archives store it. Raises `InputError` naming the file if it cannot be read."""
         return zlib.crc32(self.read_bytes()) if self.archive is None else self.archive.getinfo(self.where).CRC
 
     def __str__(self) -> str:
@@ -64,18 +64,18 @@ class Tree:
     files: Mapping[str, TreeFile]
 
     def read_bytes(self, name: str) -> bytes:
-        """What the file holds; raises `InputError` naming it where there is none or it is damaged."""
+        """Read a file. Raises `InputError` naming it if it is missing or damaged."""
         if name not in self.files:
             raise InputError(f"{self.name} has no file {name}; it holds {len(self.files)} files: {first_three(list(self.files))}")
         return self.files[name].read_bytes()
 
 
 def open_tree(path: str | os.PathLike[str], *, archives: Sequence[str] = ()) -> Tree:
-    """The files below a folder, or of a .zip file. Hidden ones, and folders that systems add, are passed over (`is_hidden`).
+    """List the files below a folder, or of a .zip file. Hidden files and system folders are skipped (`is_hidden`).
 
-    .zip files directly in a folder whose names fit one of the `archives` patterns stand for their contents; where the same file
-    is there extracted too, that one counts. A single top folder around everything is looked through, unless its name means
-    something (train, blur, ...). Raises `InputError` for a missing path, and a file that is no .zip or a damaged one.
+    .zip files directly in a folder that match one of the `archives` patterns are replaced by their contents; an extracted copy of a file
+    takes precedence. A single top folder around everything is removed from the names, unless its name has a meaning
+    (train, blur, ...). Raises `InputError` for a missing path, and for a file that is not a .zip file or is damaged.
     """
     path = local_path(path)
     if not path.exists():
@@ -94,7 +94,7 @@ def open_tree(path: str | os.PathLike[str], *, archives: Sequence[str] = ()) -> 
 
 
 def first_three(names: Sequence[str]) -> str:
-    """'a, b, c, ...' of a sequence of names."""
+    """Format 'a, b, c, ...' from a sequence of names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -109,7 +109,7 @@ def _files_of_folder(folder: Path) -> dict[str, TreeFile]:
 
 
 def _files_of_archive(path: Path) -> dict[str, TreeFile]:
-    """The archive stays open for as long as any of its files is held."""
+    """List the files. The archive stays open as long as one of them exists."""
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

@@ -1,4 +1,4 @@
-"""Images that cannot be read: the first stops the run, or some are passed over."""
+"""Unreadable images: the first one stops the run, or a limited number is skipped."""
 
 import threading
 from collections.abc import Callable
@@ -7,27 +7,27 @@ from typing import TypeVar
 from drsn_jax.system.errors import BadImageError, InputError
 
 T = TypeVar("T")
-MOST = 0.1  # of the images, and one at least: with more of them damaged something else is wrong, as a disk that is not mounted
+MOST = 0.1  # of the images, and at least one: more damaged images suggest another cause, such as a disk that is not mounted
 
 
 class BadImages:
-    """Keeps count of the images of one set that could not be read. For many threads at once.
+    """A thread-safe count of the unreadable images of one set.
 
-    Nothing is kept of what was read or passed over: each image is tried again when its turn comes again, so that what takes its place
-    depends on the files alone, wherever a run began.
+    Results are not remembered: each image is tried again when its turn comes. So the replacement of a skipped image depends on the
+    files alone, not on the step at which the run started.
     """
 
     def __init__(self, total: int, *, what: str, skip: bool, tell_fn: Callable[[str], object] = lambda text: None):
-        """Of `total` images, called `what` in the plural. Without `skip` none is passed over; `tell_fn` hears of each that is, once."""
+        """Start a count for `total` images called `what` (plural). Without `skip` none is skipped. `tell_fn` reports each one once."""
         self._total, self._what, self._tell_fn = total, what, tell_fn
         self._most = min(max(1, int(MOST * total)), total - 1) if skip else 0
         self._seen: set[str] = set()
         self._lock = threading.Lock()
 
     def read(self, name: str, read_fn: Callable[[], T]) -> T | None:
-        """What `read_fn` gives; None where it raises `BadImageError` and that is passed over. `name` tells images apart.
+        """Return `read_fn()`, or None if it raises `BadImageError` and the image is skipped. `name` identifies the image.
 
-        Raises the error itself where none is passed over, and `InputError` where this is one too many.
+        Raises the error itself if no image is skipped, and `InputError` if this one exceeds the limit.
         """
         try:
             return read_fn()
@@ -45,7 +45,7 @@ class BadImages:
         count = f"{number:,} of {self._total:,} {self._what}"
         if number > self._most:
             raise InputError(
-                f"{count} cannot be read, and on_bad_image=skip passes over {self._most:,} at most; are all files there? The last: {error}"
+                f"{count} cannot be read, and on_bad_image=skip allows at most {self._most:,}; check the files. The last: {error}"
             ) from error
         if new:
-            self._tell_fn(f"{str(error).rstrip('.')}. It is passed over: {count} so far, {self._most:,} at most.")
+            self._tell_fn(f"{str(error).rstrip('.')}. It is skipped: {count} so far, at most {self._most:,}.")

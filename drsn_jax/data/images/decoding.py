@@ -1,4 +1,4 @@
-"""Decoding of an opened image file to a `Photo`: every mode Pillow reads without loss, widened to grey, RGB or CMYK."""
+"""Decoding of an open image file to a `Photo`: every mode that Pillow reads without loss, widened to grey, RGB or CMYK."""
 
 import sys
 from typing import Any
@@ -19,11 +19,11 @@ _SWAPPED = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"} 
 
 
 def decode(image: ImageFile.ImageFile, stream: Stream, *, name: str) -> tuple[Integer[np.ndarray, "h w channels"], str]:
-    """All samples of `image`, just opened from `stream`, as they are stored, not turned; and their mode: L, LA, RGB, RGBA or CMYK.
+    """Return all samples of `image`, just opened from `stream`, without rotation, and their mode: L, LA, RGB, RGBA or CMYK.
 
-    uint16 where the file has 16 bits, else uint8. Pillow's own errors pass through. Raises BadImageError, naming the file
-    `name`, for what would be read wrongly or only in part: several frames, floats, depths that Pillow cuts to 8 bits. A camera's JPEG
-    with previews or gain maps behind the photograph (MPO) is its first frame, and so is a TIFF with its thumbnail.
+    uint16 if the file has 16 bits, else uint8. Pillow's own errors pass unchanged. Raises BadImageError, naming the file
+    `name`, for content that would be read incorrectly or partly: several frames, floats, depths that Pillow reduces to 8 bits. For
+    a camera's JPEG with previews or gain maps (MPO), and for a TIFF with thumbnails, the first frame is read.
     """
     _refuse(image, name)
     if image.format == "PNG" and png16.read_chunks(stream)[0] == 16:
@@ -37,7 +37,7 @@ def decode(image: ImageFile.ImageFile, stream: Stream, *, name: str) -> tuple[In
 
 
 def stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """(width, height) of the pixels as they are stored: Pillow says how a TIFF is to be turned by swapping its sides."""
+    """Return (width, height) of the stored pixels. For a rotated TIFF Pillow reports them swapped."""
     (width, height), tags = image.size, getattr(image, "tag_v2", {})
     return (height, width) if image.format == "TIFF" and tags.get(0x112) in TURNED else (width, height)
 
@@ -45,7 +45,7 @@ def stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
 def _refuse(image: ImageFile.ImageFile, name: str) -> None:
     frames = getattr(image, "n_frames", 1)
     if image.format not in ("MPO", "HEIF") and frames > 1 and not (image.format == "TIFF" and _has_thumbnails_alone(image, frames)):
-        raise BadImageError(f"{name} holds {frames} frames or pages; only single images are read, save each as its own file.")
+        raise BadImageError(f"{name} contains {frames} frames or pages, and only single images are supported; save each as its own file.")
     bits = _count_bits(image)
     if not (image.mode in _MODES or (image.mode == "I" and image.format == "PPM")):
         kind = {"F": "floating-point pixels", "I": "32-bit or signed integer pixels"}.get(image.mode, f"pixels of mode {image.mode}")
@@ -59,14 +59,14 @@ def _count_bits(image: ImageFile.ImageFile) -> int:
     if image.format == "TIFF":
         return max(getattr(image, "tag_v2", {}).get(_BITS, (1,)))
     if image.format == "PPM" and image.mode == "I":
-        return 16  # Pillow scales any depth over 8 to it
+        return 16  # Pillow scales any depth above 8 to 16
     if image.format == "PPM" and isinstance(image.tile[0].args, tuple) and image.tile[0].codec_name.startswith("ppm"):
-        return int(image.tile[0].args[-1]).bit_length()  # the largest value
+        return int(image.tile[0].args[-1]).bit_length()  # from the largest value
     return 8
 
 
 def _has_thumbnails_alone(image: ImageFile.ImageFile, frames: int) -> bool:
-    """Whether all pages after the first are smaller copies of it: said to be (NewSubfileType), or at most half as wide and as high."""
+    """Check that all later pages are smaller copies of the first: marked as such (NewSubfileType), or at most half as wide and high."""
     width, height = stored_size(image)
     small = True
     for frame in range(1, frames):
@@ -83,7 +83,7 @@ def _decode_tiff(image: ImageFile.ImageFile, stream: Stream) -> tuple[Integer[np
     loaded = _load_as_stored(image)
     if loaded.mode.startswith("I;16"):
         samples, mode = _to_samples(loaded)
-        return (65535 - samples if white_is_zero else samples), mode  # Pillow inverts 8 bits and fewer alone
+        return (65535 - samples if white_is_zero else samples), mode  # Pillow inverts only 8 bits and fewer
     if swapped is None:
         return _to_samples(loaded)
     stream.seek(0)
@@ -95,9 +95,9 @@ def _decode_tiff(image: ImageFile.ImageFile, stream: Stream) -> tuple[Integer[np
 
 
 def _swap(image: ImageFile.ImageFile) -> list[str] | None:
-    """Raw modes that give the low bytes of a TIFF's 16-bit colours, of which Pillow gives the high ones; None for any other TIFF.
+    """Return the raw modes for the low bytes of a TIFF's 16-bit colours, of which Pillow reads the high ones; None for other TIFFs.
 
-    Nor for planes apart, which it would take for 8-bit ones, and for premultiplied alpha.
+    Separate planes, which Pillow would treat as 8-bit ones, and premultiplied alpha are not supported either.
     """
     if image.mode not in ("RGB", "RGBA") or getattr(image, "tag_v2", {}).get(_PLANES, 1) != 1:
         return None
@@ -108,10 +108,10 @@ def _swap(image: ImageFile.ImageFile) -> list[str] | None:
 
 
 def _load_as_stored(image: ImageFile.ImageFile) -> Image.Image:
-    """The decoded TIFF without the turn that Pillow gives it: for that it writes the EXIF tags anew, and fails where it cannot."""
+    """Load a TIFF without Pillow's rotation, which rewrites the EXIF tags and fails if it cannot."""
     image.load_end = lambda: None
     image.load()
-    return image.copy()  # whose size is that of its pixels
+    return image.copy()  # with the size of its pixels
 
 
 def _to_samples(image: Image.Image) -> tuple[Integer[np.ndarray, "h w channels"], str]:
@@ -121,7 +121,7 @@ def _to_samples(image: Image.Image) -> tuple[Integer[np.ndarray, "h w channels"]
         return np.asarray(image), "CMYK"
     transparent = image.has_transparency_data
     if image.mode in ("1", "L", "LA"):
-        # By way of RGBA because Pillow turns a transparent grey level into alpha there for all three modes.
+        # Through RGBA, because there Pillow turns a transparent grey level into alpha for all three modes.
         return (np.asarray(image.convert("RGBA"))[..., [0, 3]], "LA") if transparent else (np.asarray(image.convert("L"))[..., None], "L")
     mode = "RGBA" if transparent else "RGB"
     return np.asarray(image.convert(mode)), mode

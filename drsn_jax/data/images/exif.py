@@ -1,4 +1,4 @@
-"""The EXIF block: its orientation, and the block as it may stand beside upright pixels, byte for byte but for that."""
+"""The EXIF block: its orientation, and the block for upright pixels, otherwise unchanged byte for byte."""
 
 import re
 import struct
@@ -11,12 +11,12 @@ from PIL.ExifTags import IFD, Base
 PREFIX = b"Exif\x00\x00"
 TURNED = (5, 6, 7, 8)  # the orientations that swap height and width
 _DESCRIPTIVE = (Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
-_INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG: Pillow reads an orientation of any of them
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG: Pillow accepts all three for an orientation
 _IN_XMP = re.compile(rb'(tiff:Orientation(?:="|>))([0-9])')
 
 
 def upright(samples: Shaped[np.ndarray, "h w *channels"], orientation: int) -> Shaped[np.ndarray, "H W *channels"]:
-    """Pixels as they are meant to be seen, given the EXIF orientation 1-8 (EXIF 2.3, 4.6.4 A); others change nothing."""
+    """Rotate and mirror pixels by the EXIF orientation 1-8 (EXIF 2.3, 4.6.4 A); other values change nothing."""
     if orientation in TURNED:
         samples = samples.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -27,7 +27,7 @@ def upright(samples: Shaped[np.ndarray, "h w *channels"], orientation: int) -> S
 
 
 def find_orientation(block: bytes, xmp: bytes) -> int:
-    """The orientation that an EXIF block says, else XMP, else 1. A damaged block says what can still be read of it."""
+    """Return the orientation from EXIF, else from XMP, else 1. From a damaged block the readable part is used."""
     data, order, entries = _read(block)
     found = [value for entry in entries if (value := _value(data, order, entry)) is not None]
     if found:
@@ -37,9 +37,9 @@ def find_orientation(block: bytes, xmp: bytes) -> int:
 
 
 def make_upright(block: bytes) -> bytes | None:
-    """The block with its prefix, orientation 1 and no thumbnail; None where it is too damaged to be read.
+    """Return the block with its prefix, orientation 1 and no thumbnail; None if it is too damaged to be read.
 
-    Everything else stays at its place: maker notes hold offsets. Entries that were cut off are no longer counted, and a directory that
+    Everything else keeps its position, because maker notes contain offsets. Truncated entries are no longer counted, and a directory that
     ends after its entries gets the four bytes that should follow.
     """
     data, order, entries = _read(block)
@@ -54,19 +54,19 @@ def make_upright(block: bytes) -> bytes | None:
     if following + 4 > len(data):
         data = data[:following] + bytes(4)
     thumbnail = _find_thumbnail(data, order, following)
-    struct.pack_into(f"{order}I", data, following, 0)  # no next directory: the thumbnail is that of the blurred picture
+    struct.pack_into(f"{order}I", data, following, 0)  # no next directory: its thumbnail shows the blurred picture
     return PREFIX + bytes(data[:thumbnail])
 
 
 def xmp_upright(xmp: bytes) -> bytes:
-    """The XMP packet with its orientation, where it has one, set to 1."""
+    """Return the XMP packet with its orientation, if any, set to 1."""
     return _IN_XMP.sub(rb"\g<1>1", xmp)
 
 
 def block_of_tiff(tags: Image.Exif) -> tuple[bytes, bool]:
-    """A block of a TIFF's descriptive tags, and whether it holds all of them: some are read that cannot be written.
+    """Return a block of a TIFF's descriptive tags, and whether it is complete: some readable tags cannot be written.
 
-    They lie among those of the TIFF's layout (strip offsets, bit depths), which another file must not inherit.
+    In the file they are mixed with those of the TIFF's layout (strip offsets, bit depths), which another file must not inherit.
     """
     exif, complete = Image.Exif(), True
     for tag in _DESCRIPTIVE:
@@ -84,19 +84,19 @@ def block_of_tiff(tags: Image.Exif) -> tuple[bytes, bool]:
 
 
 def _add(exif: Image.Exif, tag: int, value: object) -> bool:
-    """Whether the tag can be written; it is added if so."""
+    """Add the tag if it can be written; returns whether it was added."""
     alone = Image.Exif()
     alone[tag] = value
     try:
         alone.tobytes()
-    except Exception:  # Pillow raises whatever the value happens to trip: struct.error, TypeError, ValueError, ...
+    except Exception:  # depending on the value Pillow raises struct.error, TypeError, ValueError, ...
         return False
     exif[tag] = value
     return True
 
 
 def _read(block: bytes) -> tuple[bytearray, str, list[int]]:
-    """The block without any prefix, its byte order ("" where it has no first directory), and where the entries of that one begin."""
+    """Return the block without a prefix, its byte order ("" without a first directory), and the position of that directory's entries."""
     while block.startswith(PREFIX):
         block = block.removeprefix(PREFIX)
     data = bytearray(block)
@@ -111,7 +111,7 @@ def _read(block: bytes) -> tuple[bytearray, str, list[int]]:
 
 
 def _value(data: bytearray, order: str, entry: int) -> int | None:
-    """The orientation in this entry; None where it is another's, or no single number."""
+    """Return the orientation in this entry; None for another tag, or if it is not a single number."""
     tag, kind, count = struct.unpack_from(f"{order}HHI", data, entry)
     if tag != Base.Orientation or kind not in _INTEGERS or count != 1:
         return None
@@ -119,7 +119,7 @@ def _value(data: bytearray, order: str, entry: int) -> int | None:
 
 
 def _find_thumbnail(data: bytearray, order: str, following: int) -> int | None:
-    """Where the thumbnail of the next directory begins, if nothing but padding comes after it; else None."""
+    """Return the position of the next directory's thumbnail if only padding follows it; else None."""
     (second,) = struct.unpack_from(f"{order}I", data, following)
     if second < following + 4 or second + 2 > len(data):
         return None

@@ -1,4 +1,4 @@
-"""The images of a folder: one rule of what is an image's name and of what is hidden, for every verb."""
+"""The images of a folder: one rule for image names and hidden files, for every verb."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from drsn_jax.data.images.photo import SUFFIXES, quoted, reason
 from drsn_jax.system.errors import InputError
 
 IMAGE_SUFFIXES = tuple(SUFFIXES)
-# Folders that operating systems and network drives add: thumbnails, waste baskets, snapshots, what fsck saved.
+# Folders of operating systems and network drives: thumbnails, recycle bins, snapshots, files recovered by fsck.
 _OF_SYSTEMS = {
     *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", "@tmp"),
     *("$recycle.bin", "recycler", "system volume information", "lost+found"),
@@ -16,20 +16,20 @@ _OF_SYSTEMS = {
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over: hidden ones (.Trash, ._a.jpg, __MACOSX), and those that systems add."""
+    """Check whether a file or folder is skipped: hidden ones (.Trash, ._a.jpg, __MACOSX), and system folders."""
     return name.startswith((".", "__")) or name.lower() in _OF_SYSTEMS
 
 
 def is_image_name(name: str | Path) -> bool:
-    """Whether the name ends like an image's, in capitals or not."""
+    """Check whether the name has the suffix of an image, in upper or lower case."""
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def walk_visible(folder: Path, *, on_error: Callable[[OSError], object] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk` without what is hidden, sorted: (folder, names of its folders, names of its files) for each folder below `folder`.
+    """Walk as `os.walk`, sorted and without hidden entries: (folder, names of its folders, names of its files) for each folder.
 
-    A file is a regular one, or a link that leads nowhere: whoever reads it says so. Links to folders are not followed. The caller may
-    take names out of the list of folders. Raises InputError for a folder that cannot be searched, unless `on_error` takes the error.
+    Files are regular files and broken links, which the reader reports. Links to folders are not followed. The caller may
+    remove names from the list of folders. Raises InputError for an unreadable folder, unless `on_error` handles the error.
     """
 
     def refuse(error: OSError) -> None:
@@ -42,9 +42,9 @@ def walk_visible(folder: Path, *, on_error: Callable[[OSError], object] | None =
 
 
 def list_images(folder: Path, *, deep: bool = True) -> list[Path]:
-    """The images of a folder sorted by their paths, at any depth or (`deep=False`) directly in it: files alone, none that is hidden.
+    """List the images of a folder, sorted by path, at any depth or (`deep=False`) only directly in it; hidden files are skipped.
 
-    Raises InputError for a folder that cannot be searched.
+    Raises InputError for an unreadable folder.
     """
     found: list[Path] = []
     for here, folders, files in walk_visible(folder):
@@ -55,12 +55,12 @@ def list_images(folder: Path, *, deep: bool = True) -> list[Path]:
 
 
 def name_images(folder: Path) -> dict[str, Path]:
-    """Relative name without suffix -> path, of all images below a folder. Raises InputError where two differ by their suffix alone."""
+    """Map relative names without suffix to paths, for all images below a folder. Raises InputError if two differ only in the suffix."""
     images: dict[str, Path] = {}
     for path in list_images(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in images:
-            raise InputError(f"{quoted(images[name])} and {quoted(path)} have the same name but for the suffix; keep one of them")
+            raise InputError(f"{quoted(images[name])} and {quoted(path)} have the same name except for the suffix; keep one of them")
         images[name] = path
     return images
 

@@ -1,4 +1,4 @@
-"""What an image file says beside its pixels. Damage in there never costs the picture, nor the orientation that can still be read."""
+"""The metadata of an image file. Damaged metadata never costs the picture, nor a readable orientation."""
 
 import re
 import zlib
@@ -12,13 +12,13 @@ from drsn_jax.data.images.iptc import read_iptc
 from drsn_jax.data.images.photo import Metadata, Stream
 
 _XMP_KEYWORD, _EXIF_KEYWORDS = b"XML:com.adobe.xmp", (b"Raw profile type exif", b"Raw profile type APP1")
-_MOST_XMP = 2**24  # bytes, unpacked
-# XMP that tells of parts which the restored file does not have: a gain map (Ultra HDR), a short film (Motion Photo).
+_MOST_XMP = 2**24  # bytes, uncompressed
+# Namespaces in XMP for parts that the restored file does not have: a gain map (Ultra HDR), a short film (Motion Photo).
 _OF_PARTS = re.compile(rb"hdrgm:|Container:Directory|MicroVideo|MotionPhoto")
 
 
 class _Blocks(NamedTuple):
-    """EXIF and XMP as the file holds them, PNG's chunks of text and colour, and notes of what could not be read."""
+    """EXIF and XMP as in the file, PNG's chunks of text and colour, and notes about unreadable parts."""
 
     exif: bytes = b""
     xmp: bytes = b""
@@ -28,9 +28,9 @@ class _Blocks(NamedTuple):
 
 
 def read_orientation(image: ImageFile.ImageFile, stream: Stream) -> int:
-    """The orientation to be applied to the pixels as they are stored, 1 where there is none. No pixel is decoded."""
+    """Return the orientation to apply to the stored pixels, 1 if there is none. No pixel is decoded."""
     if image.format == "TIFF":
-        # The tag of the layout, which says it where nothing else of the EXIF tags can be read.
+        # The tag of the TIFF's layout, which is used if the EXIF tags cannot be read.
         own = getattr(image, "tag_v2", {}).get(0x112)
         return own if own is not None else find_orientation(b"", _xmp_of(image))
     blocks = _read_png(stream) if image.format == "PNG" else _Blocks(image.info.get("exif") or b"", _xmp_of(image))
@@ -38,7 +38,7 @@ def read_orientation(image: ImageFile.ImageFile, stream: Stream) -> int:
 
 
 def read_metadata(image: ImageFile.ImageFile, stream: Stream) -> Metadata:
-    """All that can be kept. `image` is just opened from `stream`: Pillow turns a TIFF, and its tags, as it loads it."""
+    """Read all metadata that can be kept. `image` must be just opened from `stream`: on loading Pillow rotates a TIFF, and its tags."""
     if image.format == "PNG":
         blocks = _read_png(stream)
     elif image.format == "TIFF":
@@ -51,7 +51,7 @@ def read_metadata(image: ImageFile.ImageFile, stream: Stream) -> Metadata:
     if (iptc := read_iptc(image)) is None:
         notes.append("its IPTC record is damaged, and not kept")
     if told := _OF_PARTS.search(blocks.xmp):
-        notes.append(f"its XMP tells of parts that are not restored ({told[0].decode().rstrip(':')}), and is not kept")
+        notes.append(f"its XMP describes parts that are not restored ({told[0].decode().rstrip(':')}), so it is not kept")
     elif b"HasExtendedXMP" in blocks.xmp:
         notes.append("the extended part of its XMP is not kept")
     return Metadata(
@@ -68,7 +68,7 @@ def read_metadata(image: ImageFile.ImageFile, stream: Stream) -> Metadata:
 
 
 def _read_png(stream: Stream) -> _Blocks:
-    """From the chunks themselves, those behind the pixels too, which Pillow finds only when it decodes."""
+    """Read the chunks directly, including those behind the pixels, which Pillow only finds when it decodes."""
     _, chunks = png16.read_chunks(stream)
     exif, xmp, texts, notes = b"", b"", [], []
     for name, data in chunks:
@@ -79,39 +79,39 @@ def _read_png(stream: Stream) -> _Blocks:
             elif keyword == _XMP_KEYWORD and name == b"iTXt":
                 xmp = _text_of(name, rest)
             elif keyword in _EXIF_KEYWORDS:
-                # ImageMagick's: a name, a length and hexadecimal digits, each on lines of their own.
+                # ImageMagick's format: a name, a length and hexadecimal digits, each on lines of their own.
                 exif = exif or bytes.fromhex("".join(_text_of(name, rest).decode("latin-1").split("\n")[3:]))
             elif name in png16.TEXT_CHUNKS:
                 texts.append((name, data))
         except (ValueError, zlib.error, IndexError):
-            notes.append(f"its {keyword[:40].decode('latin-1')!r} is damaged, and not kept")
+            notes.append(f"its {keyword[:40].decode('latin-1')!r} is damaged and not kept")
     colours = tuple((name, data) for name, data in chunks if name in png16.COLOUR_CHUNKS)
     return _Blocks(exif, xmp, colours, tuple(texts), tuple(notes))
 
 
 def _text_of(name: bytes, rest: bytes) -> bytes:
-    """The text of a chunk after its keyword (PNG specification, 11.3.3). Raises ValueError, IndexError or zlib.error for a damaged one."""
+    """Return the text of a chunk after its keyword (PNG specification, 11.3.3). Raises ValueError, IndexError or zlib.error on damage."""
     packed = name == b"zTXt"
     if name == b"zTXt":
         rest = rest[1:]
     elif name == b"iTXt":
         packed = rest[0] == 1
-        rest = rest[2:].split(b"\0", 2)[2]  # behind the language and the translated keyword
+        rest = rest[2:].split(b"\0", 2)[2]  # after the language and the translated keyword
     if not packed:
         return rest
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(rest, _MOST_XMP)
     if not unpacker.eof:
-        raise ValueError("cut short, or longer than any packet is")
+        raise ValueError("cut short, or longer than any packet")
     return text
 
 
 def _read_tiff(image: ImageFile.ImageFile) -> _Blocks:
     try:
         exif, complete = block_of_tiff(image.getexif())
-    except Exception:  # Pillow's parser raises whatever the damage happens to trip
-        return _Blocks(xmp=_xmp_of(image), notes=("its EXIF tags are damaged, and not kept",))
-    return _Blocks(exif, _xmp_of(image), notes=() if complete else ("some of its EXIF tags cannot be written, and are not kept",))
+    except Exception:  # depending on the damage Pillow's parser raises many types
+        return _Blocks(xmp=_xmp_of(image), notes=("its EXIF tags are damaged and not kept",))
+    return _Blocks(exif, _xmp_of(image), notes=() if complete else ("some of its EXIF tags cannot be written and are not kept",))
 
 
 def _xmp_of(image: Image.Image) -> bytes:
@@ -119,7 +119,7 @@ def _xmp_of(image: Image.Image) -> bytes:
 
 
 def _as_bytes(value: object) -> bytes:
-    """What Pillow gives of a text, whose type depends on how the file declares it."""
+    """Convert Pillow's text, whose type depends on the file's declaration, to bytes."""
     if isinstance(value, tuple) and value:
         value = value[0]
     return value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else b""

@@ -1,4 +1,4 @@
-"""Opening image files: what they are read from, which formats they may be of, and what is said of those that cannot be read."""
+"""Opening of image files: sources, supported formats, and messages for unreadable files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point"}
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """What an image is read from: a `Path`, a file of an archive, an image of a prepared data set. `str` of it names it to people.
+    """A source of an image: a `Path`, a file in an archive, an image of a prepared data set. `str` of it is its name in messages.
 
-    One that knows its (height, width) has it as `size`, and is then not opened to be measured.
+    If it knows its (height, width) it has them as `size`, and is not opened for measuring.
     """
 
     def open(self, mode: Any = "rb", /) -> Any:
@@ -37,7 +37,7 @@ class ImageSource(Protocol):
 
 @contextmanager
 def opening(file: str | ImageSource) -> Iterator[tuple[ImageFile.ImageFile, Stream]]:
-    """Open an image; whatever a decoder raises on damaged data, here or in the caller's block, becomes a `BadImageError`."""
+    """Open an image. Any error of a decoder on damaged data, here or in the caller's block, becomes a `BadImageError`."""
     file = Path(file) if isinstance(file, str) else file
     try:
         if isinstance(file, Path):
@@ -52,7 +52,7 @@ def opening(file: str | ImageSource) -> Iterator[tuple[ImageFile.ImageFile, Stre
 
 
 def format_of(file: Path) -> str | None:
-    """Pillow's name of an image's format, by its content; None for anything else."""
+    """Return Pillow's name of an image's format, by its content; None for anything else."""
     try:
         with opening(file) as (image, _):
             return "JPEG" if image.format == "MPO" else image.format
@@ -65,16 +65,16 @@ def check_source(path: Path, *, kind: str = "an image") -> None:
     if path.is_dir():
         raise BadImageError(f"{quoted(path)} is a folder, not {kind}; give the name of a file.")
     if not path.exists():
-        what = "is a link that leads nowhere; mend or remove it" if path.is_symlink() else "does not exist; check the name"
+        what = "is a broken link; repair or remove it" if path.is_symlink() else "does not exist; check the name"
         raise BadImageError(f"{quoted(path)} {what}.")
     if not path.is_file():
-        raise BadImageError(f"{quoted(path)} is not a regular file; give {kind} file.")  # a pipe would wait for ever
+        raise BadImageError(f"{quoted(path)} is not a regular file; give {kind} file.")  # reading a pipe would block
     if path.stat().st_size == 0:
         raise BadImageError(f"{quoted(path)} is empty (0 bytes); replace or remove it.")
 
 
 def open_phone_formats() -> list[str]:
-    """Those of AVIF and HEIF that can be read here, made known to Pillow."""
+    """Register AVIF and HEIF with Pillow, if supported here, and return them."""
     found = ["AVIF"] if "avif" in features.modules and features.check("avif") else []
     try:
         import pillow_heif
@@ -85,7 +85,7 @@ def open_phone_formats() -> list[str]:
 
 
 def _formats(stream: Stream, name: str) -> list[str]:
-    """The formats that the content may be of. Raises BadImageError, naming the file `name`, for one whose reader is not installed."""
+    """Return the possible formats of the content. Raises BadImageError, naming the file `name`, if its reader is not installed."""
     head = stream.read(64)
     stream.seek(0)
     if head[4:8] != b"ftyp":
@@ -96,17 +96,17 @@ def _formats(stream: Stream, name: str) -> list[str]:
         return list(FORMATS)
     if wanted not in open_phone_formats():
         kind, advice = _READERS[wanted]
-        plain = f"{name} is a photograph of type {kind}, which is not read here; convert it to JPEG."
+        plain = f"{name} is a photograph of type {kind}, which cannot be read here; convert it to JPEG."
         raise BadImageError(f"{name} is a photograph of type {kind}, which {advice}, or convert it to JPEG.", plain=plain)
     return [wanted]
 
 
 def _to_error(file: ImageSource, error: Exception) -> BadImageError:
-    """What is said where `error` came of opening or decoding `file`."""
+    """Make the error for a file from `error`, raised while opening or decoding it."""
     name = quoted(file)
     if isinstance(error, PermissionError):
         return BadImageError(f"{name} cannot be read ({reason(error)}); check the permissions of the file.")
-    if isinstance(error, OSError) and error.errno:  # the system's; those of Pillow have no number
+    if isinstance(error, OSError) and error.errno:  # the system's errors; Pillow's have no number
         return BadImageError(f"{name} cannot be read ({reason(error)}); check the file and its disk.")
     if isinstance(error, Image.DecompressionBombError):
         return BadImageError(f"{name} is too large: {reason(error)} Crop it, or scale it down, and try again.")
@@ -120,7 +120,7 @@ def _to_error(file: ImageSource, error: Exception) -> BadImageError:
 
 
 def _describe_tiff(file: ImageSource) -> str:
-    """The samples of a sound TIFF that Pillow does not know, from its tags; nothing for any other file."""
+    """Describe the samples of an intact TIFF that Pillow does not support, from its tags; empty for any other file."""
     with file.open("rb") as stream:
         header = stream.read(8)
         if header[:4] not in (b"II*\0", b"MM\0*"):
@@ -131,7 +131,7 @@ def _describe_tiff(file: ImageSource) -> str:
             tags.load(stream)
             bits, channels = max(tags[258]), int(tags.get(277, 1))
             kind = _SAMPLE_FORMATS.get(max(tags.get(339, (1,))), "unknown")
-        except Exception:  # damaged: Pillow's parser raises whatever the damage happens to trip
+        except Exception:  # damaged: Pillow's parser raises many types
             return ""
     order = ", big-endian" if header[:2] == b"MM" else ""
     return f"{channels} channel{'s' if channels > 1 else ''} of {bits}-bit {kind} numbers{order}"

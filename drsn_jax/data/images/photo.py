@@ -1,4 +1,4 @@
-"""A photograph file in memory: its pixels and all that is needed to write the restored one in the same form."""
+"""A photograph file in memory: its pixels, and everything that is needed to write the restored one in the same form."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,15 +13,15 @@ SUFFIXES = {
     ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".ppm": "PPM", ".pgm": "PPM", ".pnm": "PPM",
     ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF",
 }  # fmt: skip
-Stream = Any  # of bytes, that can be searched; typing.IO is none for those who check types at run time
-PHONE_FORMATS = ("AVIF", "HEIF")  # read as phones write them; written only where they are asked for
+Stream = Any  # a seekable byte stream; runtime type checkers do not support typing.IO
+PHONE_FORMATS = ("AVIF", "HEIF")  # read as written by phones; written only on request
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says beside its pixels, ready to be written with the upright picture: orientation 1, no thumbnail.
+    """The metadata of an image file, ready to be written with the upright picture: orientation 1, no thumbnail.
 
-    `notes` say, a line each, what is damaged and so not kept. The chunks are PNG's, as they were.
+    `notes` list, one line each, damaged parts that are not kept. The chunks are PNG's, unchanged.
     """
 
     exif: bytes = b""  # with its Exif\0\0 prefix
@@ -39,7 +39,7 @@ class Metadata:
 class Photo:
     """One decoded image file, turned upright.
 
-    `samples` are uint8 or uint16, as deep as the file's own, of the channels that `mode` names (L, LA, RGB, RGBA or CMYK); palettes and
+    `samples` are uint8 or uint16, as in the file, for the channels of `mode` (L, LA, RGB, RGBA or CMYK); palettes and
     1-bit images are widened.
     """
 
@@ -53,7 +53,7 @@ class Photo:
 
     @cached_property
     def rgb(self) -> Float[np.ndarray, "h w 3"]:
-        """What the network sees: float32 in [0, 1], in the file's own colour space (a profile is carried along, not applied)."""
+        """The input of the network: float32 in [0, 1], in the file's own colour space (a profile is kept, not applied)."""
         return to_rgb(self.samples, self.mode)
 
     @property
@@ -68,7 +68,7 @@ class Photo:
 
 
 def to_rgb(samples: Integer[np.ndarray, "h w channels"], mode: str) -> Float[np.ndarray, "h w 3"]:
-    """Samples as float32 RGB in [0, 1]; alpha is left away, inks are taken for perfect ones: (1 - cmy)(1 - k)."""
+    """Convert samples to float32 RGB in [0, 1]; alpha is dropped, and inks are treated as ideal: (1 - cmy)(1 - k)."""
     scaled = samples.astype(np.float32) / np.float32(np.iinfo(samples.dtype).max)
     if mode == "CMYK":
         return (1 - scaled[..., :3]) * (1 - scaled[..., 3:])
@@ -76,18 +76,18 @@ def to_rgb(samples: Integer[np.ndarray, "h w channels"], mode: str) -> Float[np.
 
 
 def to_rgb8(samples: Integer[np.ndarray, "h w channels"], mode: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Samples as uint8 RGB: those of `to_rgb`, rounded."""
+    """Convert samples to uint8 RGB: the rounded result of `to_rgb`."""
     if samples.dtype != np.uint8 or mode == "CMYK":
         return np.rint(to_rgb(samples, mode) * 255).astype(np.uint8)
     return np.repeat(samples[..., :1], 3, axis=-1) if mode.startswith("L") else np.ascontiguousarray(samples[..., :3])
 
 
 def quoted(path: object) -> str:
-    """The path, or whatever else names a file, for a one-line message: line breaks and undecodable bytes are shown escaped."""
+    """Format a path or another name of a file for a one-line message; line breaks and undecodable bytes are escaped."""
     return repr(str(path))
 
 
 def reason(error: BaseException) -> str:
-    """The cause of an error on one line; for one of the operating system, its words without number and path."""
+    """Return the cause of an error on one line; for an error of the operating system, its text without number and path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -14,18 +14,18 @@ from drsn_jax.system.errors import BadImageError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type
-# Pillow's own reading keeps the high bytes; unpacking the same data as if it were little-endian yields the low ones. A grey and
-# alpha pixel is four bytes, just as an 8-bit RGBA one, so that one takes all of them at once.
+# Pillow's own decoder keeps the high bytes; reading the same data as little-endian gives the low ones. A grey and
+# alpha pixel has four bytes, like an 8-bit RGBA one, so it is decoded in one pass.
 _RAWMODES = {"I;16B": ("I;16B",), "RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L"), "LA;16B": ("RGBA",)}
-COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")  # how the numbers become light
+COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")  # they define the colours of the numbers
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 _KEPT_CHUNKS = (*COLOUR_CHUNKS, *TEXT_CHUNKS, b"eXIf")
 
 
 def read_chunks(stream: Stream) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """Bits per sample, and the chunks (name, data) of colour, text and EXIF, before and behind the pixels, in their order.
+    """Return the bits per sample, and the chunks (name, data) of colour, text and EXIF, before and after the pixels, in order.
 
-    The stream must already have been identified as PNG; where it ends early, the chunks so far are returned.
+    The stream must be a PNG. If it ends early, the chunks so far are returned.
     """
     stream.seek(0)
     header, chunks = stream.read(33), []
@@ -43,16 +43,16 @@ def read_chunks(stream: Stream) -> tuple[int, list[tuple[bytes, bytes]]]:
 
 
 def decode(stream: Stream, *, name: str = "The file") -> UInt16[np.ndarray, "h w channels"]:
-    """All 16 bits of a PNG file: one channel (grey), two (with alpha), three or four; a transparent colour becomes alpha.
+    """Decode all 16 bits of a PNG file: one channel (grey), two (with alpha), three or four; a transparent colour becomes alpha.
 
-    Raises BadImageError, naming the file `name`, if this Pillow decodes in another way than the one relied on; Pillow's own errors for
+    Raises BadImageError, naming the file `name`, if this Pillow's decoder does not behave as expected; Pillow's own errors for
     damaged files.
     """
     stream.seek(0)
     with Image.open(stream, formats=["PNG"]) as image:
         packed, transparent = image.tile[0].args, image.info.get("transparency")
     if packed not in _RAWMODES:
-        raise BadImageError(f"{name} has 16 bits a channel, which this version of Pillow cannot be made to yield; save it with 8 bits.")
+        raise BadImageError(f"{name} has 16 bits a channel, which this version of Pillow does not support; save it with 8 bits.")
     parts = []
     for rawmode in _RAWMODES[packed]:
         stream.seek(0)
@@ -80,7 +80,7 @@ def encode(
     dpi: tuple[float, float] | None = None,
     chunks: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """A PNG file of 16 bits a sample. Every row is filtered by the one above (filter type 2, Up).
+    """Encode a PNG file of 16 bits per sample. Every row is filtered by the one above (filter type 2, Up).
 
     `exif` has no prefix; `chunks` (name, data) are of colour and text.
     """
@@ -95,7 +95,7 @@ def encode(
     if icc_profile:
         parts.append(_chunk(b"iCCP", b"ICC Profile\x00\x00" + zlib.compress(icc_profile)))
     if dpi:
-        parts.append(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))  # pixels a metre
+        parts.append(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))  # pixels per metre
     if exif:
         parts.append(_chunk(b"eXIf", exif))
     parts += [_chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)), _chunk(b"IEND", b"")]

@@ -1,4 +1,4 @@
-"""The reader of image files: one for restoring, evaluating, training and the page, from a path, an archive or a prepared data set."""
+"""The one reader of image files, for restoring, evaluation, training and the page, from paths, archives and prepared data sets."""
 
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from drsn_jax.system.errors import BadImageError
 def read_photo(file: str | ImageSource, *, max_pixels: int | None = None) -> Photo:
     """Read one image file: JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, AVIF or HEIC, 8 bits a channel, or 16 in PNG, TIFF and PGM.
 
-    The samples are turned upright. Raises BadImageError, naming the file, for anything that is not one whole picture: missing, empty,
-    damaged, cut short, several frames, a depth or format that is not supported; and, before anything is decoded, for more than
-    `max_pixels` by the header. HEIC needs pillow-heif, AVIF a Pillow that was built with it.
+    The samples are upright. Raises BadImageError, naming the file, if it is not exactly one complete picture: missing, empty,
+    damaged, cut short, several frames, an unsupported depth or format; and, before decoding, if the header gives more than
+    `max_pixels`. HEIC needs pillow-heif, AVIF a Pillow with AVIF support.
     """
     with opening(file) as (image, stream):
         if max_pixels is not None:
@@ -39,21 +39,21 @@ def read_photo(file: str | ImageSource, *, max_pixels: int | None = None) -> Pho
 
 
 def decode_upright(image: ImageFile.ImageFile, stream: Stream, *, name: str) -> tuple[Integer[np.ndarray, "h w channels"], str]:
-    """Samples of an image just opened, as people are to see it, and their mode; see `decode`."""
+    """Return the upright samples of an open image, and their mode; see `decode`."""
     orientation = read_orientation(image, stream)
     samples, mode = decode(image, stream, name=name)
     return upright(samples, orientation), mode
 
 
 def upright_size(image: ImageFile.ImageFile, stream: Stream) -> tuple[int, int]:
-    """(height, width) of the picture as people are to see it, without decoding a pixel."""
+    """Return (height, width) of the upright picture without decoding a pixel."""
     width, height = stored_size(image)
     return (width, height) if read_orientation(image, stream) in TURNED else (height, width)
 
 
 def _check_size(image: ImageFile.ImageFile, file: str | ImageSource, *, max_pixels: int) -> None:
     tags = getattr(image, "tag_v2", {})
-    tile = tags.get(322, 0), tags.get(323, 0)  # width and length; of a TIFF in tiles one may exceed the image, and is decoded whole
+    tile = tags.get(322, 0), tags.get(323, 0)  # width and length; a tile of a TIFF may exceed the image, and is decoded whole
     for what, (width, height) in (("", image.size), ("tiles of ", tile)):
         if width * height > max_pixels:
             excess = f"{what}{width}x{height} pixels ({width * height / 1e6:.1f} MP), more than {max_pixels / 1e6:g} MP"
@@ -61,7 +61,7 @@ def _check_size(image: ImageFile.ImageFile, file: str | ImageSource, *, max_pixe
 
 
 def _is_lossless_webp(stream: Stream) -> bool:
-    """Whether the pixels lie in a VP8L chunk (RFC 9649, section 2); Pillow does not say."""
+    """Check whether the pixels are in a VP8L chunk (RFC 9649, section 2), which Pillow does not report."""
     stream.seek(12)
     while len(header := stream.read(8)) == 8:
         if header[:4] in (b"VP8L", b"VP8 "):

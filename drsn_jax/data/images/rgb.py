@@ -1,6 +1,6 @@
 """Image files as uint8 RGB, and the three ways to crop_size x crop_size (SPEC.md section 1, "converted to 256x256").
 
-Pillow and numpy only: whatever `read_rgb` reads can be trained on, evaluated and measured, whichever decoder does the work.
+Uses Pillow and numpy only. Any image that `read_rgb` reads can be used for training, evaluation and metrics, whichever decoder is used.
 """
 
 import io
@@ -19,14 +19,14 @@ from drsn_jax.data.images.reader import decode_upright, upright_size
 from drsn_jax.system.errors import BadImageError
 
 FRAMES = ("resize", "half_crop", "crop")
-# What in a PNG may say an orientation, or turn colours into transparency.
+# Parts of a PNG that may contain an orientation, or make colours transparent.
 _NOT_PLAIN = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type", b"tRNS")
 
 
 def read_rgb(path: str | ImageSource) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode all of one image file.
+    """Decode one image file completely.
 
-    Returns uint8 [h w 3], RGB, 0..255, upright (EXIF orientation applied): what `read_photo` gives, rounded. Grey, palette and CMYK are
+    Returns uint8 [h w 3], RGB, 0..255, upright (EXIF orientation applied): the rounded result of `read_photo`. Grey, palette and CMYK are
     converted, alpha is dropped, 16 bits are scaled by 1/257. Raises `BadImageError` as `read_photo` does.
     """
     with opening(path) as (image, stream):
@@ -34,7 +34,7 @@ def read_rgb(path: str | ImageSource) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def image_size(path: str | ImageSource) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header alone; raises `BadImageError` as `read_rgb` does."""
+    """Return (height, width) of the upright image, from the header alone. Raises `BadImageError` as `read_rgb` does."""
     if (known := getattr(path, "size", None)) is not None:
         return known
     with opening(path) as (image, stream):
@@ -42,7 +42,7 @@ def image_size(path: str | ImageSource) -> tuple[int, int]:
 
 
 def contents_of(file: ImageSource) -> bytes:
-    """The encoded image, or nothing where a path cannot be read: `read_rgb` will say why."""
+    """Return the encoded image, or nothing for an unreadable path, which `read_rgb` reports."""
     if isinstance(file, Path) and not file.is_file():
         return b""
     try:
@@ -52,9 +52,9 @@ def contents_of(file: ImageSource) -> bytes:
 
 
 def check_whole(contents: bytes, *, name: str) -> None:
-    """Raises `BadImageError` naming `name` where an encoded image is damaged, cut short, or of a kind that `read_rgb` does not take.
+    """Raise `BadImageError` naming `name` if an encoded image is damaged, cut short, or not supported by `read_rgb`.
 
-    A PNG carries checksums, which are enough (2 ms a megapixel); anything else is decoded.
+    For a PNG its checksums are enough (2 ms a megapixel); other formats are decoded.
     """
     with opening(_Encoded(name, contents)) as (image, stream):
         if image.format == "PNG":
@@ -64,7 +64,7 @@ def check_whole(contents: bytes, *, name: str) -> None:
 
 
 def plain_format(contents: bytes) -> str | None:
-    """'PNG' or 'JPEG' where any decoder gives the pixels of `read_rgb`: upright RGB of 8 bits without transparency; else None."""
+    """Return 'PNG' or 'JPEG' if any decoder gives the pixels of `read_rgb` (upright 8-bit RGB without transparency), else None."""
     try:
         with opening(_Encoded("", contents)) as (image, stream):
             # PNG of 16 bits a channel also opens as RGB; its depth is byte 24.
@@ -72,17 +72,21 @@ def plain_format(contents: bytes) -> str | None:
                 return None
             if image.format == "PNG":
                 return "PNG" if contents[24] == 8 and not any(name in contents for name in _NOT_PLAIN) else None
-            # What decoders make of a progressive file whose end is missing differs.
+            # Decoders differ in their results for a truncated progressive file.
             return "JPEG" if read_orientation(image, stream) == 1 and not image.info.get("progressive") else None
-    except BadImageError:  # `read_rgb` will say how
+    except BadImageError:  # `read_rgb` reports the reason
         return None
 
 
 def fit_frame(image: UInt8[np.ndarray, "h w 3"], *, frame: str, crop_size: int) -> UInt8[np.ndarray, "fitted_h fitted_w 3"]:
-    """The part of `frame` that is the same each time, so that it can be cached: uint8 0..255 in and out, before any crop.
+    """Apply the constant part of `frame`, which can be cached: uint8 0..255 in and out, before any crop.
 
-    `resize`: the whole frame squeezed to [crop_size crop_size 3], aspect lost (the Keras reference's; it hides most of the blur);
-    `half_crop`: [h//2 w//2 3] (DeblurGAN's); `crop`: untouched. Both resamplings are Pillow's antialiased bicubic.
+    - `resize`: the whole frame resized to [crop_size crop_size 3] without its aspect ratio (as the Keras reference; hides most of the
+      blur).
+    - `half_crop`: [h//2 w//2 3] (as DeblurGAN).
+    - `crop`: unchanged.
+
+    Both resamplings are Pillow's antialiased bicubic.
     """
     if frame == "crop":
         return image
@@ -91,26 +95,26 @@ def fit_frame(image: UInt8[np.ndarray, "h w 3"], *, frame: str, crop_size: int) 
 
 
 def fitted_size(size: tuple[int, ...], *, frame: str, crop_size: int) -> tuple[int, int]:
-    """(height, width) of what `fit_frame` makes of an image of `size`, at least 1x1."""
+    """Return (height, width) after `fit_frame` of an image of `size`, at least 1x1."""
     if frame == "resize":
         return crop_size, crop_size
     return (max(size[0] // 2, 1), max(size[1] // 2, 1)) if frame == "half_crop" else (size[0], size[1])
 
 
 def smallest_size(*, frame: str, crop_size: int) -> int:
-    """The least height and width from which `frame` yields a crop of crop_size: the `min_size` to give `check_pairs`."""
+    """Return the smallest height and width for which `frame` gives a crop of crop_size: the `min_size` for `check_pairs`."""
     return {"resize": 1, "half_crop": 2 * crop_size, "crop": crop_size}[frame]
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """An image in memory, by the name that people know."""
+    """An image in memory with its name for messages."""
 
     name: str
     contents: bytes
 
     def open(self, mode: Any = "rb", /) -> io.BytesIO:
-        """A stream of it."""
+        """Open a stream of it."""
         return io.BytesIO(self.contents)
 
     def read_bytes(self) -> bytes:

@@ -1,7 +1,7 @@
-"""Blur as GoPro's was made (Nah, Kim and Lee, CVPR 2017): the mean light of consecutive frames.
+"""Blur by GoPro's method (Nah, Kim and Lee, CVPR 2017): the mean light of consecutive frames.
 
-Measured on the raw clip GOPR0477_11_00 and pairs that others averaged from it. A pair called `st_frame-s_n_avg-8` is the gamma 2.2 mean of
-frames s to s + 7 (0 is the first), at 49.0 to 49.2 dB. One of four is the plain mean, at 49.4 dB. Its sharp frame is s + 4.
+Checked on the raw clip GOPR0477_11_00 and on published averages of it. A pair called `st_frame-s_n_avg-8` is the mean of frames s to
+s + 7 (0 is the first) with a gamma of 2.2, at 49.0 to 49.2 dB. One of four pairs is the plain mean, at 49.4 dB. The sharp frame is s + 4.
 """
 
 from collections import deque
@@ -24,16 +24,16 @@ class Response(NamedTuple):
 
 
 def gamma_response(gamma: float) -> Response:
-    """light = value^gamma; 2.2 is GoPro's, 1 averages the values themselves. Raises `InputError` unless 0 < gamma <= 10."""
+    """Return light = value^gamma; 2.2 is GoPro's, 1 averages the values themselves. Raises `InputError` unless 0 < gamma <= 10."""
     if not 0 < gamma <= 10:
-        raise InputError(f"gamma={gamma} is no camera's; use 2.2, or 1 to average the values as they are (allowed: above 0, up to 10)")
+        raise InputError(f"gamma={gamma} is out of range; use 2.2, or 1 to average the values directly (allowed: above 0, up to 10)")
     return Response(np.arange(256.0) ** gamma, (np.arange(255.0) + 0.5) ** gamma)
 
 
 def read_response(path: Path) -> Response:
-    """A response from a .npy or text file (commas, spaces or lines between) of 256 increasing numbers, the light of values 0 to 255.
+    """Read a response of 256 increasing numbers, the light of values 0 to 255, from a .npy or text file (commas, spaces or lines between).
 
-    Raises `InputError` when it is missing, unreadable, or anything else.
+    Raises `InputError` if the file is missing, unreadable, or has other content.
     """
     needed = "a response is 256 increasing numbers, the light of the values 0 to 255 (.npy, or .csv)"
     try:
@@ -48,7 +48,7 @@ def read_response(path: Path) -> Response:
 
 
 def average_frames(frames: Sequence[UInt8[np.ndarray, "h w 3"]], response: Response) -> UInt8[np.ndarray, "h w 3"]:
-    """The value whose light is the mean light of the frames, rounded to 0..255: ((1/n) sum s^2.2)^(1/2.2) for gamma 2.2."""
+    """Return the value for the mean light of the frames, rounded to 0..255: ((1/n) sum s^2.2)^(1/2.2) for gamma 2.2."""
     total = response.light[frames[0]]
     for frame in frames[1:]:
         total += response.light[frame]
@@ -56,7 +56,7 @@ def average_frames(frames: Sequence[UInt8[np.ndarray, "h w 3"]], response: Respo
 
 
 class Window(NamedTuple):
-    """Frames `first` to `first + n - 1` (0 is the first of the source), the pixels travelled in them, and the first one's time stamp."""
+    """Frames `first` to `first + n - 1` (0 is the first of the source), their motion in pixels, and the time stamp of the first one."""
 
     first: int
     n: int
@@ -72,7 +72,7 @@ class Window(NamedTuple):
 def average_windows(
     frames: Iterable[Frame], windows: Sequence[Window], *, response: Response, first: int = 0
 ) -> Iterator[tuple[Window, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]]:
-    """(window, blurred, sharp) for each window, the frames read once from number `first` on and held only while one needs them.
+    """Yield (window, blurred, sharp) for each window. Frames are read once, from number `first` on, and kept only while needed.
 
     Raises `InputError` if the frames end before the windows do.
     """
@@ -91,4 +91,4 @@ def average_windows(
         oldest = min((window.first for window in begun), default=number + 1)
         held = {i: pixels for i, pixels in held.items() if i >= oldest}
     if begun or waiting:
-        raise InputError("The frames end before the windows chosen of them do; the source has changed: start anew (--overwrite)")
+        raise InputError("The frames end before the chosen windows, because the source has changed; make the pairs again (--overwrite)")

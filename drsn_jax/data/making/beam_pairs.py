@@ -14,8 +14,8 @@ folder. DIR may also be gs://...
 PortableRunner needs a running job server of Beam, such as its containers `apache/beam_spark3_job_server` and
 `apache/beam_flink1.19_job_server`. Without a jar the last two runners would download it, so that is refused.
 
-Beam's writer of tensorflow_datasets handles array_record, but imports TensorFlow on the way. The pixels are those of the command without
-Beam, for the same seed. This module is imported inside functions only: it imports tensorflow_datasets.
+Beam's writer of tensorflow_datasets supports array_record, but imports TensorFlow. For the same seed the pixels are equal to those of the
+command without Beam. This module is imported inside functions only, because it imports tensorflow_datasets.
 """
 
 import io
@@ -36,14 +36,14 @@ from drsn_jax.data.making.pair_writer import Example, Line, refuse_other_setting
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.locks import lock_folder
 
-BLOCK = 16  # windows of a source that one worker makes at a time: a video is decoded from the key frame before the first of them
+BLOCK = 16  # windows of a source that one worker makes together, because a video is decoded from the key frame before the first of them
 
 
 class _MadeByBeam(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Examples of `examples_fn`, each element (a list of lines) on any worker. Without elements: to read what is there."""
+    """Examples of `examples_fn`; each element (a list of lines) may run on any worker. Without elements it reads the stored set."""
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos = None  # nothing is downloaded; to look for checksums, tfds 4.9.10 needs a package that it does not require
+    url_infos = None  # nothing is downloaded; searching for checksums would need a package that tfds 4.9.10 does not require
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class _MadeByBeam(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(file_format=file_format or "array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        from drsn_jax.data.prepared.builders import LocalInfo  # with it come the benchmarks, which nobody needs before
+        from drsn_jax.data.prepared.builders import LocalInfo  # imported late, because it imports the benchmarks
 
         image = partial(tfds.features.Image, shape=(None, None, 3), encoding_format="png")
         features = {"blurred": image(), "sharp": image(), "name": tfds.features.Text(), "scene": tfds.features.Text()}
@@ -76,7 +76,7 @@ class _MadeByBeam(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self) -> Any:
         import apache_beam as beam
 
-        assert self._examples_fn is not None, "only `prepare_with_beam` makes examples"
+        assert self._examples_fn is not None, "examples are only made by `prepare_with_beam`"
         make_fn = partial(_records, examples_fn=self._examples_fn)
         return "Pairs" >> beam.Create([list(element) for element in self._elements]) | beam.Reshuffle() | "Make" >> beam.FlatMap(make_fn)
 
@@ -86,7 +86,7 @@ class AveragedVideo(_MadeByBeam):
 
 
 class BlurredPhotos(_MadeByBeam):
-    """Sharp photographs, and the same with synthesised camera shake."""
+    """Sharp photographs, and the same with synthetic camera shake."""
 
 
 def _records(
@@ -97,7 +97,7 @@ def _records(
 
 
 def blocks(lines: Sequence[Line], *, size: int = BLOCK) -> list[list[Line]]:
-    """Neighbouring lines of the same scene together, `size` at most."""
+    """Group neighbouring lines of the same scene, at most `size` each."""
     scenes: dict[str, list[Line]] = {}
     for line in lines:
         scenes.setdefault(line["scene"], []).append(line)
@@ -115,19 +115,19 @@ def prepare_with_beam(
     examples_fn: Callable[[Sequence[Line]], Iterable[Example]],
     overwrite: bool = False,
 ) -> tuple[str, int]:
-    """Runs the pipeline unless the data set is there. Returns its folder and the number of its examples.
+    """Run the pipeline unless the data set exists. Returns its folder and the number of its examples.
 
-    `examples_fn` must be picklable, `plan_fn` returns its elements; `options` are Beam's, each as --name=value. The data set appears
-    once it is complete; a run that was cut off is made anew. Raises `InputError` for a missing Beam, an unknown runner, a bad
-    option, a data set made with other settings, which `overwrite` replaces, and one that another process is preparing.
+    `examples_fn` must be picklable, `plan_fn` returns the elements; `options` are Beam's, each as --name=value. The data set appears
+    once it is complete; an interrupted one is made again. Raises `InputError` for a missing Beam, an unknown runner, an invalid
+    option, a data set made with other settings (unless `overwrite`), and one that another process is preparing.
     """
     beam = dict(zip(("beam_options", "beam_runner"), open_beam(runner, options), strict=True))
     settings, place = json.loads(json.dumps(dict(settings))), epath.Path(data_dir) / builder_class.name
-    remote = "://" in data_dir  # there are no locks there
+    remote = "://" in data_dir  # buckets have no locks
     with nullcontext() if remote else lock_folder(Path(place), doing=f"preparing {builder_class.name}"):
         folder = epath.Path(builder_class(data_dir=data_dir).data_path)
         aside = folder.parent / f"{folder.name}.replaced"
-        for left in () if remote else place.glob("incomplete.*"):  # of a run that was killed
+        for left in () if remote else place.glob("incomplete.*"):  # left by a killed run
             left.rmtree()
         _settle(folder, aside)
         if folder.exists() and not overwrite:
@@ -146,7 +146,7 @@ def prepare_with_beam(
 
 
 def _settle(folder: epath.Path, aside: epath.Path) -> None:
-    """Of a set and the one that it was to replace, keeps the new one if it is whole, else the old one."""
+    """Keep the new set if it is complete, else restore the one that it was to replace."""
     if not aside.exists():
         return
     if (folder / "dataset_info.json").exists() and (folder / "metadata.json").exists():
@@ -158,18 +158,18 @@ def _settle(folder: epath.Path, aside: epath.Path) -> None:
 
 
 def _build(builder: _MadeByBeam, how: Any) -> None:
-    """A mistake that a worker finds (an unreadable photograph) comes back with more around it, as the runner chooses."""
+    """Run the pipeline. A mistake found by a worker (an unreadable photograph) comes back inside an error of the runner."""
     tfds.disable_progress_bar()
     beam_log = logging.getLogger("apache_beam")
-    beam_log.setLevel(logging.CRITICAL)  # what fails is raised too; the log would add a traceback
+    beam_log.setLevel(logging.CRITICAL)  # errors are raised as well; the log would add a traceback
     try:
-        with redirect_stdout(io.StringIO()):  # tfds speaks of a download there
+        with redirect_stdout(io.StringIO()):  # tfds announces a download there
             builder.download_and_prepare(download_config=how)
     except Exception as error:
         text = str(error) if not isinstance(error, InputError) else f"InputError: {error}"
         if found := re.search(r"InputError: (.*?)(?: \[while running|\\n|\n|$)", text):
             raise InputError(found[1]) from error
-        if text.startswith("Pipeline has validations errors"):  # an option that the runner needs is missing
+        if text.startswith("Pipeline has validations errors"):  # a required option of the runner is missing
             raise InputError(f"--beam-options: {'; '.join(text.splitlines()[1:])}") from error
         raise
     finally:

@@ -1,7 +1,7 @@
-"""Pairs made by a command and written to disk: resumable at any moment, byte for byte the same as in one go.
+"""Pairs made by a command and written to disk. Interrupted runs can be resumed, with the same bytes as an uninterrupted one.
 
-The folder holds `settings.json` (what was asked for) and `pairs.jsonl` (one line for each pair, written before the first image: also
-the plan). A pair is done when both its images are there; each is written under another name and renamed, the sharp one last.
+The folder contains `settings.json` (the requested settings) and `pairs.jsonl` (the plan: one line per pair, written before the first
+image). A pair is complete if both images exist. Each is written under a temporary name and renamed, the sharp one last.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ Example = tuple[Line, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]  #
 
 
 class Made(NamedTuple):
-    """How many pairs the folder holds, and how many of them this run made."""
+    """The number of pairs in the folder, and the number made by this run."""
 
     total: int
     new: int
@@ -45,13 +45,13 @@ def make_pairs(
     overwrite: bool = False,
     workers: int = 4,
 ) -> Made:
-    """Makes the pairs that `plan_fn` plans and writes them as PNG below `output`, those that are there already left alone.
+    """Make the pairs of `plan_fn` and write them as PNG below `output`; existing pairs are kept.
 
-    `settings` (values that JSON holds) must decide on every byte: a folder made with others is refused. `plan_fn` runs once for a folder,
-    or each time with `extend`: then the plan may change, but for the pairs that are there. `examples_fn` yields examples, of uint8
-    0..255, for the lines that it is given. `workers` threads encode. Raises `InputError` for a folder with pairs made with other
-    settings (naming them; with `overwrite` they are removed), with anything else in it, or that another process writes to, and
-    whatever the two functions raise, before anything is written or removed if `plan_fn` does.
+    `settings` (JSON values) must determine every byte: a folder made with other settings is refused. `plan_fn` runs once per folder,
+    or each time with `extend`: then the plan may change, except for existing pairs. `examples_fn` yields the examples, uint8
+    0..255, for given lines. `workers` threads encode. Raises `InputError` for a folder with pairs of other settings (naming them; with
+    `overwrite` they are removed), with other content, or in use by another process, and the errors of both functions; those of `plan_fn`
+    before anything is written or removed.
     """
     settings, progress = json.loads(json.dumps(dict(settings))), Progress()
     with lock_folder(output, doing="making pairs"), contextlib.closing(progress):
@@ -73,41 +73,41 @@ def make_pairs(
                 workers,
                 lambda done: progress(f"{draw_bar(len(plan) - len(missing) + done, len(plan))} pairs"),
             )
-        for left in output.rglob(".drsn-*"):  # of a run that was killed in the middle of a file
+        for left in output.rglob(".drsn-*"):  # left by a run that was killed while writing
             left.unlink(missing_ok=True)
     return Made(len(plan), len(missing))
 
 
 def check_apart(output: Path, sources: Sequence[Path]) -> None:
-    """Raises `InputError` where the pairs would be written into a source, or beside the files that it consists of."""
+    """Raise `InputError` if the pairs would be written into a source, or beside its files."""
     for source in sources:
         if _real(source) in (_real(output), *_real(output).parents):
             raise InputError(f"--output={output} lies inside --source={source}; give a folder outside it")
 
 
 def check_empty(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Raises `InputError` where a new set of pairs may not begin in `output`: a file, other settings, or somebody else's files."""
+    """Raise `InputError` if a new set of pairs may not start in `output`: a file, other settings, or other content."""
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; give a folder for the pairs (--output=DIR)")
     there = [] if not output.exists() else [path.name for path in output.iterdir() if not path.name.startswith(".")]
     if there and SETTINGS not in there:
-        raise InputError(
-            f"{output} holds files of something else ({', '.join(sorted(there)[:3])}); give a new or empty folder (--output=DIR)"
-        )
+        raise InputError(f"{output} contains other files ({', '.join(sorted(there)[:3])}); give a new or empty folder (--output=DIR)")
     if there and not overwrite:
         refuse_other_settings(str(output), _read_json(output / SETTINGS), settings)
 
 
 def refuse_other_settings(where: str, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises `InputError` naming the settings in which pairs that are there differ from those that are asked for."""
+    """Raise `InputError` naming the settings that differ between existing and requested pairs."""
     differing = [key for key in {**stored, **settings} if stored.get(key) != settings.get(key)]
     if differing:
         had, has = (", ".join(f"{key}={json.dumps(one.get(key))}" for key in differing) for one in (stored, settings))
-        raise InputError(f"{where} holds pairs made with {had}; now it is {has}: give another folder, the same settings, or --overwrite")
+        raise InputError(
+            f"{where} contains pairs made with {had}, now requested is {has}; give another folder, the same settings, or --overwrite"
+        )
 
 
 def _is_void(output: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the folder holds the plan of other settings, of which no image was made: nothing is lost if that goes."""
+    """Check for a plan of other settings without any image: removing it loses nothing."""
     if not (output / PAIRS).is_file() or not (output / SETTINGS).is_file() or _read_json(output / SETTINGS) == settings:
         return False
     return not any(_has_image(output, line) for line in _read_plan(output))
@@ -118,7 +118,7 @@ def _has_image(output: Path, line: Line) -> bool:
 
 
 def _resume(output: Path, settings: Mapping[str, Any]) -> list[Line] | None:
-    """The plan that the folder holds, made with the same settings; None where there is none yet."""
+    """Return the folder's plan, made with the same settings; None if there is none yet."""
     if not (output / PAIRS).is_file() or not (output / SETTINGS).is_file():
         return None
     refuse_other_settings(str(output), _read_json(output / SETTINGS), settings)
@@ -126,13 +126,13 @@ def _resume(output: Path, settings: Mapping[str, Any]) -> list[Line] | None:
 
 
 def _extended(output: Path, stored: list[Line], plan: list[Line]) -> list[Line]:
-    """The new plan, written, unless a pair that is there is not part of it."""
+    """Write the new plan, unless an existing pair is missing from it."""
     named = {line["name"]: line for line in plan}
     gone = [line for line in stored if named.get(line["name"]) != line and _has_image(output, line)]
     if gone:
         raise InputError(
-            f"{output} holds pairs whose source is gone or has changed ({len(gone)}, the first is {gone[0]['name']}); "
-            "bring it back, give another folder, or --overwrite"
+            f"The source of {len(gone)} pairs in {output} is missing or has changed (the first is {gone[0]['name']}); "
+            "restore it, give another folder, or --overwrite"
         )
     if plan != stored:
         _write_plan(output, plan)
@@ -148,7 +148,7 @@ def _read_plan(output: Path) -> list[Line]:
         lines = [json.loads(line) for line in (output / PAIRS).read_text().splitlines()]
         return [line for line in lines if line["blurred"] and line["sharp"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{output / PAIRS} was changed by hand ({error}); give a new or empty folder (--output=DIR)") from error
+        raise InputError(f"{output / PAIRS} was edited ({error}); give a new or empty folder (--output=DIR)") from error
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -162,7 +162,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 
 def _remove_pairs(output: Path) -> None:
-    """Removes what an earlier run made, its settings last, and nothing that it did not list."""
+    """Remove the pairs of an earlier run, its settings last, and only files that it listed."""
     if (output / PAIRS).is_file():
         folders = set()
         for line in _read_plan(output):
@@ -177,7 +177,7 @@ def _remove_pairs(output: Path) -> None:
 
 
 def _write_all(examples: Iterable[Example], output: Path, workers: int, report: Callable[[int], None]) -> None:
-    """Encodes in threads, a few pairs in flight: the memory stays the same however many there are."""
+    """Encode in threads with only a few pairs in flight, so that memory does not grow with their number."""
     pending: deque[Future] = deque()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for done, (line, blurred, sharp) in enumerate(examples, start=1):
@@ -197,4 +197,4 @@ def _write_pair(output: Path, line: Line, blurred: np.ndarray, sharp: np.ndarray
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # unlike Path.resolve, it takes a link that points at itself
+    return Path(os.path.realpath(path))  # unlike Path.resolve, it supports a link that points at itself

@@ -1,6 +1,6 @@
-"""Pairs from sharp photographs by the blur that training synthesises (`drsn_jax.data.synthesis.blur`), one at a time and each by its name.
+"""Pairs from sharp photographs by the blur of training (`drsn_jax.data.synthesis.blur`), one at a time.
 
-A pair depends on the seed, the photograph with its relative name, the number of the copy and the recipe alone. Other photographs, the order
+A pair depends only on the seed, the photograph with its relative name, the number of the copy and the recipe. Other photographs, the order
 and the process have no influence. Another kind of device may round differently.
 """
 
@@ -21,12 +21,12 @@ from drsn_jax.data.synthesis.blur import synthesise
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.system.errors import InputError
 
-SIZE_CLASS = 256  # whole photographs are padded to multiples of it: one compilation for each size that occurs
+SIZE_CLASS = 256  # whole photographs are padded to multiples of it, so that fewer sizes are compiled
 _synthesise = jax.jit(synthesise, static_argnums=2)
 
 
 class PhotoPairs(NamedTuple):
-    """How pairs are made of the photographs below `folder`: `crop` is the side of a random square, or None for whole photographs."""
+    """The settings for pairs from the photographs below `folder`: `crop` is the side of a random square, or None for whole photographs."""
 
     folder: Path
     copies: int
@@ -35,23 +35,23 @@ class PhotoPairs(NamedTuple):
     seed: int
 
     def check(self) -> None:
-        """Raises `InputError` for values that make no pair."""
+        """Raise `InputError` for invalid values."""
         self.recipe.check()
         if self.copies < 1:
             raise InputError(f"--pairs-per-photo={self.copies} makes no pair; use 1 or more")
         if self.crop is not None and self.crop < 1:
-            raise InputError(f"--crop={self.crop} is no size; use a number of pixels, as 256, or whole")
+            raise InputError(f"--crop={self.crop} is not a size; use a number of pixels, such as 256, or whole")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed={self.seed} is out of range; use 0 to {2**32 - 1}")
 
 
 def list_photos(folder: Path) -> list[str]:
-    """Relative names of all images below a folder, sorted; hidden files and folders are passed over.
+    """List the relative names of all images below a folder, sorted; hidden files and folders are skipped.
 
-    Raises `InputError` if it is no folder, holds no image, or two differ by their suffix alone.
+    Raises `InputError` if it is not a folder, contains no image, or two names differ only in the suffix.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the folder of photographs")
+        raise InputError(f"{folder} is not a folder; give the folder of photographs")
     names = sorted(path.relative_to(folder).as_posix() for path in name_images(folder).values())
     if not names:
         raise InputError(f"{folder} holds no photographs; images end in one of {', '.join(IMAGE_SUFFIXES)}")
@@ -59,7 +59,7 @@ def list_photos(folder: Path) -> list[str]:
 
 
 def plan_photo_pairs(photos: Sequence[str], making: PhotoPairs, report: Callable[[str], None] = lambda text: None) -> list[Line]:
-    """The lines of all pairs; reads the headers only. Raises `InputError` for an unreadable photograph, and one smaller than the crop."""
+    """Plan the lines of all pairs from the headers. Raises `InputError` for a photograph that is unreadable or smaller than the crop."""
     lines: list[Line] = []
     for photo in photos:
         report(f"looking at {photo}")
@@ -67,9 +67,9 @@ def plan_photo_pairs(photos: Sequence[str], making: PhotoPairs, report: Callable
         if making.crop is not None and min(height, width) < making.crop:
             raise InputError(
                 f"{making.folder / photo} is {width}x{height}, smaller than the crop of {making.crop};"
-                f" use --crop={min(height, width)} or less, --crop=whole, or take it out"
+                f" use --crop={min(height, width)} or less, --crop=whole, or remove it"
             )
-        size = (making.folder / photo).stat().st_size  # tells a photograph from one that takes its place later
+        size = (making.folder / photo).stat().st_size  # identifies the photograph, in case another one replaces it later
         for copy in range(1, making.copies + 1):
             name = _stem(photo) if making.copies == 1 else f"{_stem(photo)}-{copy}"
             files = {"blurred": f"blur/{name}.png", "sharp": f"sharp/{name}.png"}
@@ -78,12 +78,12 @@ def plan_photo_pairs(photos: Sequence[str], making: PhotoPairs, report: Callable
 
 
 def make_photo_pairs(lines: Iterable[Line], making: PhotoPairs) -> Iterator[Example]:
-    """`make_photo_pair` of each line."""
+    """Apply `make_photo_pair` to each line."""
     return (make_photo_pair(line, making) for line in lines)
 
 
 def make_photo_pair(line: Line, making: PhotoPairs) -> Example:
-    """(line, blurred, sharp), uint8 [h w 3]: a random square, or the whole photograph, mirrored where the blur looks beyond its edges.
+    """Make (line, blurred, sharp), uint8 [h w 3]: a random square, or the whole photograph, reflected beyond its edges for the blur.
 
     Raises `InputError` for a photograph that cannot be read.
     """
@@ -103,7 +103,7 @@ def make_photo_pair(line: Line, making: PhotoPairs) -> Example:
 
 
 def describe(making: PhotoPairs, photos: Sequence[str] | None = None) -> dict[str, Any]:
-    """The settings that decide on each pair, and on which there are if `photos` are given."""
+    """Return the settings that determine each pair, and with `photos` also the set of pairs."""
     source: dict[str, Any] = {"source": making.folder.resolve().name}
     if photos is not None:
         source |= {"photos": len(photos), "bytes": sum((making.folder / photo).stat().st_size for photo in photos)}
@@ -116,7 +116,7 @@ def _stem(photo: str) -> str:
 
 
 def _key(seed: int, photo: str, copy: int) -> PRNGKeyArray:
-    """64 bits of the relative name, then the copy, folded into the seed."""
+    """Fold 64 bits of the relative name, then the copy, into the seed."""
     digest = hashlib.sha256(photo.encode()).digest()
     key = jax.random.key(seed)
     for number in (*(int.from_bytes(digest[i : i + 4], "big") for i in (0, 4)), copy):
@@ -125,7 +125,7 @@ def _key(seed: int, photo: str, copy: int) -> PRNGKeyArray:
 
 
 def _mirror(index: np.ndarray, size: int) -> np.ndarray:
-    """Indices beyond 0 and size - 1 reflected back inside, as often as it takes."""
+    """Reflect indices beyond 0 and size - 1 back inside, repeatedly if necessary."""
     period = max(2 * size - 2, 1)
     index = np.abs(index) % period
     return np.minimum(index, period - index) if size > 1 else np.zeros_like(index)

@@ -1,4 +1,4 @@
-"""The frames of a video file (PyAV), or of a folder of frames, one after the other: never more than one is held."""
+"""The frames of a video file (PyAV), or of a folder of frames, one at a time."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +19,14 @@ _RESERVED = ("blur", "blur_gamma", "sharp", "input", "target", "A", "B", "train"
 
 
 class Source(NamedTuple):
-    """A video file or a folder of frames, and the name of the scene that its pairs become."""
+    """A video file or a folder of frames, and the name of the scene for its pairs."""
 
     path: Path
     scene: str
 
 
 class Frame(NamedTuple):
-    """One frame in display order. `pts` is its time stamp where a video has one; `gap` says that frames are missing before it."""
+    """One frame in display order. `pts` is its time stamp, if the video has one; `gap` means that frames are missing before it."""
 
     pixels: UInt8[np.ndarray, "h w 3"]
     pts: int | None = None
@@ -34,10 +34,9 @@ class Frame(NamedTuple):
 
 
 def open_sources(paths: Sequence[str | Path]) -> list[Source]:
-    """Gives each source the name of its scene: the file's without suffix or the folder's, numbered where two are called the same.
+    """Name the scene of each source: the file's name without suffix or the folder's, with a number if two are equal.
 
-    Names that a folder of pairs uses for something else (blur, sharp, train, ...) get a prefix. Raises `InputError` for a source
-    that does not exist.
+    Names with a meaning in a folder of pairs (blur, sharp, train, ...) get a prefix. Raises `InputError` for a missing source.
     """
     sources: list[Source] = []
     for path in (local_path(path) for path in paths):
@@ -53,13 +52,13 @@ def open_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 
 def identify(source: Source) -> dict[str, Any]:
-    """What tells one source from another without reading it: scene, and the bytes of the file or of all frames of the folder."""
+    """Identify a source without reading it: scene, and the bytes of the file or of all frames of the folder."""
     files = list_frames(source.path) if source.path.is_dir() else [source.path]
     return {"scene": source.scene, "files": len(files), "bytes": sum(file.stat().st_size for file in files)}
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The images of a folder, not below it, numbers in their names sorted as numbers (2 before 10). Raises `InputError` without any."""
+    """List the images directly in a folder; numbers in names are sorted as numbers (2 before 10). Raises `InputError` if there are none."""
     files = list_images(folder, deep=False)
     if not files:
         raise InputError(f"{folder} holds no images; give the folder that directly holds the frames ({', '.join(IMAGE_SUFFIXES)})")
@@ -67,10 +66,10 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def read_frames(path: Path, *, first: int = 0, pts: int | None = None) -> Iterator[Frame]:
-    """Yields the frames from number `first` (0 is the first displayed) on, uint8 RGB 0..255, upright, all of one size.
+    """Yield the frames from number `first` (0 is the first displayed) on, uint8 RGB 0..255, upright, all of one size.
 
-    `pts`, the time stamp of frame `first`, lets a video begin at the key frame before it; without, everything before is decoded and
-    dropped. A folder's frame has `gap` where its number does not follow the one before, by the usual step of that folder.
+    With `pts`, the time stamp of frame `first`, a video is decoded from the key frame before it; otherwise from its start. In a folder a
+    frame has `gap` if its number does not follow the one before by the folder's usual step.
     Raises `InputError` naming the source for: no images, no video stream, no frame at all, damage, frames of different sizes,
     a missing PyAV.
     """
@@ -96,7 +95,7 @@ def _read_folder(folder: Path, first: int) -> Iterator[Frame]:
 
 
 def _gaps(files: Sequence[Path]) -> list[bool]:
-    """Whether the number in each name is further from the one before than usual: frames that somebody took out."""
+    """Return for each name whether its number is further from the one before than usual, which means removed frames."""
     numbers = [int(found[-1]) if (found := re.findall(r"\d+", file.stem)) else None for file in files]
     if None in numbers or len(files) < 3:
         return [False] * len(files)
@@ -124,7 +123,7 @@ def _read_video(path: Path, first: int, pts: int | None) -> Iterator[Frame]:
 
 
 def _seek(path: Path, pts: int) -> Iterator[Frame]:
-    """The frames from the one stamped `pts` on; none where seeking does not lead to it, as in formats without an index."""
+    """Yield the frames from the one with time stamp `pts` on; none if seeking fails, as in formats without an index."""
     with _decoding(path) as decode_fn:
         started = False
         for frame in decode_fn(pts):
@@ -137,7 +136,7 @@ def _seek(path: Path, pts: int) -> Iterator[Frame]:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[Callable[[int | None], Iterator[Any]]]:
-    """A function that decodes the first video stream, from its start or from the key frame before a time stamp."""
+    """Make a function that decodes the first video stream from its start or from the key frame before a time stamp."""
     with open_video(path) as (container, stream):
 
         def decode(pts: int | None) -> Iterator[Any]:
@@ -150,6 +149,6 @@ def _decoding(path: Path) -> Iterator[Callable[[int | None], Iterator[Any]]]:
 
 
 def _to_frame(frame: Any) -> Frame:
-    """RGB, turned as the file says (phones film on their side)."""
+    """Convert to RGB, rotated by the file's metadata (phones record sideways)."""
     pixels = frame.to_ndarray(format="rgb24")
     return Frame(np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4)), frame.pts)

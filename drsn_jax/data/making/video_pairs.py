@@ -1,4 +1,4 @@
-"""Pairs from videos: the windows of each source and the examples made of them, all decided by the values of `VideoPairs`."""
+"""Pairs from videos: the windows of each source and their examples, determined by the values of `VideoPairs`."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from drsn_jax.system.errors import InputError
 
 
 class VideoPairs(NamedTuple):
-    """How pairs are made: the fields are the arguments of `choose_windows`; `max_pairs` keeps as many, spread over all sources."""
+    """The settings: the arguments of `choose_windows`, and `max_pairs`, the number of pairs to keep, spread over all sources."""
 
     sources: tuple[Source, ...]
     frames: tuple[int, int] = (7, 13)
@@ -27,30 +27,30 @@ class VideoPairs(NamedTuple):
     seed: int = 0
 
     def check(self) -> None:
-        """Raises `InputError` for values that make no pair."""
+        """Raise `InputError` for invalid values."""
         low, high = self.frames
         if not 2 <= low <= high:
-            raise InputError(f"--frames={low}-{high} is no range of frames to average; use 2 or more, as 7-13 or 9")
+            raise InputError(f"--frames={low}-{high} is not a range of frames to average; use 2 or more, such as 7-13 or 9")
         if self.stride is not None and self.stride < 1:
             raise InputError(f"--stride={self.stride} does not advance; use 1 or more, or auto (windows that do not overlap)")
         if self.max_pairs is not None and self.max_pairs < 1:
-            raise InputError(f"--max-pairs={self.max_pairs} makes no pair; use 1 or more, or leave it out")
+            raise InputError(f"--max-pairs={self.max_pairs} makes no pair; use 1 or more, or omit it")
         if not 0 <= self.min_motion < float("inf"):
-            raise InputError(f"--min-motion={self.min_motion} is no length; use 0 (keep still stretches too) or more pixels")
+            raise InputError(f"--min-motion={self.min_motion} is not a length; use 0 (also keeps still parts) or more pixels")
         if not self.cut_threshold > 1:
-            raise InputError(f"--cut-threshold={self.cut_threshold} would take any motion for a cut; use more than 1, as 3")
+            raise InputError(f"--cut-threshold={self.cut_threshold} would treat any motion as a cut; use more than 1, such as 3")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed={self.seed} is out of range; use 0 to {2**32 - 1}")
         for first, last in self.exclude:
             if not 1 <= first <= last:
-                raise InputError(f"--exclude={first}-{last} is no range of frames; the first frame is 1, and both ends are left out")
+                raise InputError(f"--exclude={first}-{last} is not a range of frames; the first frame is 1, and both ends are excluded")
 
 
 def plan_video_pairs(making: VideoPairs, report: Callable[[str], None]) -> tuple[list[Line], list[str]]:
-    """Reads all frames of all sources once. Returns the lines of the pairs, and a note on each source of what was passed over.
+    """Read all frames of all sources once. Returns the lines of the pairs, and a note per source about skipped parts.
 
-    Raises `InputError` where no window is left in any source, saying why, where an excluded range lies beyond all frames, and for
-    sources that cannot be read.
+    Raises `InputError` with the reason if no source has a window, if an excluded range lies beyond all frames, and for
+    unreadable sources.
     """
     lines, notes, troubles, longest = [], [], [], 0
     for source in making.sources:
@@ -81,7 +81,7 @@ def plan_video_pairs(making: VideoPairs, report: Callable[[str], None]) -> tuple
 
 
 def make_video_pairs(lines: Sequence[Line], making: VideoPairs) -> Iterator[Example]:
-    """(line, blurred, sharp) for lines of the plan in its order, each source read once from the first frame that is needed."""
+    """Make (line, blurred, sharp) for lines of the plan in its order. Each source is read once, from the first needed frame."""
     paths = {source.scene: source.path for source in making.sources}
     for scene, group in groupby(lines, key=lambda line: line["scene"]):
         by_window = {Window(line["first_frame"] - 1, line["frames"], line["motion"], line["pts"]): line for line in group}
@@ -92,7 +92,7 @@ def make_video_pairs(lines: Sequence[Line], making: VideoPairs) -> Iterator[Exam
 
 
 def describe(making: VideoPairs) -> dict[str, Any]:
-    """The settings that decide on the pairs, for `drsn_jax.data.making.pair_writer.make_pairs`; reads the sources' sizes."""
+    """Return the settings that determine the pairs, for `drsn_jax.data.making.pair_writer.make_pairs`; reads the sources' sizes."""
     values = making._asdict()
     values["sources"] = [identify(source) for source in making.sources]
     values["response"] = hashlib.sha256(making.response.light.tobytes() + making.response.edges.tobytes()).hexdigest()[:16]
@@ -106,7 +106,7 @@ def _counted(frames: Iterator[Frame], source: Source, report: Callable[[str], No
 
 
 def _to_line(source: Source, window: Window) -> Line:
-    number = f"{window.first + 1:06d}"  # of the first frame: the only one that no other window shares
+    number = f"{window.first + 1:06d}"  # the first frame, which no other window contains
     line = {"name": f"{source.scene}/{number}", "scene": source.scene, "source": source.path.name, "first_frame": window.first + 1}
     line |= {"frames": window.n, "sharp_frame": window.sharp + 1, "motion": window.motion, "pts": window.pts}
     return line | {side: f"{source.scene}/{folder}/{number}.png" for side, folder in (("blurred", "blur"), ("sharp", "sharp"))}

@@ -1,4 +1,4 @@
-"""The choice of frames to average: motion of the picture, cuts between shots, and the windows that follow from them."""
+"""The choice of frames to average: motion of the picture, cuts between shots, and the resulting windows."""
 
 import hashlib
 from collections import deque
@@ -12,25 +12,25 @@ from PIL import Image
 from drsn_jax.data.making.averaging import Window
 from drsn_jax.data.making.video import Frame
 
-NEIGHBOURS = 6  # differences on each side that say what is ordinary: a quarter of a second at 25 frames a second
-_FLOOR = 1.0  # grey levels: below this, a difference is the noise of a still scene
+NEIGHBOURS = 6  # differences on each side that define the usual level: a quarter of a second at 25 frames a second
+_FLOOR = 1.0  # grey levels: smaller differences are noise of a still scene
 
 
 class Motion(NamedTuple):
-    """How each frame of a source differs from earlier ones, on a small grey image. Grey levels, squared but for `levels`."""
+    """The differences of each frame of a source from earlier ones, on a small grey image. Grey levels, squared except for `levels`."""
 
     lag: int
-    block: int  # full-size pixels to one of the grey image
+    block: int  # full-size pixels per pixel of the grey image
     levels: list[float]  # mean absolute difference from the frame before
     squares: list[float]  # mean squared difference from the frame before
     lagged: list[float]  # the same from `lag` frames before
     slopes: list[float]  # mean squared difference between neighbouring pixels
     gaps: list[bool]  # frames are missing before this one
-    pts: list[int | None]  # time stamps, where they rise
+    pts: list[int | None]  # time stamps, if they rise
 
 
 def measure_motion(frames: Iterable[Frame], *, lag: int) -> Motion:
-    """Measures all frames of a source, reduced to about 180 pixels on the shorter side; holds `lag` small frames."""
+    """Measure all frames of a source, reduced to about 180 pixels on the shorter side; keeps `lag` small frames in memory."""
     motion, newest = Motion(lag, 1, *([] for _ in range(6))), None
     recent: deque[np.ndarray] = deque(maxlen=lag)
     for frame in frames:
@@ -38,7 +38,7 @@ def measure_motion(frames: Iterable[Frame], *, lag: int) -> Motion:
         grey = np.asarray(Image.fromarray(frame.pixels).convert("L").convert("F").reduce(motion.block))
         change, lagged = (grey - recent[i] if recent else np.zeros_like(grey) for i in (-1, 0))
         slopes = [np.square(np.diff(grey, axis=axis)).mean() for axis in (0, 1) if grey.shape[axis] > 1]
-        rises = frame.pts is not None and (newest is None or frame.pts > newest)  # only then does a stamp name one frame
+        rises = frame.pts is not None and (newest is None or frame.pts > newest)  # otherwise a time stamp does not identify a frame
         newest = frame.pts if rises else newest
         values = (np.abs(change).mean(), np.square(change).mean(), np.square(lagged).mean(), np.mean(slopes or 0.0))
         for entries, value in zip(motion[2:6], values, strict=True):
@@ -50,24 +50,25 @@ def measure_motion(frames: Iterable[Frame], *, lag: int) -> Motion:
 
 
 def travelled(motion: Motion, first: int, n: int) -> float:
-    """About how many pixels the picture moves in `n` > `motion.lag` frames from number `first` on: the length of the blur.
+    """Estimate the motion of the picture in pixels over `n` > `motion.lag` frames from number `first` on: the length of the blur.
 
     For a small shift v between frames, noise of variance s and the image's mean squared slope g, the mean squared difference of two
-    frames k apart is 2 s + (k v)^2 g: from k = 1 and k = lag the noise cancels and v follows. Too little where the shift is large
-    against what the picture shows, so only fit to tell motion from none. With a lag of 1 noise counts as motion.
+    frames k apart is 2 s + (k v)^2 g. The difference between k = lag and k = 1 removes the noise and gives v. Large shifts, compared with
+    the structures of the picture, are underestimated, so this only distinguishes motion from rest. With a lag of 1 noise counts as motion.
     """
     near, far = np.mean(motion.squares[first + 1 : first + n]), np.mean(motion.lagged[first + motion.lag : first + n])
     excess = (far - near) / (motion.lag**2 - 1) if motion.lag > 1 else near
-    slope = max(float(np.mean(motion.slopes[first : first + n])), 0.25)  # a blank picture has none to divide by
+    slope = max(float(np.mean(motion.slopes[first : first + n])), 0.25)  # avoids a division by zero for a blank picture
     return round(float(motion.block * (n - 1) * np.sqrt(max(excess, 0.0) / slope)), 3)
 
 
 def find_cuts(levels: Sequence[float], *, threshold: float) -> list[int]:
-    """The frames that begin a new shot: their difference is above `threshold` times what is ordinary there.
+    """Find the frames that start a new shot: their difference exceeds `threshold` times the usual one.
 
-    Ordinary is the larger of two medians, of the `NEIGHBOURS` differences before and after, at least 1 grey level. A median ignores
-    the cut itself and another near by; the larger one lets a camera that starts to move, or stops, go unharmed. On the real clip of 299
-    frames the ratio is at most 1.6, a hard cut's is usually above 5. A slow dissolve is not found.
+    The usual difference is the larger of two medians, of the `NEIGHBOURS` differences before and after, at least 1 grey level. A median
+    ignores the cut itself and another one near by. The larger one avoids false cuts where a camera starts or stops moving. On the real clip
+    of
+    299 frames the ratio is at most 1.6; that of a hard cut is usually above 5. A slow dissolve is not found.
     """
     cuts = []
     for frame in range(1, len(levels)):
@@ -79,7 +80,7 @@ def find_cuts(levels: Sequence[float], *, threshold: float) -> list[int]:
 
 
 class Choice(NamedTuple):
-    """The windows to use, how many were passed over as static (and the most motion in one of these), and the cuts."""
+    """The chosen windows, the number of static ones that were skipped (and the largest motion among them), and the cuts."""
 
     windows: list[Window]
     static: int
@@ -98,10 +99,10 @@ def choose_windows(
     seed: int,
     scene: str,
 ) -> Choice:
-    """Windows of `frames[0]` to `frames[1]` frames, the number drawn anew for each from (seed, scene, first frame).
+    """Choose windows of `frames[0]` to `frames[1]` frames; the number is drawn for each from (seed, scene, first frame).
 
-    A window begins where the last one ended, or `stride` frames after it began. None contains a cut, missing frames, or a frame of
-    `exclude` (ranges with both ends, 1 is the first frame); after these a new one begins. Those with less than
+    A window starts where the last one ended, or `stride` frames after its start. None contains a cut, missing frames, or a frame of
+    `exclude` (ranges with both ends, 1 is the first frame); after these a new window starts. Windows with less than
     `min_motion` pixels of motion (see `travelled`) are static. `motion` needs a lag below `frames[0]`.
     """
     cuts = find_cuts(motion.levels, threshold=cut_threshold)
@@ -120,6 +121,6 @@ def choose_windows(
 
 
 def _draw(frames: tuple[int, int], name: str) -> int:
-    """A whole number of the range, the same for the same name everywhere."""
+    """Draw a whole number from the range, the same for the same name on every machine."""
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     return frames[0] + number % (frames[1] - frames[0] + 1)

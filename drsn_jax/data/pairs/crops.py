@@ -1,4 +1,4 @@
-"""The samples of a stream of batches: the same random crop, mirrored and turned, of the two images of a pair."""
+"""The samples of a stream of batches: the same random crop, flip and rotation of both images of a pair."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ from drsn_jax.system.errors import InputError
 
 
 class CropLoader:
-    """Number of a pair and four random draws -> the same window, mirroring and turn of its two images. For many threads at once.
+    """A function (number of a pair, four random draws) -> the same crop, flip and rotation of its two images. Thread-safe.
 
-    `files` are (blurred, sharp), paths or stored images; `decode` is `read_rgb` or its equal. Where `bad_images` passes over a pair that
-    cannot be read, the one after it takes its place, cut by the same draws. `flip` mirrors every other sample left to right, `rotate`
-    turns by 0 to 3 quarters. With `cache_limit_bytes`, fitted frames stay in `frames` and nothing is decoded twice: sum of
-    height * width * 6 bytes (GoPro's 2,103 pairs at full size: 11.6 GB); `InputError` at once where that exceeds the limit.
+    `files` are (blurred, sharp), paths or stored images; `decode` is `read_rgb` or an equivalent. If `bad_images` skips a pair, the next
+    one is used instead, with the same draws. `flip` mirrors half of the samples left to right, `rotate`
+    turns by 0 to 3 quarters. With `cache_limit_bytes` fitted frames are kept in `frames`, so that nothing is decoded twice: the sum of
+    height * width * 6 bytes (GoPro's 2,103 pairs at full size: 11.6 GB); `InputError` at once if it exceeds the limit.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class CropLoader:
         bad_images: BadImages | None = None,
         decode: Callable[[ImageSource], UInt8[np.ndarray, "h w 3"]] = read_rgb,
     ):
-        """Nothing is read yet, but for the headers when the memory of a cache has to be counted."""
+        """Read nothing yet, except for the headers if the memory of a cache must be computed."""
         self.files, self.frame, self.crop_size, self.decode = files, frame, crop_size, decode
         self.flip, self.rotate, self.cache = flip, rotate, cache_limit_bytes is not None
         self.frames: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -44,9 +44,9 @@ class CropLoader:
             self._check_memory(cache_limit_bytes)
 
     def __call__(self, number: int | np.integer, draws: Float[np.ndarray, " 4"]) -> UInt8[np.ndarray, "2 crop crop 3"]:
-        """Blurred and sharp crop, 0..255; `draws`, each in [0, 1), decide on top, left, mirroring and turn, in this order.
+        """Return blurred and sharp crop, 0..255; `draws`, each in [0, 1), determine top, left, flip and rotation, in this order.
 
-        Raises `InputError` when a file is unreadable, too small, or not of its partner's size.
+        Raises `InputError` if a file is unreadable, too small, or not of its partner's size.
         """
         following = ((int(number) + i) % len(self.files) for i in range(len(self.files)))
         read = (self.frames.get(i) or self.bad_images.read(str(self.files[i][0]), partial(self._fit, i)) for i in following)
@@ -83,20 +83,20 @@ class CropLoader:
         needed = sum(height * width * 6 for height, width in fitted)
         if needed > limit:
             raise InputError(
-                f"Caching {len(fitted)} pairs takes {needed / 1e9:.3g} GB, the limit is {limit / 1e9:.3g} GB; "
-                "turn the cache off, raise its limit or use smaller frames (frame='half_crop' or 'resize')"
+                f"Caching {len(fitted)} pairs needs {needed / 1e9:.3g} GB, and the limit is {limit / 1e9:.3g} GB; "
+                "switch the cache off, raise its limit or use smaller frames (frame='half_crop' or 'resize')"
             )
 
 
 def half_of_memory() -> int:
-    """Bytes: what a cache of frames may take unless told otherwise; 4 GiB where the system does not say (Windows)."""
+    """Return the default limit in bytes for a cache of frames; 4 GiB if the system does not report its memory (Windows)."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 4 * 2**30
 
 
 def check_stream(
     num_pairs: int, batch_size: int, start_step: int, num_steps: int | None, rank: int, process_count: int, prefetch: int
 ) -> None:
-    """Raises `InputError` for a stream that cannot be: of how much, from where, for process `rank` of how many."""
+    """Raise `InputError` for invalid arguments of a stream, for process `rank` of `process_count`."""
     if num_pairs < 1:
         raise InputError("No pairs of images were given; at least one is needed")
     for name, value, least in (
@@ -107,7 +107,7 @@ def check_stream(
         ("prefetch", prefetch, 0),
     ):
         if value < least:
-            raise InputError(f"{name}={value} is impossible; use {least} or more")
+            raise InputError(f"{name}={value} is too small; use {least} or more")
     if not 0 <= rank < process_count:
         raise InputError(f"process_index={rank} is not among {process_count} processes; use 0 to {process_count - 1}")
     if batch_size % process_count:
@@ -119,13 +119,13 @@ def check_stream(
 
 
 def check_samples(crop_size: int, frame: str, seed: int, noise_variance: tuple[float, float]) -> None:
-    """Raises `InputError` for samples that cannot be drawn."""
+    """Raise `InputError` for invalid arguments of samples."""
     if crop_size < 1:
-        raise InputError(f"crop_size={crop_size} is impossible; use 1 or more")
+        raise InputError(f"crop_size={crop_size} is too small; use 1 or more")
     if frame not in FRAMES:
         raise InputError(f"frame={frame!r} is unknown; use one of {', '.join(FRAMES)}")
     if not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed} is impossible; use a whole number from 0 to 2**63 - 1")
+        raise InputError(f"seed={seed} is out of range; use a whole number from 0 to 2**63 - 1")
     low, high = noise_variance
     if not 0 <= low <= high < np.inf:
-        raise InputError(f"noise_variance=({low}, {high}) is no range; use 0 <= low <= high on the scale [0, 1], such as (0, 0.001)")
+        raise InputError(f"noise_variance=({low}, {high}) is not a range; use 0 <= low <= high on the scale [0, 1], such as (0, 0.001)")

@@ -1,4 +1,4 @@
-"""Folders of images -> the list of pairs of a blurred image and its sharp one. No TensorFlow, no JAX."""
+"""Folders of images as a list of pairs, each a blurred image and its sharp one. No TensorFlow, no JAX."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,12 +33,12 @@ class Pair:
 
 
 def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
-    """The pairs below `root`, sorted by name.
+    """Find the pairs below `root`, sorted by name.
 
     Layouts: GoPro's `<scene>/{blur,blur_gamma,sharp}/NNNNNN.png`, scenes one or two levels below root; `blur/` + `sharp/`,
     `input/` + `target/` or `A/` + `B/` directly in root. Within a folder images are found at any depth and matched by relative
-    name; suffixes may differ. `blur_folder` chooses between GoPro's `blur` (linear) and `blur_gamma` (with the camera's curve).
-    Raises `InputError` when root is missing, empty, a file, holds several splits or no known layout, or when names do not pair.
+    name; suffixes may differ. `blur_folder` selects GoPro's `blur` (linear) or `blur_gamma` (with the camera's curve).
+    Raises `InputError` if root is missing, empty, a file, contains several splits or no known layout, or if names do not match.
     """
     root = _folder(root)
     blurred: dict[str, Path] = {}
@@ -51,12 +51,12 @@ def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
 
 
 def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
-    """The pairs of two folders, each image matched at any depth by its relative name without suffix, sorted by name.
+    """Pair the images of two folders, at any depth, by relative name without suffix; sorted by name.
 
-    A folder that holds GoPro's scenes gives its own side: below `blurred_folder` only the images inside folders named
-    `blur_folder` count when there are any, below `sharp_folder` those inside `sharp`, and these folders' names are left out of
-    the match. So `<root> <root>`, `<root>/blur <root>/sharp`, and restored scenes against GoPro's root all work; the same root
-    twice is `find_pairs`. Raises `InputError` as `find_pairs` does.
+    In a folder with GoPro's scenes only its own side is used: below `blurred_folder` the images inside folders called
+    `blur_folder` if there are any, below `sharp_folder` those inside `sharp`. The names of these folders are removed before
+    matching. So `<root> <root>`, `<root>/blur <root>/sharp`, and restored scenes against GoPro's root all work; the same root
+    twice equals `find_pairs`. Raises `InputError` as `find_pairs` does.
     """
     blurred_folder, sharp_folder = _folder(blurred_folder), _folder(sharp_folder)
     if blurred_folder.samefile(sharp_folder):
@@ -66,11 +66,11 @@ def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_
 
 
 def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_images: BadImages | None = None) -> list[Pair]:
-    """Check the headers of all images, a few seconds for GoPro's 2,103 pairs; pixels are not decoded. Returns the pairs.
+    """Check the headers of all images (a few seconds for GoPro's 2,103 pairs) without decoding pixels. Returns the pairs.
 
-    Those that `bad_images` passes over because they cannot be opened are left out. Raises `InputError` naming the first file, in the
+    Unreadable pairs that `bad_images` skips are left out. Raises `InputError` naming the first file, in the
     order of `pairs`, that cannot be opened, whose size differs from its partner's, or whose height or width (pixels) is below
-    `min_size`; also when there is no pair at all.
+    `min_size`; also if there is no pair at all.
     """
     if not pairs:
         raise InputError("No pairs of images were given; at least one is needed")
@@ -86,8 +86,7 @@ def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_image
             readable.append(pair)
             if blurred != sharp:
                 raise InputError(
-                    f"{pair.blurred} is {_shown(blurred)} and {pair.sharp} is {_shown(sharp)} (height x width); "
-                    "the two images of a pair must be of equal size: replace or remove them"
+                    f"{pair.blurred} is {_shown(blurred)} but {pair.sharp} is {_shown(sharp)} (height x width); replace or remove the pair"
                 )
             if min_size is not None and min(blurred) < min_size:
                 raise InputError(
@@ -98,7 +97,7 @@ def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_image
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` items evenly spaced, or all where there are no more: the first ones would all be of one scene."""
+    """Select `count` items evenly spaced, or all if there are fewer. The first items would often show a single scene."""
     indices = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[int(index)] for index in indices]
 
@@ -113,7 +112,7 @@ def _folder(path: str | Path) -> Path:
 
 
 def _scenes(root: Path, blur_folder: str) -> list[tuple[Path, Path, Path]]:
-    """(scene, folder of blurred images, folder of sharp images) for each scene; root itself may be the only scene."""
+    """Return (scene, folder of blurred images, folder of sharp images) for each scene; root itself may be the only scene."""
     if blur_folder == _SHARP:
         raise InputError(f"blur_folder={blur_folder!r} names the folder of sharp images; use 'blur' or 'blur_gamma'")
     for blurred, sharp in _OTHER_LAYOUTS:
@@ -148,7 +147,7 @@ def _scenes_below(root: Path, blur_folder: str) -> list[Path]:
 
 
 def _is_scene(folder: Path, blur_folder: str) -> bool:
-    """Half a scene counts too: a missing side is to be reported, not passed over."""
+    """Check for a scene. One with a missing side counts too, so that the missing side is reported."""
     return bool({blur_folder, _SHARP} & _subfolders(folder).keys())
 
 
@@ -157,7 +156,7 @@ def _subfolders(folder: Path) -> dict[str, Path]:
 
 
 def _own_side(images: dict[str, Path], side: str) -> dict[str, Path]:
-    """Of a tree with folders named `side`, the images inside these, the folder's name taken out; any other tree as it is."""
+    """Return the images inside folders called `side`, with that folder's name removed; for any other tree all images."""
     inside = {name: path for name, path in images.items() if side in name.split("/")[:-1]}
     return {"/".join(part for part in name.split("/") if part != side): path for name, path in inside.items()} or images
 
@@ -170,7 +169,7 @@ def _match(blurred: dict[str, Path], sharp: dict[str, Path], blurred_where: str,
         raise InputError(
             f"{_first_three(blurred.keys() - sharp.keys())} of {blurred_where} lack a sharp image, "
             f"{_first_three(sharp.keys() - blurred.keys())} of {sharp_where} lack a blurred one; "
-            "the two images of a pair must have the same name (suffixes may differ)"
+            "give both images of a pair the same name (suffixes may differ)"
         )
     return [Pair(name, blurred[name], sharp[name]) for name in sorted(blurred)]
 

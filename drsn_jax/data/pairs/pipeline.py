@@ -1,8 +1,8 @@
-"""Pairs -> an endless stream of aligned, augmented batches, by tf.data.
+"""Pairs as an endless stream of aligned, augmented batches, by tf.data.
 
-Everything about sample i of the stream (pair, crop, mirroring, turn and noise) is a function of (seed, i) alone. So a run that starts at
-step k sees bit for bit the samples of a run from 0. Nothing is saved with a checkpoint, and starting anywhere costs nothing. TensorFlow
-is imported here, inside functions, and is kept off the accelerators.
+Sample i of the stream (pair, crop, flip, rotation and noise) is a function of (seed, i) alone. So a run that resumes at
+step k reads the same samples, bit for bit, as a run from 0. Nothing is saved with a checkpoint, and starting at any step costs nothing.
+TensorFlow is imported inside functions, and is kept off the accelerators.
 """
 
 import atexit
@@ -43,16 +43,16 @@ def make_batches(
     process_count: int = 1,
     prefetch: int = 2,
 ) -> Iterator[dict[str, Float32[np.ndarray, "b crop crop 3"]]]:
-    """Batches {'blurred', 'sharp'}, float32 [batch_size/process_count crop_size crop_size 3] in [-1, 1], from `start_step` on.
+    """Make batches {'blurred', 'sharp'}, float32 [batch_size/process_count crop_size crop_size 3] in [-1, 1], from `start_step` on.
 
-    Each epoch is a permutation of all pairs; the next one begins within a batch, so any number of pairs will do. Both images of
-    a pair get the same crop, mirroring (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in
-    `fit_frame`; `cache` keeps decoded frames as `CropLoader` says, up to `cache_limit_bytes` (None: half of the memory).
-    `noise_variance` is a range on the scale [0, 1]: Gaussian noise is added to the blurred crop, its standard deviation uniform
-    between the range's square roots, to `noise_share` of all, as `synthesis.camera_noise` draws it; the crop is then clipped and rounded
-    to k/255.
-    Process p of n makes the p-th of n equal parts of each batch. Raises `InputError`: at once on impossible arguments and without
-    TensorFlow; on a damaged image, by name, when its turn comes, unless `bad_images` passes it over (see `CropLoader`).
+    Each epoch is a permutation of all pairs, and epochs may meet within a batch, so any number of pairs works. Both images of
+    a pair get the same crop, flip (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in
+    `fit_frame`; `cache` keeps decoded frames as in `CropLoader`, up to `cache_limit_bytes` (None: half of the memory).
+    `noise_variance` is a range on the scale [0, 1]: a share `noise_share` of the blurred crops gets Gaussian noise with a standard
+    deviation
+    uniform between the range's square roots, as in `synthesis.camera_noise`; the crop is then clipped and rounded to k/255.
+    Process p of n makes the p-th of n equal parts of each batch. Raises `InputError` at once for invalid arguments and without
+    TensorFlow; for a damaged image, by name, when its turn comes, unless `bad_images` skips it (see `CropLoader`).
     """
     check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
     check_samples(crop_size, frame, seed, noise_variance)
@@ -79,13 +79,13 @@ def make_batches(
 
 
 def _close(batches: weakref.ref) -> None:
-    """Ends a stream that is still open at exit: TensorFlow's threads would wait for ever for the interpreter that is going down."""
+    """Close a stream that is still open at exit, because TensorFlow's threads would block the end of the interpreter."""
     if (stream := batches()) is not None:
         stream.close()
 
 
 def import_tensorflow() -> Any:
-    """The tensorflow module, told to leave the accelerators to JAX; raises `InputError` where it is not installed."""
+    """Import tensorflow without its use of the accelerators; raises `InputError` if it is not installed."""
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -93,18 +93,18 @@ def import_tensorflow() -> Any:
             "Training from folders needs TensorFlow, which is not installed: pip install 'drsn-jax[data]', "
             "or train on resident data (--config.data=resident)"
         ) from error
-    with contextlib.suppress(RuntimeError):  # raised when it took its devices before we came; then it is too late
+    with contextlib.suppress(RuntimeError):  # raised if TensorFlow already uses its devices; then it is too late
         tf.config.set_visible_devices([], "GPU")
     return tf
 
 
 def _decode_rgb(file: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
-    """What `read_rgb` returns and raises, by TensorFlow's faster decoders for plain PNG and JPEG."""
+    """Decode as `read_rgb`, with TensorFlow's faster decoders for plain PNG and JPEG."""
     import tensorflow as tf  # `make_batches` has prepared it
 
     contents = contents_of(file)
     plain = plain_format(contents)
-    with contextlib.suppress(tf.errors.InvalidArgumentError):  # damaged, and `read_rgb` says so by name
+    with contextlib.suppress(tf.errors.InvalidArgumentError):  # damaged; `read_rgb` reports it by name
         if plain == "PNG":
             return tf.io.decode_png(contents, channels=3).numpy()
         if plain == "JPEG":
@@ -115,12 +115,12 @@ def _decode_rgb(file: ImageSource) -> UInt8[np.ndarray, "h w 3"]:
 def _make_sample_fn(
     load: CropLoader, faults: dict[int, InputError], *, seed: int, noise_variance: tuple[float, float], noise_share: float
 ) -> Callable[[Any], dict[str, Any]]:
-    """Index in the stream -> {'blurred', 'sharp'}, uint8 [crop crop 3], and 'fault', a key of `faults` or -1, in TensorFlow."""
+    """Make index in the stream -> {'blurred', 'sharp'}, uint8 [crop crop 3], and 'fault', a key of `faults` or -1, in TensorFlow."""
     tf = import_tensorflow()
     num_pairs, crop_size = len(load.files), load.crop_size
 
     def load_or_note(number: np.integer, draws: np.ndarray) -> tuple[np.ndarray, np.int64]:
-        # An exception raised through TensorFlow loses its type, and is logged with its traceback once per thread.
+        # An exception raised through TensorFlow loses its type, and its traceback is logged once per thread.
         try:
             return load(number, draws), np.int64(-1)
         except InputError as error:
@@ -131,7 +131,7 @@ def _make_sample_fn(
         epoch, place = index // num_pairs, index % num_pairs
         number = tf.random.experimental.index_shuffle(place, seed=[seed, epoch], max_index=num_pairs - 1)
         window, *noise = tf.unstack(tf.random.experimental.stateless_split([seed, index], 3, alg="philox"))
-        # Cutting, mirroring and turning are views in numpy and copies in TensorFlow, 1 ms against 6 at 256x256 (measured).
+        # Crop, flip and rotation are views in numpy but copies in TensorFlow: 1 ms instead of 6 at 256x256 (measured).
         crops, fault = tf.numpy_function(load_or_note, [number, _uniform(window, [4])], (tf.uint8, tf.int64), stateful=False)
         blurred, sharp = tf.unstack(tf.ensure_shape(crops, [2, crop_size, crop_size, 3]))
         blurred = _add_noise(blurred, noise, noise_variance, noise_share) if max(noise_variance) > 0 else blurred
@@ -176,4 +176,4 @@ def _iterate(
                 raise faults[int(fault)]
             yield batch
     finally:
-        load.frames.clear()  # TensorFlow keeps the function, and with it the frames, for longer than the iterator lives
+        load.frames.clear()  # TensorFlow keeps the function, and with it the frames, longer than the iterator lives

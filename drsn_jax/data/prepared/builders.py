@@ -1,7 +1,7 @@
-"""The benchmarks as TensorFlow Datasets: `tfds.builder('gopro/linear')` and so on exist once this module is imported.
+"""The benchmarks as TensorFlow Datasets: importing this module registers `tfds.builder('gopro/linear')` and so on.
 
-Images are stored as the bytes of their files, in files of array_record. Any example can be read by its number, so a training resumes bit
-for bit. No TensorFlow is needed to prepare or to read them. This module is imported inside functions only, since tensorflow_datasets is
+Images are stored as the bytes of their files, in array_record files. Any example can be read by its number, so a training resumes bit
+for bit. Preparing and reading need no TensorFlow. This module is imported inside functions only, because tensorflow_datasets is
 optional.
 """
 
@@ -26,22 +26,22 @@ Examples = Iterator[tuple[int, dict[str, Any]]]
 
 
 class LocalInfo(tfds.core.DatasetInfo):
-    """Of data sets that are made here alone."""
+    """Information about data sets that are only made here."""
 
     def initialize_from_bucket(self) -> None:
-        """Nothing: tfds would ask a server of Google's for what it knows of the set, and leave a temporary folder behind."""
+        """Do nothing: tfds would ask Google's server about the set, and leave a temporary folder behind."""
 
 
-# Not a `GeneratorBasedBuilder`: that one collects all records of a split in memory or, from 1 GB on, through TensorFlow into
-# temporary files, of which unshuffled ones end in a single bucket that is sorted in memory (tfds 4.9.10). GoPro has 9 GB.
+# Not a `GeneratorBasedBuilder`: that collects all records of a split in memory or, from 1 GB on, through TensorFlow in
+# temporary files. Without shuffling these form a single bucket, which is sorted in memory (tfds 4.9.10). GoPro has 9 GB.
 class _Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version: the bytes of the image files, in order of their names."}
-    url_infos = None  # nothing is downloaded; to look for checksums, tfds 4.9.10 needs a package that it does not require
+    url_infos = None  # nothing is downloaded; searching for checksums would need a package that tfds 4.9.10 does not require
 
-    survey: Survey | None = None  # what to store; None: what `manual_dir` holds, which then must be complete
+    survey: Survey | None = None  # the data to store; None: the content of `manual_dir`, which must be complete
     on_example: Callable[[str, int], None] | None = None  # called with the split and the number of examples of it so far
-    skip_damaged = False  # leave out what turns out to be damaged, and count it in the metadata, instead of stopping
+    skip_damaged = False  # exclude damaged examples and count them in the metadata, instead of stopping
 
     def __init__(self, *, file_format: str | None = None, **kwargs: Any):
         super().__init__(file_format=file_format or "array_record", **kwargs)
@@ -166,7 +166,7 @@ class Reds(_Benchmark):
 
 
 class DeblurringPairs(_Benchmark):
-    """Somebody's own pairs; the configuration is the name of the set."""
+    """The user's own pairs; the configuration is the name of the set."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = _manual(FOLDERS)
 

@@ -12,7 +12,7 @@ from drsn_jax.system.errors import InputError
 
 
 def describe(survey: Survey) -> dict[str, Any]:
-    """The metadata of a set but for what is known only once its files have been read. No path of this machine is in there."""
+    """Return the metadata of a set that is known before its files are read. It contains no path of this machine."""
     parts = {}
     for name, part in survey.parts.items():
         counts = zip(("scenes", "examples"), part.found[:2], part.expected[:2], strict=True)
@@ -31,7 +31,7 @@ def describe(survey: Survey) -> dict[str, Any]:
 
 
 def cut_into_shards(examples: Sequence[Example], *, limit: int) -> list[list[Example]]:
-    """The examples in order, cut so that no shard's files are more than `limit` bytes, but for one example that is so alone."""
+    """Split the examples, in order, into shards of at most `limit` bytes; a larger example has a shard of its own."""
     shards, num_bytes = [[]], 0
     for example in examples:
         if shards[-1] and num_bytes + example.num_bytes > limit:
@@ -43,9 +43,9 @@ def cut_into_shards(examples: Sequence[Example], *, limit: int) -> list[list[Exa
 
 
 def file_checks(example: Example, contents: Mapping[str, bytes] | None = None) -> list[list[int]]:
-    """[bytes, CRC-32] of each file of an example, sides in alphabetical order; of `contents` where they have been read already.
+    """Return [bytes, CRC-32] of each file of an example, sides in alphabetical order; of `contents` if already read.
 
-    Files in archives are not read: their checksums are in the archive's directory. One that cannot be read has the checksum -1.
+    The archive's directory has the checksums of its files, so these are not read. The checksum of an unreadable file is -1.
     """
     checks = []
     for side, file in sorted(example.files.items()):
@@ -59,22 +59,22 @@ def file_checks(example: Example, contents: Mapping[str, bytes] | None = None) -
 def check_same(
     there: Path, metadata: Mapping[str, Any], survey: Survey, *, report: Callable[[int, int], object] = lambda done, total: None
 ) -> None:
-    """Raises `InputError` unless `survey` has the splits, names and files that were stored in the folder `there`.
+    """Raise `InputError` unless `survey` has the splits, names and files that are stored in the folder `there`.
 
-    Files count as the same by their sizes and CRC-32, which tells any accidental difference: no protection from a forger. Those of a
-    folder are read for it (seconds for a GB), after all sizes have been compared; `report` is called with how many examples have been.
+    Files are equal if sizes and CRC-32 agree. This detects any accidental difference, but no forgery. After all sizes were compared, the
+    files of a folder are read (seconds per GB); `report` is called with the number of checked examples.
     """
     stored = metadata["splits"]
     for split in [name for name in {**stored, **survey.splits} if survey.splits.get(name) or name in stored]:
         examples, checks = survey.splits.get(split, ()), stored.get(split, {"checks": {}}).get("checks")
         known = len(stored[split]["names"]) if split in stored else 0
         if checks is None:
-            raise _other(there, f"{split}: no checksums were kept")
+            raise _other(there, f"{split}: there are no stored checksums")
         if {example.name for example in examples} != checks.keys():
             raise _other(there, f"{split}: {known:,}, here {len(examples):,}")
         for example in examples:
             if [file.num_bytes for _, file in sorted(example.files.items())] != [size for size, _ in checks[example.name]]:
-                raise _other(there, f"{split}: {example.name} has another size")
+                raise _other(there, f"{split}: {example.name} has a different size")
     for split, examples in survey.splits.items():
         with ThreadPoolExecutor(8) as pool:
             found = pool.map(file_checks, examples)
@@ -86,4 +86,4 @@ def check_same(
 
 
 def _other(there: Path, what: str) -> InputError:
-    return InputError(f"{there} holds other examples than this ({what}); replace it with --overwrite, or choose another --data-dir")
+    return InputError(f"{there} contains different examples ({what}); replace it with --overwrite, or choose another --data-dir")

@@ -1,4 +1,4 @@
-"""Preparing a benchmark: survey the download, show the survey, then store it as a TensorFlow Datasets data set, whole or not at all."""
+"""Preparation of a benchmark: survey the download, show the survey, then store it as a TensorFlow data set, whole or not at all."""
 
 import contextlib
 import io
@@ -23,11 +23,11 @@ from drsn_jax.system.errors import InputError
 from drsn_jax.system.locks import lock_folder
 from drsn_jax.system.progress import Progress, draw_bar
 
-_REPLACED, _NEW = "incomplete.replaced", "incomplete.new"  # of an --overwrite, beside the version that is replaced
+_REPLACED, _NEW = "incomplete.replaced", "incomplete.new"  # of an --overwrite, beside the version to replace
 
 
 class Prepared(NamedTuple):
-    """What is stored now: its NAME[/CONFIG], its folder, its metadata; `written` False where it was there already."""
+    """The stored set: its NAME[/CONFIG], its folder, its metadata; `written` is False if it existed before."""
 
     title: str
     folder: Path
@@ -47,14 +47,13 @@ def prepare_dataset(
     say_fn: Callable[[str], object] | None = None,
     **options: Any,
 ) -> Prepared | None:
-    """Stores what the folder or .zip file `source` holds of a data set of `benchmarks.CONFIGS`; None with `check_only`.
+    """Store the content of the folder or .zip file `source` as a data set of `benchmarks.CONFIGS`; None with `check_only`.
 
-    `data_dir` is tfds' own by default; `variant` is one of `CONFIGS`, or the name of somebody's own pairs; `options` are those of
-    the data set's survey. The table of the survey goes through `say_fn` (stdout by default) before anything is written. What is
-    there already with the same files (see `contents.check_same`) stays as it is; with `overwrite` the new set takes the old one's
-    place once it is whole.
-    Raises `InputError`: something is missing, damaged or of a wrong size (`allow_incomplete` stores the rest, and says so in the
-    metadata), other examples are there already, no room, no tfds.
+    `data_dir` defaults to that of tfds; `variant` is one of `CONFIGS`, or the name of the user's own pairs; `options` are those of
+    the data set's survey. The table of the survey is passed to `say_fn` (default: stdout) before anything is written. An existing
+    set with the same files (see `manifest.check_same`) is kept; with `overwrite` the new set replaces it once it is complete.
+    Raises `InputError` if parts are missing, damaged or of a wrong size (`allow_incomplete` stores the rest, and notes it in the
+    metadata), if other examples are stored already, if there is no room, or no tfds.
     """
     say: Callable[[str], object] = say_fn or sys.stdout.write
     survey = survey_source(dataset, source, variant=variant, **options)
@@ -70,7 +69,7 @@ def prepare_dataset(
         there = version_folder(data_dir, survey.title)
         if there and not overwrite:
             metadata = _check_same(there, survey)
-            say(f"{survey.title} is there already: {there}\n")
+            say(f"{survey.title} already exists: {there}\n")
             return Prepared(survey.title, there, metadata, written=False)
         _check_room(survey, data_dir)
         folder = _build(tfds, dataset, variant, survey, data_dir=data_dir, skip_damaged=allow_incomplete, replace=there is not None)
@@ -103,7 +102,7 @@ def _build(tfds: Any, dataset: str, variant: str, survey: Survey, *, data_dir: P
 
 @contextlib.contextmanager
 def _quiet(tfds: Any) -> Iterator[None]:
-    """tfds says on stdout that it is downloading, warns of configurations that are not its own, and draws bars into logs."""
+    """Silence tfds, which announces downloads on stdout, warns about unknown configurations, and draws bars into logs."""
     before = absl_logging.get_verbosity()
     tfds.disable_progress_bar()
     absl_logging.set_verbosity(absl_logging.ERROR)
@@ -115,7 +114,7 @@ def _quiet(tfds: Any) -> Iterator[None]:
 
 
 def _clear(place: Path) -> int:
-    """Removes what interrupted preparations left, but for an old version that was about to be replaced. Returns how many."""
+    """Remove the remains of interrupted preparations, except an old version that was to be replaced. Returns their number."""
     stale = [path for path in place.glob("incomplete.*") if path.is_dir()]
     for path in stale:
         if path.name == _REPLACED and version_folder(place, ".") is None:
@@ -126,7 +125,7 @@ def _clear(place: Path) -> int:
 
 
 def _check_same(there: Path, survey: Survey) -> dict[str, Any]:
-    """The metadata of what is stored, where it is the same."""
+    """Return the metadata of the stored set if it is the same."""
     try:
         metadata = json.loads((there / "metadata.json").read_text())
         with contextlib.closing(Progress()) as progress:
@@ -140,7 +139,7 @@ def _check_room(survey: Survey, data_dir: Path) -> None:
     free = shutil.disk_usage(data_dir).free
     if free < survey.num_bytes:
         raise InputError(
-            f"{survey.title} takes {survey.num_bytes / 1e9:.1f} GB, {data_dir} has {free / 1e9:.1f} GB left; "
+            f"{survey.title} needs {survey.num_bytes / 1e9:.1f} GB, and {data_dir} has {free / 1e9:.1f} GB left; "
             "make room there or choose another --data-dir"
         )
 
@@ -156,7 +155,7 @@ def _summary(title: str, folder: Path, metadata: Mapping[str, Any]) -> str:
 
 
 def format_survey(survey: Survey) -> str:
-    """What was found against what is expected, what is missing, extra or damaged, and the splits that would be stored."""
+    """Format found and expected contents, missing, extra and damaged files, and the splits to store."""
     unit = "pairs" if survey.kind == "pairs" else "images"
     rows = [("part", "scenes", unit, "size")]
     for name, part in survey.parts.items():
@@ -169,7 +168,7 @@ def format_survey(survey: Survey) -> str:
     lines += [f"Not as expected: {problem}" for problem in survey.problems]
     lines += survey.notes
     if survey.extra:
-        lines.append(f"Other files, left alone: {len(survey.extra):,} ({first_three(survey.extra)})")
+        lines.append(f"Other files, ignored: {len(survey.extra):,} ({first_three(survey.extra)})")
     splits = ", ".join(f"{name} {len(examples):,}" for name, examples in survey.splits.items() if examples)
     lines.append(f"Splits: {splits or 'none'}; {survey.num_bytes / 1e9:.2f} GB")
     return "\n".join(lines) + "\n"
@@ -180,7 +179,7 @@ def _count(found: int | None, expected: int | None) -> str:
 
 
 def _sizes(examples: Sequence[Example]) -> str:
-    """'1280x720', or from the smallest to the largest by area."""
+    """Format '1280x720', or the smallest to the largest size by area."""
     sizes = sorted({size for example in examples for size in example.sizes.values()}, key=lambda size: (size[0] * size[1], size))
     if not sizes:
         return "-"

@@ -1,4 +1,4 @@
-"""Prepared data sets by the name that a user writes: NAME[/CONFIG][:SPLIT], such as gopro/linear:test."""
+"""Prepared data sets by the name that users write: NAME[/CONFIG][:SPLIT], such as gopro/linear:test."""
 
 import difflib
 import hashlib
@@ -18,7 +18,7 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class PreparedSet(NamedTuple):
-    """One prepared data set: `title` is NAME[/CONFIG], `metadata` what `contents.describe` and the preparation put there."""
+    """One prepared data set: `title` is NAME[/CONFIG], `metadata` that of `manifest.describe` and the preparation."""
 
     title: str
     folder: Path
@@ -26,19 +26,19 @@ class PreparedSet(NamedTuple):
 
 
 def default_data_dir() -> Path:
-    """Where TensorFlow Datasets keeps its data: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Return the folder of TensorFlow Datasets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return local_path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", instead="set TFDS_DATA_DIR to one, or give --data-dir")
 
 
 def version_folder(data_dir: Path, title: str) -> Path | None:
-    """The folder of the newest version of NAME[/CONFIG] that is whole, None without one."""
+    """Return the folder of the newest complete version of NAME[/CONFIG], or None."""
     below = (data_dir / title).iterdir() if (data_dir / title).is_dir() else ()
     found = [path for path in below if _VERSION.fullmatch(path.name) and (path / "metadata.json").is_file()]
     return max(found, key=lambda path: [int(number) for number in path.name.split(".")], default=None)
 
 
 def list_prepared(data_dir: Path) -> list[str]:
-    """NAME[/CONFIG] of every prepared deblurring benchmark in `data_dir`."""
+    """List NAME[/CONFIG] of every prepared deblurring benchmark in `data_dir`."""
     titles = []
     for name in (*CONFIGS, *MADE):
         configs = [path.name for path in sorted((data_dir / name).iterdir()) if path.is_dir()] if (data_dir / name).is_dir() else []
@@ -47,14 +47,14 @@ def list_prepared(data_dir: Path) -> list[str]:
 
 
 def is_prepared_spec(text: str) -> bool:
-    """Whether a text that is no folder reads as NAME[/CONFIG][:SPLIT]."""
+    """Check whether a text that is not a folder has the form NAME[/CONFIG][:SPLIT]."""
     return not Path(text).expanduser().exists() and _SPEC.fullmatch(text) is not None
 
 
 def find_prepared(spec: str, *, data_dir: Path | None = None) -> tuple[PreparedSet, str | None]:
-    """The prepared data set that `spec` names, and the split it names, if it does. CONFIG may be left out where only one is there.
+    """Find the prepared data set of `spec`, and the split, if given. CONFIG may be omitted if only one is prepared.
 
-    Raises `InputError`: no such data set, not prepared (with the command that does it), or several that fit.
+    Raises `InputError` if there is no such data set, if it is not prepared (with the command for that), or if several match.
     """
     data_dir = data_dir or default_data_dir()
     match = _SPEC.fullmatch(spec)
@@ -68,12 +68,12 @@ def find_prepared(spec: str, *, data_dir: Path | None = None) -> tuple[PreparedS
     name, config, split = match.groups()
     fitting = [f"{name}/{config}"] if config else [title for title in list_prepared(data_dir) if title.split("/")[0] == name]
     if len(fitting) > 1:
-        raise InputError(f"Of {name}, {' and '.join(fitting)} are prepared in {data_dir}; say which one")
+        raise InputError(f"Of {name}, {' and '.join(fitting)} are prepared in {data_dir}; give one of them")
     folder = version_folder(data_dir, fitting[0]) if fitting else None
     if folder is None:
         raise InputError(
             f"{f'{name}/{config}' if config else name} is not prepared in {data_dir} "
-            f"(there: {', '.join(list_prepared(data_dir)) or 'none'}); {_command(name, config)} does it"
+            f"(there: {', '.join(list_prepared(data_dir)) or 'none'}); prepare it with {_command(name, config)}"
         )
     try:
         metadata = json.loads((folder / "metadata.json").read_text()) | (_describe_made(folder) if name in MADE else {})
@@ -85,14 +85,14 @@ def find_prepared(spec: str, *, data_dir: Path | None = None) -> tuple[PreparedS
 
 
 def _describe_made(folder: Path) -> dict[str, Any]:
-    """Beam's workers know only their own pairs, so that names and sizes stand with the pairs alone: here they are numbered."""
+    """Describe a set made by Beam. Its workers know only their own pairs, so scenes and sizes are only stored with the pairs."""
     info = json.loads((folder / "dataset_info.json").read_text())
     counts = {split["name"]: sum(int(length) for length in split["shardLengths"]) for split in info["splits"]}
     return {"kind": "pairs", "unsplit": True, "splits": {name: {"examples": count} for name, count in counts.items()}}
 
 
 def choose_split(prepared: PreparedSet, split: str | None, *, default: str | None = None) -> str:
-    """The split to read: the named one, else the default one, else the only one. Raises `InputError` listing what there is."""
+    """Choose the split to read: the given one, else the default, else the only one. Raises `InputError` listing the splits."""
     splits: Sequence[str] = list(prepared.metadata["splits"])
     if split is None and (len(splits) == 1 and (default is None or prepared.metadata.get("unsplit"))):
         return splits[0]
@@ -103,9 +103,9 @@ def choose_split(prepared: PreparedSet, split: str | None, *, default: str | Non
 
 
 def content_hash(prepared: PreparedSet, *splits: str) -> str:
-    """A SHA-256, in hexadecimal, of the names and files of a split, or of several in alphabetical order.
+    """Return a SHA-256, in hexadecimal, of the names and files of a split, or of several in alphabetical order.
 
-    Of a set made by Beam, whose files nobody has hashed: of what tfds and the settings say of all of it.
+    For a set made by Beam, without hashes of files, it covers the metadata of tfds and the settings.
     """
     digest = hashlib.sha256()
     hashes = [prepared.metadata["splits"][split].get("sha256") for split in sorted(splits)]

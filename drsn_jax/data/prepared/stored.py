@@ -1,4 +1,4 @@
-"""Reading prepared data sets back: images that stand wherever a path to an image does. No TensorFlow."""
+"""Reading of prepared data sets: images that can replace a path to an image. No TensorFlow."""
 
 import io
 import threading
@@ -13,7 +13,7 @@ from drsn_jax.system.errors import BadImageError, InputError
 
 
 class _Records:
-    """The records of one split by their number; safe in many threads, opened when first read, and again after pickling."""
+    """The records of one split by their number; thread-safe, opened at the first read, and again after pickling."""
 
     def __init__(self, folder: Path, split: str, features: Sequence[str]):
         self.folder, self.split, self.features = folder, split, features
@@ -23,7 +23,7 @@ class _Records:
         return _Records, (self.folder, self.split, self.features)
 
     def read(self, number: int) -> Mapping[str, Any]:
-        """Each thread keeps the record that it read last: the two images of a pair are read one after the other."""
+        """Read a record. Each thread keeps its last one, because the two images of a pair are read one after the other."""
         last = getattr(self._last, "record", None)
         if last is None or last[0] != number:
             last = (number, self._open()[number])
@@ -42,9 +42,9 @@ class _Records:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One image of a prepared data set, as the bytes of the file that it was; `size` is (height, width), None where only they tell.
+    """One image of a prepared data set as the bytes of its file; `size` is (height, width), or None if only the bytes contain it.
 
-    `label` names it to people: `gopro/linear:test 000012 GOPR0384_11_00/000001 blurred`.
+    `label` is its name in messages: `gopro/linear:test 000012 GOPR0384_11_00/000001 blurred`.
     """
 
     label: str
@@ -54,10 +54,10 @@ class StoredImage:
     records: _Records = field(repr=False, compare=False)
 
     def read_bytes(self) -> bytes:
-        """The encoded image. Raises `BadImageError` naming it where it cannot be read."""
+        """Return the encoded image. Raises `BadImageError` naming it if it cannot be read."""
         try:
             return self.records.read(self.number)[self.feature]
-        except InputError:  # a package that is missing
+        except InputError:  # a missing package
             raise
         except (OSError, ValueError, RuntimeError, IndexError, KeyError) as error:
             raise BadImageError(
@@ -66,7 +66,7 @@ class StoredImage:
             ) from error
 
     def open(self, mode: str = "rb", /) -> io.BytesIO:
-        """A binary stream of it."""
+        """Open a binary stream of it."""
         return io.BytesIO(self.read_bytes())
 
     def __str__(self) -> str:
@@ -84,10 +84,10 @@ class Blurred(NamedTuple):
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """A split of a prepared data set: `pairs` where `kind` is 'pairs', `blurred` images where it is 'blurred' or 'koehler'.
+    """A split of a prepared data set: `pairs` if `kind` is 'pairs', `blurred` images if it is 'blurred' or 'koehler'.
 
-    `name` is NAME[/CONFIG]:SPLIT, without the split for Köhler's benchmark, of which both are needed at once.
-    `sha256` tells its images from any others, see `content_hash`.
+    `name` is NAME[/CONFIG]:SPLIT, without the split for Köhler's benchmark, which needs both at once.
+    `sha256` identifies its images, see `content_hash`.
     """
 
     name: str
@@ -99,9 +99,9 @@ class PreparedSplit:
     sha256: str = ""
 
     def truths(self, scene: int, trajectory: int) -> list[tuple[int, StoredImage]]:
-        """(number, sharp frame) along a trajectory of Köhler's, by number; the scene's only one where the set has no more.
+        """Return (number, sharp frame) along one of Köhler's trajectories, by number; the scene's only one if the set has no more.
 
-        Raises `InputError` where there is none.
+        Raises `InputError` if there is none.
         """
         found = self.frames.get((scene, trajectory)) or self.frames.get((scene, 0))
         if not found:
@@ -110,13 +110,13 @@ class PreparedSplit:
 
 
 def open_prepared(spec: str, *, data_dir: Path | None = None, default_split: str | None = None) -> PreparedSplit:
-    """What `drsn-jax prepare` stored in `data_dir` (default: tfds' own) under NAME[/CONFIG][:SPLIT]. No image is read yet.
+    """Open the data set NAME[/CONFIG][:SPLIT] that `drsn-jax prepare` stored in `data_dir` (default: that of tfds). Reads no image yet.
 
-    The split may be left out where there is one alone, or where `default_split` is there; CONFIG where one alone is prepared.
-    Raises `InputError` for whatever is not there, saying what is.
+    The split may be omitted if there is only one, or if `default_split` exists; CONFIG if only one is prepared.
+    Raises `InputError` for anything missing, listing the alternatives.
     """
     prepared, split = find_prepared(spec, data_dir=data_dir)
-    import_tfds()  # here, rather than at the first image, it is said that it is missing
+    import_tfds()  # here, so that a missing package is reported before the first image
     kind = prepared.metadata["kind"]
     if kind == "koehler":
         return _open_koehler(prepared, split)
@@ -133,9 +133,9 @@ def open_prepared(spec: str, *, data_dir: Path | None = None, default_split: str
 def find_pairs_or_prepared(
     root_or_spec: str | Path, *, blur_folder: str = "blur", default_split: str | None = None, data_dir: Path | None = None
 ) -> list[Pair]:
-    """`find_pairs` of an existing folder, else the pairs of a prepared data set; its own split counts before `default_split`.
+    """Apply `find_pairs` to an existing folder, else open the pairs of a prepared data set; its own split precedes `default_split`.
 
-    `blur_folder` 'blur_gamma' means gopro/gamma where the configuration is left out. Raises `InputError` as both do, and where
+    `blur_folder` 'blur_gamma' means gopro/gamma if the configuration is omitted. Raises `InputError` as both do, and if
     the data set has no pairs.
     """
     text = str(root_or_spec)
@@ -145,7 +145,7 @@ def find_pairs_or_prepared(
     if name == "gopro":
         text = f"gopro/{'gamma' if blur_folder == 'blur_gamma' else 'linear'}{colon}{split}"
     elif name == "gopro/linear" and blur_folder == "blur_gamma":
-        raise InputError(f"{text} was asked for with blur_folder='blur_gamma'; use gopro/gamma, or blur_folder='blur'")
+        raise InputError(f"{text} and blur_folder='blur_gamma' contradict each other; use gopro/gamma, or blur_folder='blur'")
     opened = open_prepared(text, data_dir=data_dir, default_split=default_split)
     if opened.kind != "pairs":
         raise InputError(f"{opened.name} holds no pairs of a blurred and a sharp image; use a data set of pairs, such as gopro")
@@ -153,7 +153,7 @@ def find_pairs_or_prepared(
 
 
 def import_tfds() -> Any:
-    """tensorflow_datasets, with array_record to read by; raises `InputError` where one is not installed."""
+    """Import tensorflow_datasets and array_record; raises `InputError` if one is not installed."""
     try:
         import array_record.python.array_record_data_source  # noqa: F401
         import tensorflow_datasets as tfds
@@ -165,9 +165,9 @@ def import_tfds() -> Any:
 def _open_koehler(prepared: PreparedSet, split: str | None) -> PreparedSplit:
     if split not in (None, "blurred"):
         raise InputError(
-            f"{prepared.title} has no split {split!r} of blurred images; use {prepared.title}, which is them and their sharp frames"
+            f"{prepared.title} has no split {split!r} of blurred images; use {prepared.title}, which includes their sharp frames"
         )
-    choose_split(prepared, "blurred")  # complains where it is not there
+    choose_split(prepared, "blurred")  # raises if there is none
     places = {name: stored["places"] for name, stored in prepared.metadata["splits"].items()}
     frames: dict[tuple[int, int], list[tuple[int, StoredImage]]] = {}
     if "truth" in places:
@@ -181,7 +181,7 @@ def _open_koehler(prepared: PreparedSet, split: str | None) -> PreparedSplit:
 
 
 def _images(prepared: PreparedSet, split: str, *features: str) -> list[tuple[Any, ...]]:
-    """(name, image of each feature) of every example, in stored order."""
+    """Yield (name, image of each feature) of every example, in stored order."""
     stored = prepared.metadata["splits"][split]
     records = _Records(prepared.folder, split, features)
     found = []

@@ -1,6 +1,6 @@
-"""Blur made on the device: a photograph becomes a pair, blurred by camera shake and moving objects, in linear light.
+"""Blur made on the device: a pair from a photograph, blurred by camera shake and moving objects in linear light.
 
-Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera. The exposure integrates light rather than gamma values. The
+Follows the blur model I_B = k * I_S + N (paper, section 2) and adds the camera. The exposure integrates light instead of gamma values, the
 sensor saturates, and the file has eight bits. Everything is a pure function of a key, and runs inside jit.
 """
 
@@ -24,11 +24,11 @@ def synthesise(
     length: Float[Array, ""] | None = None,
     shapes: Shapes | None = None,
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 3"]]:
-    """Blurs one photograph: returns (blurred, sharp) in [0, 1], k/255, less `recipe.margin` pixels on each side.
+    """Blur one photograph. Returns (blurred, sharp) in [0, 1], k/255, without `recipe.margin` pixels on each side.
 
     `length` of the path, in pixels, is drawn from the recipe where it is not given. Objects have one of the `shapes`, or are ellipses.
     """
-    # All at once: fold_in(key, i) is split(key, n)[i], so a number folded into a key that is also split gives one of its parts again.
+    # One split for all: fold_in(key, i) equals split(key, n)[i], so folding into a key that is also split would reuse a part.
     kernel_key, saturation_key, noise_key, object_key, jpeg_key, softness_key = jax.random.split(key, 6)
     margin = recipe.margin
     sharp = photograph.astype(jnp.float32) / 255.0
@@ -36,8 +36,8 @@ def synthesise(
         sharp = jnp.round(soften(softness_key, sharp**GAMMA, recipe.softness) ** (1 / GAMMA) * 255.0) / 255.0
     light = sharp**GAMMA
     if recipe.saturation:
-        # A white pixel may stand for a lamp: more light than the file could hold. Only there: a bright sky that is not white has all its
-        # light in the file, and making it brighter would be an error that nothing can undo.
+        # White pixels may be lamps with more light than the file could store. Only these: a bright sky below white is stored with all its
+        # light, and brightening it would be an irreversible error.
         beyond = recipe.saturation * jax.random.uniform(saturation_key)
         light *= 1.0 + beyond * jnp.clip((sharp - 0.98) / 0.02, 0.0, 1.0)
     if recipe.length[1]:
@@ -51,9 +51,9 @@ def synthesise(
 
 
 def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[float, float]) -> Float[Array, "h w c"]:
-    """Blurs linear light with a Gaussian of a standard deviation drawn uniformly from a range, in pixels; borders are reflected.
+    """Blur linear light with a Gaussian whose standard deviation (pixels) is drawn uniformly from a range; borders are reflected.
 
-    A photograph made small is sharper than any camera's pixels; a generator that has seen nothing softer sharpens what was sharp enough.
+    A downsized photograph is sharper than any camera's pixels. A generator trained only on such photographs would over-sharpen others.
     """
     deviation = jax.random.uniform(key, minval=softness[0], maxval=softness[1])
     reach = math.ceil(3.0 * softness[1])
@@ -69,9 +69,9 @@ def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[floa
 def camera_noise(
     key: PRNGKeyArray, image: Float[Array, "h w 3"], *, noise_variance: tuple[float, float], noise_share: float = 1.0
 ) -> Float[Array, "h w 3"]:
-    """Adds Gaussian noise of a variance drawn from a range (image scale [0, 1]), then clips and quantises to k/255.
+    """Add Gaussian noise with a variance drawn from a range (image scale [0, 1]), then clip and quantise to k/255.
 
-    Of all draws `noise_share` have noise, and the others none.
+    A share `noise_share` of all draws has noise.
     """
     variance_key, noise_key, share_key = jax.random.split(key, 3)
     if noise_variance[1]:

@@ -11,23 +11,27 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from drsn_jax.system.errors import InputError
 
 EXACT = jax.lax.Precision.HIGHEST  # accelerators would round light to ten bits or fewer
-ANCHORS = 3  # kernels in each direction of an image whose blur varies; interpolated in between
+ANCHORS = 3  # kernels in each direction of an image with varying blur; interpolated in between
 
 
 class BlurRecipe(NamedTuple):
-    """What blur and noise are drawn from. Lengths in pixels, variances on the image scale [0, 1].
+    """The parameters of blur and noise. Lengths in pixels, variances on the image scale [0, 1].
 
-    `length` is the range of the arc length of the camera's path over the sensor, and `skew` how it is drawn: 1 is uniformly, and the
-    higher the oftener little (a share of x**(1/skew) of all lengths lies in the lowest x of the range); `inertia` the range of how much
-    of its velocity the camera keeps from one moment of the exposure to the next, of 48 or more in all (1: a straight, even line);
-    `moment` is when the sharp image is taken: where the path is in the mean, or in the middle of the exposure, as GoPro's (`_draw_moment`);
-    `cross` is how fast it moves up and down against left and right (1: any direction; 0: a horizontal pan); `variation` is how much
-    camera roll adds to it in the corners, as a fraction of that length; `saturation` is how far beyond white the light of the brightest
-    pixels may reach; `object_share` is how many photographs have an object with a motion of its own in front; `softness` is the range of
-    the standard deviation, in pixels, of a Gaussian lens that softens the photograph itself, sharp and blurred; `jpeg_quality` is the
-    range of the quality (1 to 100, Pillow's) that blurred images are compressed with before the noise, 100 meaning not at all where it is
-    the whole range; `noise_variance` is the range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak
-    noise is not rare; `noise_share` is how many images have noise at all.
+    - `length`: range of the arc length of the camera's path on the sensor.
+    - `skew`: 1 draws lengths uniformly; a higher value favours short ones (a share x**(1/skew) of them lies in the lowest x of the range).
+    - `inertia`: range of the share of velocity that the camera keeps between moments of the exposure, of which there are at least 48
+      (1: a straight, even line).
+    - `moment`: position of the sharp image: the mean of the path, or the middle of the exposure as in GoPro (`_draw_moment`).
+    - `cross`: ratio of vertical to horizontal speed (1: any direction; 0: a horizontal pan).
+    - `variation`: blur by camera roll in the corners, as a fraction of the length.
+    - `saturation`: how far the light of the brightest pixels may exceed white.
+    - `object_share`: share of photographs with a separately moving object in front.
+    - `softness`: range of the standard deviation (pixels) of a Gaussian lens that softens the photograph itself, sharp and blurred.
+    - `jpeg_quality`: range of the JPEG quality (1 to 100, Pillow's scale) of blurred images, applied before the noise; a range of 100 to
+      100
+      means none.
+    - `noise_variance`: range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
+    - `noise_share`: share of images with noise.
     """
 
     length: tuple[float, float] = (0.0, 25.0)
@@ -47,34 +51,35 @@ class BlurRecipe(NamedTuple):
     def margin(self) -> int:
         """Pixels of context that a blurred pixel depends on, in each direction.
 
-        A straight path reaches half its length from its centre; the rare one that reaches further than 0.6 is held back there. Roll adds
-        1/sqrt(2) of its share at most.
+        A straight path reaches half its length from its centre; rare paths that reach further than 0.6 are clipped. Roll adds at most
+        1/sqrt(2) of its share.
         """
         return math.ceil(self.length[1] * (0.6 + self.variation / math.sqrt(2))) + 1
 
     def check(self) -> None:
-        """Raises InputError for ranges that are not, and for values that are negative, not finite, or so large that no image would fit into
-        memory (which grows with the squares of length and variation). `drsn_jax.config.values` has the same limits.
+        """Raise InputError for invalid ranges, and for values that are negative, not finite, or too large for memory.
+
+        Memory grows with the squares of length and variation. `drsn_jax.config.values` has the same limits.
         """
         for name, most in (("length", 500), ("inertia", 1), ("noise_variance", 1), ("jpeg_quality", 100), ("softness", 10)):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= most:
-                raise InputError(f"blur {name}=({low:g}, {high:g}) is no range; use 0 <= low <= high <= {most:g}.")
+                raise InputError(f"blur {name}=({low:g}, {high:g}) is not a range; use 0 <= low <= high <= {most:g}.")
         for name, most in (("cross", 1000), ("skew", 10), ("variation", 2), ("saturation", 100), ("object_share", 1), ("noise_share", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise InputError(f"blur {name}={getattr(self, name):g} is out of range; use 0 (none) to {most}.")
 
 
 def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[Array, "points 3"]:
-    """A random camera path (y, x, roll): a velocity with inertia and a few jerks, as in hand-held shots.
+    """Draw a random camera path (y, x, roll): a velocity with inertia and a few jerks, as in hand-held shots.
 
-    The arc length over (y, x) is 1, the position 0 in the mean or at the recipe's moment. Roll has a largest magnitude of 1.
+    The arc length over (y, x) is 1; the position is 0 in the mean or at the recipe's moment. The largest roll has magnitude 1.
     """
     inertia_key, start_key, jerk_key, when_key, force_key, moment_key = jax.random.split(key, 6)
     inertia = jax.random.uniform(inertia_key, (), minval=recipe.inertia[0], maxval=recipe.inertia[1])
     there = jax.random.bernoulli(when_key, 1.5 / points, (points, 1)).astype(jnp.float32)
     jerks = 3.0 * jax.random.normal(jerk_key, (points, 3)) * there
-    # Forces of this size keep the mean speed as it begins, however strong the inertia; where it is 1 there are none.
+    # Forces of this size keep the mean speed constant for any inertia; with an inertia of 1 there are none.
     forces = jnp.sqrt(1.0 - inertia**2) * (jax.random.normal(force_key, (points, 3)) + jerks)
     forces = forces.at[0].set(jax.random.normal(start_key, (3,)))  # the velocity at the start
     number = jnp.arange(points, dtype=jnp.float32)
@@ -90,9 +95,9 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
 
 
 def _draw_moment(key: PRNGKeyArray, points: int) -> Int[Array, ""]:
-    """Which point of a path is the middle, or half a frame later, as in the mean of 7 to 13 frames whose sharp one is number n // 2.
+    """Draw the point of a path for the sharp image: the middle, or half a frame later, as for a mean of 7 to 13 frames and frame n // 2.
 
-    Where n is even no frame is in the middle (Nah et al., 2017): of a blur of 40 pixels that is an error of up to 2.5.
+    For even n no frame is in the middle (Nah et al., 2017): for a blur of 40 pixels the offset is up to 2.5.
     """
     number = jax.random.randint(key, (), 7, 14)
     middle = (number // 2).astype(jnp.float32) + 0.5
@@ -100,7 +105,7 @@ def _draw_moment(key: PRNGKeyArray, points: int) -> Int[Array, ""]:
 
 
 def path_to_kernel(path: Float[Array, "points 2"], *, margin: int) -> Float[Array, "k k"]:
-    """Spreads the points of a path (y, x in pixels from the centre) bilinearly over a kernel of 2 margin + 1; the sum is 1."""
+    """Spread the points of a path (y, x in pixels from the centre) bilinearly over a kernel of 2 margin + 1; the sum is 1."""
     grid = jnp.arange(-margin, margin + 1, dtype=jnp.float32)
     inside = jnp.clip(path, -margin, margin)
     spread = jnp.maximum(0.0, 1.0 - jnp.abs(inside[:, :, None] - grid[None, None]))  # [points 2 k]
@@ -108,9 +113,9 @@ def path_to_kernel(path: Float[Array, "points 2"], *, margin: int) -> Float[Arra
 
 
 def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""] | None = None) -> Float[Array, "a a k k"]:
-    """The kernels of one random shot at a grid of places over the image (a is 1 where `variation` is 0).
+    """Make the kernels of one random shot on a grid over the image (a is 1 if `variation` is 0).
 
-    `length`, in pixels and within the recipe's range, is drawn where it is not given.
+    `length`, in pixels and within the recipe's range, is drawn if not given.
     """
     path_key, length_key, roll_key = jax.random.split(key, 3)
     points = max(48, math.ceil(1.5 * recipe.margin))
@@ -121,7 +126,7 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
     anchors = ANCHORS if recipe.variation else 1
     places = jnp.linspace(-1.0, 1.0, anchors) if recipe.variation else jnp.zeros(1)
     y, x = jnp.meshgrid(places, places, indexing="ij")
-    # A small roll moves a point at (y, x) from the centre by roll * (x, -y); sqrt(2) is how far the corners are out.
+    # A small roll moves a point at (y, x) from the centre by roll * (x, -y); sqrt(2) is the distance of the corners.
     amount = recipe.variation * jax.random.uniform(roll_key) / math.sqrt(2)
     roll = amount * path[:, 2, None, None, None] * jnp.stack([x, -y], axis=-1)[None]  # [points a a 2]
     paths = length * (path[:, None, None, :2] + roll)
@@ -130,9 +135,9 @@ def shake_kernels(key: PRNGKeyArray, recipe: BlurRecipe, length: Float[Array, ""
 
 
 def blur_linear(light: Float[Array | np.ndarray, "h w c"], kernels: Float[Array | np.ndarray, "a a k k"]) -> Float[Array, "h w c"]:
-    """Convolves linear light with kernels that are interpolated bilinearly over the image (efficient filter flow).
+    """Convolve linear light with kernels that are interpolated bilinearly over the image (efficient filter flow).
 
-    By FFT, so circular: the outer margin of the result is to be cropped.
+    The FFT makes it circular, so crop the outer margin of the result.
     """
     height, width, _ = light.shape
     margin = kernels.shape[-1] // 2
@@ -146,7 +151,7 @@ def blur_linear(light: Float[Array | np.ndarray, "h w c"], kernels: Float[Array 
 
 
 def _interpolation(anchors: int, size: int) -> Float[Array, "a size"]:
-    """Weights of each anchor at each pixel; they sum to 1."""
+    """Return the weights of each anchor at each pixel; they sum to 1."""
     if anchors == 1:
         return jnp.ones((1, size))
     place = jnp.linspace(0.0, anchors - 1.0, size)

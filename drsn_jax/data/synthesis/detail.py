@@ -1,4 +1,4 @@
-"""Selection of the most detailed of several random crops: sky and bare floor teach nothing about blur."""
+"""Selection of the most detailed of several random crops, because sky and bare floor teach nothing about blur."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from jaxtyping import Array, Float, PRNGKeyArray, Real
 
 
 def measure_detail(image: Real[Array, "h w c"]) -> Float[Array, ""]:
-    """Mean absolute difference of neighbouring pixels, down and across, in the units of the image."""
+    """Return the mean absolute difference of neighbouring pixels, down and across, in the units of the image."""
     image = image.astype(jnp.float32)
     return jnp.abs(jnp.diff(image, axis=0)).mean() + jnp.abs(jnp.diff(image, axis=1)).mean()
 
 
 def choose_key(cut_fn: Callable[[PRNGKeyArray], Real[Array, "h w c"]], key: PRNGKeyArray, *, candidates: int) -> PRNGKeyArray:
-    """Of so many keys split off one, that whose crop has the most detail; the key itself where there is one candidate.
+    """Split `candidates` keys off one and return that with the most detailed crop; with one candidate the key itself.
 
-    `cut_fn` cuts the crop that a key stands for, sharp.
+    `cut_fn` cuts the sharp crop of a key.
     """
     if candidates == 1:
         return key

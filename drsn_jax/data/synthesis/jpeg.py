@@ -1,4 +1,4 @@
-"""JPEG's loss on an image, inside jit: baseline, standard tables, no chroma subsampling. Parity with Pillow is tested."""
+"""JPEG compression loss inside jit: baseline, standard tables, no chroma subsampling. Parity with Pillow is tested."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 def compress(image: Float[Array, "h w 3"], quality: Float[Array, ""]) -> Float[Array, "h w 3"]:
-    """An image in [0, 1] after JPEG of a quality from 1 to 100 (libjpeg's scale), in [0, 1]; the sides are multiples of 8."""
+    """Compress an image in [0, 1] with a JPEG quality from 1 to 100 (libjpeg's scale); the sides are multiples of 8."""
     height, width, _ = image.shape
     scale = jnp.where(quality < 50, 5000.0 / quality, 200.0 - 2.0 * quality)
     tables = jnp.clip(jnp.floor((jnp.stack([LUMA, CHROMA, CHROMA]) * scale + 50.0) / 100.0), 1.0, 255.0)
@@ -36,7 +36,7 @@ def compress(image: Float[Array, "h w 3"], quality: Float[Array, ""]) -> Float[A
 
 
 def jpeg(key: PRNGKeyArray, image: Float[Array, "h w 3"], *, quality: tuple[float, float]) -> Float[Array, "h w 3"]:
-    """`compress` at a quality drawn from a range, the grid of 8x8 blocks at any place. Sides are padded to multiples of 8 and cut again."""
+    """Apply `compress` at a random quality and block position. Sides are padded to multiples of 8 and cropped again."""
     quality_key, row_key, column_key = jax.random.split(key, 3)
     height, width, _ = image.shape
     pad = [(8, 8 + -height % 8), (8, 8 + -width % 8), (0, 0)]
@@ -47,7 +47,7 @@ def jpeg(key: PRNGKeyArray, image: Float[Array, "h w 3"], *, quality: tuple[floa
 
 
 def _dct_matrix() -> np.ndarray:
-    """The orthonormal DCT-II of 8 values, rows by frequency."""
+    """Return the orthonormal DCT-II of 8 values, rows by frequency."""
     frequency, place = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
     matrix = np.cos((2 * place + 1) * frequency * np.pi / 16) / 2
     matrix[0] /= np.sqrt(2)

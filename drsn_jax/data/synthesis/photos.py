@@ -1,4 +1,4 @@
-"""Photographs for resident data: a user's folder, or those that installed packages carry (the demo)."""
+"""Photographs for resident data: a user's folder, or those of installed packages (the demo)."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from drsn_jax.data.synthesis.camera_shake import BlurRecipe
 from drsn_jax.data.synthesis.objects import Shapes
 from drsn_jax.system.errors import InputError
 
-# Held out by subject, chosen before anything was trained; the stereo pair of the motorcycle stays on the training side.
+# Held out by subject, chosen before any training. The stereo pair of the motorcycle stays on the training side.
 DEMO_TRAINING = (
     *("skimage:astronaut.png", "skimage:rocket.jpg", "skimage:motorcycle_left.png", "skimage:motorcycle_right.png"),
     *("skimage:camera.png", "sklearn:flower.jpg"),
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def read_demo_photos(names: Sequence[str]) -> Photographs:
-    """Reads photographs inside scikit-image and scikit-learn, uint8 RGB. Raises InputError if a package is missing."""
+    """Read the photographs of scikit-image and scikit-learn, uint8 RGB. Raises InputError if a package is missing."""
     try:
         import skimage
         import sklearn
@@ -47,7 +47,7 @@ def read_demo_photos(names: Sequence[str]) -> Photographs:
 
 
 def find_photos(folder: Path) -> dict[str, Path]:
-    """Every image below a folder (`list_images`), by relative name in sorted order. Raises InputError for no folder, or no image in it."""
+    """Find every image below a folder (`list_images`), by relative name in sorted order. Raises InputError without folder or image."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give a folder of photographs (--config.train_dir=DIR).")
     paths = list_images(folder)
@@ -57,7 +57,7 @@ def find_photos(folder: Path) -> dict[str, Path]:
 
 
 def hold_out(found: Mapping[str, T], *, every: int) -> tuple[dict[str, T], dict[str, T]]:
-    """Splits off every n-th photograph by sorted name for validation. Raises InputError if nothing is left to train on."""
+    """Split off every n-th photograph by sorted name for validation. Raises InputError if nothing remains for training."""
     held = {name: found[name] for i, name in enumerate(found) if i % every == 0}
     training = {name: found[name] for name in found if name not in held}
     if not training:
@@ -66,7 +66,7 @@ def hold_out(found: Mapping[str, T], *, every: int) -> tuple[dict[str, T], dict[
 
 
 def read_photos(found: Mapping[str, Path], *, bad_images: BadImages) -> Photographs:
-    """Reads photographs, uint8 RGB, but for those that `bad_images` passes over. Raises InputError for one that cannot be read."""
+    """Read photographs, uint8 RGB, without those that `bad_images` skips. Raises InputError for an unreadable one."""
     read = {name: bad_images.read(str(path), partial(read_rgb, path)) for name, path in found.items()}
     return {name: image for name, image in read.items() if image is not None}
 

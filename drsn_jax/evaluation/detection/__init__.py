@@ -1,1 +1,1 @@
-"""Objects found in images, as in the paper (section 5.2). Uses `evaluation.metrics`."""
+"""Detection of objects in images, as in the paper (section 5.2). Uses `evaluation.metrics`."""

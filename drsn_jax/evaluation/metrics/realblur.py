@@ -1,13 +1,13 @@
 """RealBlur's scoring (Rim, Lee, Won & Cho 2020): the restored image is first aligned to the sharp one, over a homography.
 
-RealBlur's two cameras see the scene from slightly different places, and a restored image may lie anywhere along the blur. The steps are
-those of the published scripts (MPRNet's and Restormer's `evaluate_realblur`), for the sharp x and the restored z:
+RealBlur's two cameras see the scene from slightly different places, and a restored image may be anywhere along the blur. The steps follow
+the published scripts (MPRNet's and Restormer's `evaluate_realblur`), for the sharp x and the restored z:
 
 1. z is multiplied by sum(x z) / sum(z z).
 2. ECC (Evangelidis & Psarakis 2008) finds the homography from x.
 3. z is warped by it (cubic, borders reflected), and so is a mask of ones (nearest, zeros beyond).
 4. Both images are black where the mask is 0.
-5. PSNR and the map of SSIM are averaged over the mask alone.
+5. PSNR and the map of SSIM are averaged over the mask only.
 """
 
 from dataclasses import dataclass
@@ -24,26 +24,26 @@ from drsn_jax.system.errors import InputError
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
-_ITERATIONS, _SMALLEST_GAIN, _FILTER_PIXELS = 100, 0.0, 5  # the published scripts': all iterations are run
-_BORDER = 5  # what the window of SSIM takes from each side
+_ITERATIONS, _SMALLEST_GAIN, _FILTER_PIXELS = 100, 0.0, 5  # as in the published scripts: all iterations are run
+_BORDER = 5  # border without valid SSIM windows
 _LEAST_COVERED = 0.5
 
 
 @dataclass(frozen=True)
 class RealBlurScore:
-    """PSNR in dB (`PSNR_CAP_DB` at most) and SSIM over the pixels that both images show, after alignment."""
+    """PSNR in dB (at most `PSNR_CAP_DB`) and SSIM over the pixels that both images show, after alignment."""
 
     psnr: float
     ssim_gaussian: float
     aligned: bool
-    """Whether an alignment was found; where not, the images are scored as they lie, the intensity matched all the same."""
+    """Whether an alignment was found. If not, the images are scored without one, but with matched intensity."""
 
 
 def score_realblur(restored: Image, sharp: Image) -> RealBlurScore:
-    """Align, then score; images: uint8 RGB [h w 3] of one size, 11x11 at least.
+    """Align, then score; images: uint8 RGB [h w 3] of one size, at least 11x11.
 
-    An alignment that does not converge, or that moves more than half of the image out of sight, counts as none (the published
-    scripts stop there with an error). Raises InputError where sizes differ or are too small, or where OpenCV is not installed.
+    An alignment that does not converge, or that moves more than half of the image out of view, is not used (the published
+    scripts stop there with an error). Raises InputError if sizes differ or are too small, or if OpenCV is not installed.
     """
     check_pair(restored, sharp)
     cv2 = import_opencv()
@@ -59,28 +59,28 @@ def score_realblur(restored: Image, sharp: Image) -> RealBlurScore:
 
 
 def import_opencv() -> ModuleType:
-    """The module cv2; InputError where OpenCV is not installed."""
+    """Import the module cv2; InputError if OpenCV is not installed."""
     try:
         import cv2
     except ImportError as error:
-        raise InputError(f"RealBlur's alignment needs OpenCV ({error}); pip install 'drsn-jax[realblur]'.") from error
+        raise InputError(f"RealBlur's alignment needs OpenCV ({error}): pip install 'drsn-jax[realblur]'.") from error
     return cv2
 
 
 def _find_homography(cv2: ModuleType, sharp: Float[np.ndarray, "h w 3"], restored: Float[np.ndarray, "h w 3"]) -> np.ndarray | None:
-    """The 3x3 matrix that maps a pixel of `sharp` to its place in `restored`, or None. Images: float in 0..1."""
+    """Find the 3x3 matrix from a pixel of `sharp` to its place in `restored`, or None. Images: float in 0..1."""
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _ITERATIONS, _SMALLEST_GAIN)
     template, image = (cv2.cvtColor(array, cv2.COLOR_RGB2GRAY) for array in (sharp, restored))
     start = np.eye(3, dtype=np.float32)
     try:
         _, found = cv2.findTransformECC(template, image, start, cv2.MOTION_HOMOGRAPHY, criteria, None, _FILTER_PIXELS)
-    except cv2.error:  # did not converge, or an image without any contrast
+    except cv2.error:  # no convergence, or an image without contrast
         return None
     return found if np.isfinite(found).all() else None
 
 
 def _warp(cv2: ModuleType, image: np.ndarray, homography: np.ndarray) -> tuple[Float[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """The image as seen by the homography, and where it has pixels of its own."""
+    """Warp the image by the homography; also returns the mask of valid pixels."""
     height, width = image.shape[:2]
     inverse = cv2.WARP_INVERSE_MAP
     warped = cv2.warpPerspective(image, homography, (width, height), flags=cv2.INTER_CUBIC + inverse, borderMode=cv2.BORDER_REFLECT)
@@ -92,7 +92,7 @@ def _warp(cv2: ModuleType, image: np.ndarray, homography: np.ndarray) -> tuple[F
 def _score_covered(
     restored: Float[Array, "h w 3"], sharp: Float[Array, "h w 3"], covered: Bool[Array, "h w"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """PSNR and SSIM over the covered pixels of images in 0..255. SSIM's windows see the blacked-out ones, as published."""
+    """Compute PSNR and SSIM over the covered pixels of images in 0..255. As published, SSIM's windows include the black pixels."""
     mask = covered[..., None].astype(jnp.float32)
     x, z = sharp * mask, restored * mask
     error = ((x - z) ** 2).mean((1, 2)).mean() / mask.mean()

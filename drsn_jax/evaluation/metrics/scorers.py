@@ -1,7 +1,7 @@
-"""The measurements on an image under each protocol, with the notes that a reader needs for each figure.
+"""The measurements on an image under each protocol, with notes on each figure.
 
-A scorer turns the versions of one image (blurred, restored, other methods' results) and the truth into figures. The versions are scored
-together, because a truth may be costly to read: on Köhler it is 199 frames.
+A scorer computes figures from the versions of one image (blurred, restored, other methods' results) and the ground truth. The versions
+are scored together, because reading the ground truth may be expensive: on Köhler it is 199 frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure: its name in files, its title in tables, its digits, which way is better and what it is in words."""
+    """A figure: its name in files, title in tables, number of digits, better direction and description."""
 
     name: str
     title: str
@@ -31,12 +31,12 @@ class Metric:
     higher_is_better: bool | None = True  # None: not a measure of quality
 
     def format(self, value: float, *, signed: bool = False) -> str:
-        """The value with this figure's digits."""
+        """Format a value with this figure's digits."""
         return f"{value:{'+' if signed else ''}.{self.digits}f}"
 
 
 class Scorer(NamedTuple):
-    """Figures for the versions of one image.
+    """A function that computes figures for the versions of one image.
 
     `check_fn(image, truth)` raises InputError, before anything costly, where there can be none.
     """
@@ -57,7 +57,7 @@ PSNR_ALIGNED = Metric(
     2,
 )
 LPIPS = Metric(
-    "lpips", "LPIPS (alex)", "distance of AlexNet features, weighted as people judge (Zhang et al. 2018)", higher_is_better=False
+    "lpips", "LPIPS (alex)", "distance of AlexNet features, weighted by human judgements (Zhang et al. 2018)", higher_is_better=False
 )
 BASIC = (PSNR, *SSIMS)
 
@@ -104,7 +104,7 @@ def make_realblur_scorer() -> Scorer:
     metrics = (
         Metric("psnr", "PSNR (dB)", "after ECC alignment to the sharp image, over the pixels that both show (RealBlur's definition)", 2),
         Metric("ssim_gaussian", "SSIM (gaussian)", f"after the same alignment, over the same pixels; {SSIM_KINDS['ssim_gaussian']}"),
-        Metric("aligned", "aligned", "1 where the alignment converged; the others are scored as they lie", 2),
+        Metric("aligned", "aligned", "1 if the alignment converged; otherwise the images are scored without it", 2),
     )
 
     def score(images: Sequence[Image], sharp: Image) -> list[Scores]:
@@ -122,14 +122,16 @@ def make_koehler_scorer(*, single_truth: bool) -> Scorer:
     """
     from drsn_jax.evaluation.metrics.koehler import score_koehler_many
 
-    over = "against the one truth of its scene (single-GT approximation)" if single_truth else "best over the frames of the trajectory"
+    over = (
+        "against the one ground truth of its scene (single-GT approximation)" if single_truth else "best over the frames of the trajectory"
+    )
     registered = "RGB, after scaling and whole-pixel registration, over all pixels"
     metrics = (
         # The benchmark's MATLAB script takes luma instead: on the blurred images it reads 0.06 dB lower (measured), MS-SSIM 0.007 lower.
         Metric("psnr", "PSNR (dB)", f"{over}, {registered} (Köhler et al. 2012; their script: luma, 0.06 dB lower on the input)", 2),
         Metric("ms_ssim", "MS-SSIM", f"{over}, {registered}; five scales, each channel"),
         Metric("psnr_unaligned", "PSNR unaligned (dB)", f"{over}, without scaling or registration: not the benchmark's figure", 2),
-        Metric("frames", "truth frames", "how many frames an image was compared with", 1, None),
+        Metric("frames", "truth frames", "the number of compared frames", 1, None),
     )
     names = [metric.name for metric in metrics]
 
@@ -140,7 +142,7 @@ def make_koehler_scorer(*, single_truth: bool) -> Scorer:
 
 
 def make_noreference_scorer() -> Scorer:
-    """Scores of images that have no truth (see `noreference`): hints, not a measure of restoration.
+    """Make the scorer of images without ground truth (see `noreference`): indications, not a measure of restoration.
 
     Raises InputError where scikit-image or PyWavelets is not installed.
     """

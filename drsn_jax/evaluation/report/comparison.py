@@ -1,4 +1,4 @@
-"""Differences between two evaluations of the same images beyond chance: the paired bootstrap (Efron 1979)."""
+"""Differences between two evaluations of the same images that are more than chance: the paired bootstrap (Efron 1979)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ _BATCH = 1_000  # resamples at a time: 1,111 images take 9 MB
 
 
 class Difference(NamedTuple):
-    """B less A on one metric: the mean over the images and its interval at `LEVEL`, under resampling of images or scenes."""
+    """B minus A on one metric: the mean over the images and its interval at `LEVEL`, under resampling of images or scenes."""
 
     metric: Metric
     first: float
@@ -29,22 +29,22 @@ class Difference(NamedTuple):
 
     @property
     def exceeds_noise(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 def paired_bootstrap(
     differences: Float[np.ndarray, " n"], *, groups: Sequence[str] | None = None, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile interval at `LEVEL` of the mean of paired differences: images drawn with replacement, `resamples` times.
+    """Return the percentile interval at `LEVEL` of the mean of paired differences, from `resamples` draws with replacement.
 
-    With `groups` (a label for each image) whole groups are drawn: frames of one scene are alike, and counting them as independent makes the
-    interval too narrow. Raises InputError for fewer than two images or groups.
+    With `groups` (a label for each image) whole groups are drawn, because frames of one scene are alike: treating them as independent makes
+    the interval too narrow. Raises InputError for fewer than two images or groups.
     """
     labels = list(range(len(differences))) if groups is None else list(groups)
     names, members = np.unique(labels, return_inverse=True)
     if len(names) < 2:
-        raise InputError(f"A bootstrap needs two {'images' if groups is None else 'scenes'} at least; there is {len(names)}.")
+        raise InputError(f"A bootstrap needs at least two {'images' if groups is None else 'scenes'}; there is {len(names)}.")
     from scipy.stats import bootstrap  # takes a second to import
 
     groups_of = tuple(np.bincount(members, weights=weights) for weights in (differences, np.ones(len(differences))))
@@ -54,7 +54,7 @@ def paired_bootstrap(
 
 
 def _ratio_of_sums(sums: np.ndarray, counts: np.ndarray, *, axis: int) -> np.ndarray:
-    """The mean over images, of groups drawn by their sums and sizes."""
+    """Return the mean over images, for groups given by their sums and sizes."""
     return sums.sum(axis=axis) / counts.sum(axis=axis)
 
 
@@ -67,10 +67,10 @@ def compare_summaries(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> list[Difference]:
-    """The differences of two metrics.json (see `report.read_summary`) on each metric that both have.
+    """Compare two metrics.json (see `report.read_summary`) on each common metric.
 
-    `versions` are what is compared of each: `restored`, `input` or a compared method's name; `by` is `image` or `scene`, the folder in the
-    image's name. Raises InputError where the two are not of the same images under the same protocol and noise.
+    `versions` select `restored`, `input` or a compared method's name in each; `by` is `image` or `scene`, the folder in the
+    image's name. Raises InputError unless both are for the same images under the same protocol and noise.
     """
     _check_same(first, second)
     scores = []
@@ -94,7 +94,9 @@ def compare_summaries(
 def _check_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     for key in ("protocol", "noise_variance"):
         if first[key] != second[key]:
-            raise InputError(f"The evaluations differ in {key}: {first[key]} and {second[key]}; compare like with like.")
+            raise InputError(
+                f"The evaluations differ in {key}: {first[key]} and {second[key]}; compare evaluations with the same settings."
+            )
     inputs = [{image["name"]: image["scores"]["input"] for image in summary["per_image"]} for summary in (first, second)]
     if only := sorted(inputs[0].keys() ^ inputs[1].keys()):
         raise InputError(f"{len(only)} images are in one evaluation only ({', '.join(only[:3])}); compare evaluations of the same images.")
@@ -109,7 +111,7 @@ def _check_same(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
 
 
 def format_differences(differences: Sequence[Difference], *, names: tuple[str, str], images: int, by: str) -> str:
-    """A table for the terminal, with a verdict for each metric."""
+    """Format a table for the terminal, with a verdict for each metric."""
     lines = [f"A = {names[0]}, B = {names[1]}: {images} images, paired bootstrap by {by}, {LEVEL:.0%} intervals"]
     lines.append(f"{'':20}{'A':>10}{'B':>10}{'B - A':>10}{'from':>10}{'to':>10}  verdict")
     for one in differences:

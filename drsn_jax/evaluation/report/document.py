@@ -12,7 +12,7 @@ from drsn_jax.evaluation.metrics.scorers import Metric
 class Table(NamedTuple):
     """Rows of text under a header; the first `text_columns` columns hold words, the others figures.
 
-    Long ones can be sorted by their reader.
+    Readers can sort long ones.
     """
 
     title: str
@@ -23,7 +23,7 @@ class Table(NamedTuple):
 
 
 class Bullets(NamedTuple):
-    """Names with what they stand for; `code`: values to be shown letter by letter; `links`: files, relative to the report."""
+    """Names with their values; `code`: values in a fixed-width font; `links`: files, relative to the report."""
 
     title: str
     items: list[tuple[str, str]]
@@ -46,7 +46,7 @@ class Document(NamedTuple):
 
 
 def make_document(summary: Mapping[str, Any]) -> Document:
-    """The report of one evaluation."""
+    """Make the report of one evaluation."""
     metrics = [Metric(**metric) for metric in summary["metrics"]]
     blocks: list[Any] = [
         f"Protocol `{summary['protocol']}`: {summary['protocol_in_words']}.",
@@ -71,13 +71,13 @@ def _better(metric: Metric) -> str:
 
 
 def describe_data(summary: Mapping[str, Any]) -> str:
-    """Where the images came from, in words."""
+    """Describe the source of the images in words."""
     places = [f"{key} `{summary[key]}`" for key in ("data", "blurred", "sharp") if summary.get(key)]
     return f"{summary['images']} image{'' if summary['images'] == 1 else 's'}" + (f", {', '.join(places)}" if places else "")
 
 
 def describe_model(model: Mapping[str, Any]) -> str:
-    """The model in words."""
+    """Describe the model in words."""
     step = "" if model.get("step") is None else f", step {model['step']:,}"
     size = "" if model.get("parameters") is None else f", {model['parameters']:,} parameters in the generator"
     if model.get("parameters_critic") is not None:
@@ -87,7 +87,7 @@ def describe_model(model: Mapping[str, Any]) -> str:
 
 
 def make_headline(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Table:
-    """Means by version: input, restored, gain, then other methods."""
+    """Make the table of means by version: input, restored, gain, then other methods."""
     rows = {"input": summary["input"], "restored": summary["restored"], "gain": summary["gain"], **summary["compared"]}
     rows = {(version if "psnr" in values else version.replace("gain", "change")): values for version, values in rows.items()}
     body = [[version, *(m.format(values[m.name], signed=values is summary["gain"]) for m in metrics)] for version, values in rows.items()]
@@ -95,7 +95,7 @@ def make_headline(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Tabl
 
 
 def describe_counts(summary: Mapping[str, Any]) -> str:
-    """One sentence: how many images, how many made worse, the time for one."""
+    """Describe in one sentence the number of images, those made worse, and the time for one."""
     count = summary["images"]
     timing = ", compilation included" if summary["seconds_include_compilation"] else ""
     worse = "" if summary["worse"] is None else f", {summary['worse']} made worse by more than {summary['worse_by_db']} dB"
@@ -103,7 +103,7 @@ def describe_counts(summary: Mapping[str, Any]) -> str:
 
 
 def make_facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Model, versions, machine and command, as far as they are known."""
+    """List model, versions, machine and command, if known."""
     facts = {f"model {key}": value for key, value in summary.get("model", {}).items()}
     facts |= summary["versions"] | {"platform": summary["platform"]}
     device = summary["device"]
@@ -130,7 +130,7 @@ def _images(summary: Mapping[str, Any], metrics: Sequence[Metric]) -> Table:
 
 
 def _trajectories(summary: Mapping[str, Any], version: str, metric: Metric) -> Table:
-    """Köhler's table: a row for each scene, a column for each of the twelve trajectories, and means."""
+    """Make Köhler's table: a row for each scene, a column for each of the twelve trajectories, and means."""
     values = {parse_koehler_name(image["name"]): image["scores"][version][metric.name] for image in summary["per_image"]}
     scenes, trajectories = (sorted({place[axis] for place in values}) for axis in (0, 1))
 
@@ -144,20 +144,20 @@ def _trajectories(summary: Mapping[str, Any], version: str, metric: Metric) -> T
 
 
 def _detection(detection: Mapping[str, Any], detector: Mapping[str, Any]) -> list[Any]:
-    """Objects found in each version, against those in the sharp image."""
+    """Describe the detected objects in each version, compared with those in the sharp image."""
 
     def share(value: float | None) -> str:
         return "" if value is None else f"{value:.3f}"
 
-    header = ["", "objects", "found again of the sharp image's", "recall", "share matched", "mean confidence", "of the matched"]
+    header = ["", "objects", "sharp image's objects found", "recall", "share matched", "mean confidence", "of the matched"]
     rows = []
     for version, values in detection["versions"].items():
         shares = [share(values[key]) for key in ("recall", "share_matched", "mean_confidence", "mean_confidence_matched")]
         rows.append([version, str(values["count"]), f"{values['matched']} / {values['sharp_count']}", *shares])
     text = (
         f"Detector `{Path(detector['path']).name}` ({detector['layout']}, sha256 `{detector['sha256'][:16]}...`),"
-        f" confidence {detector['confidence']:g} or more. A detected object is found again where one of its class in the sharp image"
-        f" overlaps it by IoU {detection['match_iou']:g} or more. What the detector finds in the sharp images is no ground truth: it is"
-        " what an undisturbed image gives."
+        f" confidence {detector['confidence']:g} or more. A detected object counts as found if one of its class in the sharp image"
+        f" overlaps it by IoU {detection['match_iou']:g} or more. The detections in the sharp images are not a ground truth, but"
+        " the result for an undisturbed image."
     )
     return [Table("Objects detected", header, rows), text, *([detection["note"]] if detection["note"] else [])]

@@ -1,4 +1,4 @@
-"""matplotlib, where it is installed."""
+"""Import of matplotlib, if installed."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from drsn_jax.system.errors import InputError
 
 
 def import_figure() -> Any:
-    """matplotlib's Figure class, which needs no screen. Raises InputError where the package is missing."""
+    """Import matplotlib's Figure class, which needs no screen. Raises InputError if the package is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(f"Curves and maps are drawn by matplotlib ({error}); pip install 'drsn-jax[plot]'.") from error
+        raise InputError(f"Curves and maps need matplotlib ({error}): pip install 'drsn-jax[plot]'.") from error
     return Figure

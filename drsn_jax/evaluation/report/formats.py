@@ -1,4 +1,4 @@
-"""A report as Markdown, as a table for the terminal, and as one HTML file with style, sorting and (smaller) pictures inside."""
+"""A report as Markdown, as a table for the terminal, and as one HTML file with embedded style, sorting and (smaller) pictures."""
 
 import base64
 import io
@@ -17,11 +17,11 @@ from drsn_jax.evaluation.metrics.scorers import Metric
 from drsn_jax.evaluation.report.document import Bullets, Document, Pictures, Table, describe_counts, make_headline
 from drsn_jax.system.paths import AnyPath
 
-_WIDTH = 1800  # pixels of an embedded picture at most: a panel of three full frames in a few hundred kB
+_WIDTH = 1800  # maximum width of an embedded picture in pixels: a panel of three full frames has a few hundred kB
 
 
 def as_html(document: Document, *, folder: AnyPath) -> str:
-    """The document; its pictures are read below `folder` and embedded at up to 1800 pixels of width, each a link to the full one."""
+    """Format as HTML; pictures below `folder` are embedded at up to 1800 pixels of width, each a link to the full one."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["code"] = _mark_code
     environment.tests["table"] = lambda block: isinstance(block, Table)
@@ -31,12 +31,12 @@ def as_html(document: Document, *, folder: AnyPath) -> str:
 
 
 def _mark_code(text: str) -> Markup:
-    """Escaped, with what stands between backquotes as code."""
+    """Escape the text, and mark parts between backquotes as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _embed(folder: AnyPath, path: str) -> dict[str, Any]:
-    """Width, height and base64 JPEG of a picture."""
+    """Return width, height and base64 JPEG of a picture."""
     with Image.open(io.BytesIO((folder / path).read_bytes())) as picture:
         image = picture.convert("RGB")
     image.thumbnail((_WIDTH, 10 * _WIDTH), Image.Resampling.LANCZOS)
@@ -46,7 +46,7 @@ def _embed(folder: AnyPath, path: str) -> dict[str, Any]:
 
 
 def as_markdown(document: Document) -> str:
-    """The document, with pictures as links to their files."""
+    """Format as Markdown, with pictures as links to their files."""
     lines = [f"# {document.title}", ""]
     for block in document.blocks:
         if isinstance(block, Table):
@@ -78,14 +78,14 @@ def _markdown_row(cells: list[str]) -> str:
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row: the first column flush left, the others flush right."""
+    """Format a line for each row: the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = ([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows)
     return ["  ".join(cells) for cells in aligned]
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """A small table: input, restored, gain and other methods by metric, under the protocol and the noise."""
+    """Format a small table: input, restored, gain and other methods by metric, under the protocol and the noise."""
     table = make_headline(summary, [Metric(**metric) for metric in summary["metrics"]])
     title = f"{summary['protocol']} protocol, noise variance {summary['noise_variance']:g}"
     rows = align_columns([["", *table.header[1:]], *table.rows])

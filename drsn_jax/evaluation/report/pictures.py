@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: panels of some images as in the paper (Jiang & Liu, 5), drawn while they are in memory."""
+"""The pictures of an evaluation: panels of some images as in the paper (Jiang & Liu, 5), drawn while the images are in memory."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -20,20 +20,20 @@ PANEL_KINDS = ("", ".detections")
 
 
 def panel_path(name: str, *, kind: str = "") -> str:
-    """Where the panel of an image lies, relative to the report: a name with folders in it becomes one file name."""
+    """Return the path of an image's panel, relative to the report; folders in the name become part of the file name."""
     return f"panels/{name.replace('/', '__')}{kind}.png"
 
 
 class Illustrator:
-    """Called with each score: draws blurred | restored | other methods' | sharp of the named images, with and without detections."""
+    """A callback for each score: draws blurred | restored | other methods | sharp of the named images, with and without detections."""
 
     def __init__(self, output: AnyPath, *, names: Sequence[str], metric: Metric, zoom_box: Literal["auto"] | Box):
-        """`metric` is what stands under the pictures; `zoom_box` is as in `make_panel`."""
+        """Set `metric`, shown under the pictures, and `zoom_box` as in `make_panel`."""
         self._output, self._names, self._metric = output, names, metric
         self._zoom_box: Literal["auto"] | Box = zoom_box
 
     def __call__(self, score: ImageScore, case: Case, restored: Image) -> None:
-        """Draws, if this image is one of those named."""
+        """Draw the panel if this image is among the named ones."""
         if score.name not in self._names:
             return
         images = {"blurred": case.blurred, "restored": restored, **case.others}
@@ -55,6 +55,6 @@ class Illustrator:
         save_png(panel, self._output / panel_path(name, kind=".detections"))
 
     def files(self) -> list[str]:
-        """The panels that are there, relative to the report; those of an earlier, interrupted run too."""
+        """List the existing panels, relative to the report, including those of an interrupted run."""
         paths = [panel_path(name, kind=kind) for name in self._names for kind in PANEL_KINDS]
         return [path for path in paths if (self._output / path).exists()]

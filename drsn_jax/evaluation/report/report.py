@@ -1,6 +1,6 @@
 """The files of an evaluation: metrics.json, per_image.csv, report.md, report.html and panels, each written whole or not at all.
 
-metrics.json is written last: a folder that has one holds a finished evaluation. Before that the folder holds a journal.
+metrics.json is written last, so its presence marks a finished evaluation. Before that the folder has a journal.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ _SCHEMA = 2
 
 
 def read_summary(path: AnyPath) -> dict[str, Any]:
-    """The metrics.json at `path` or in that folder. Raises InputError where there is none, or it is of another kind or make."""
+    """Read the metrics.json at `path` or in that folder. Raises InputError if there is none, or it has another kind or version."""
     check_bucket(path)
     file = path / METRICS_FILE if path.is_dir() else path
     try:
@@ -53,9 +53,9 @@ def read_summary(path: AnyPath) -> dict[str, Any]:
 
 
 def finished_summary(output: AnyPath, *, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The metrics.json of this very evaluation, if the folder holds it finished; None if it holds none.
+    """Return the metrics.json of this evaluation if the folder contains it finished; None if it contains none.
 
-    Raises InputError where it holds an evaluation with other settings.
+    Raises InputError if the folder contains an evaluation with other settings.
     """
     if not (output / METRICS_FILE).exists():
         return None
@@ -65,7 +65,7 @@ def finished_summary(output: AnyPath, *, settings: Mapping[str, Any]) -> dict[st
         stored = {}
     before, given = stored.get("settings") if isinstance(stored, dict) else None, json.loads(json.dumps(settings))
     if isinstance(before, dict) and before == given:
-        sys.stderr.write(f"{output} holds this evaluation, finished {stored.get('created')}; --overwrite makes it anew.\n")
+        sys.stderr.write(f"{output} holds this evaluation, finished {stored.get('created')}; --overwrite repeats it.\n")
         return stored
     difference = f": {name_difference(before, given)}" if isinstance(before, dict) else ""
     raise InputError(
@@ -74,10 +74,10 @@ def finished_summary(output: AnyPath, *, settings: Mapping[str, Any]) -> dict[st
 
 
 def open_report(output: AnyPath, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
-    """Makes the folder ready before the long work starts; returns the journal, with the scores of an interrupted run if there are any.
+    """Prepare the folder before the long work starts. Returns the journal, with the scores of an interrupted run if there are any.
 
-    With `overwrite` the files of an older evaluation and its panels go first, lest a broken run pass for a finished one. Raises InputError
-    where files of that name stand there that no journal belongs to, where it is a file, or where it cannot be written.
+    With `overwrite` the files and panels of an older evaluation are removed first, so that a failed run is not mistaken for a finished one.
+    Raises InputError if files of these names exist without a journal, if the folder is a file, or if it cannot be written.
     """
     stray = [name for name in _FILES[1:4] if (output / name).exists()]
     if stray and not (overwrite or read_grown(output / JOURNAL_FILE)):
@@ -95,7 +95,7 @@ def open_report(output: AnyPath, *, settings: Mapping[str, Any], overwrite: bool
 
 
 def clear_report(output: AnyPath) -> None:
-    """Removes the files of an evaluation, and of its panels those that it lists; whatever else lies there stays."""
+    """Remove the files of an evaluation and its listed panels; other files stay."""
     panels: list[str] = []
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
         panels += json.loads((output / METRICS_FILE).read_text())["panels"]
@@ -107,7 +107,7 @@ def clear_report(output: AnyPath) -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions, platform and devices: what a figure has to carry beside its protocol."""
+    """Describe versions, platform and devices, which belong to a figure like its protocol."""
     device = jax.devices()[0]
     packages = ("jax", "flax", "numpy", "pillow")
     return {
@@ -124,7 +124,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_run(*, protocol: str, noise_variance: float, scorer: Scorer, model_info: Mapping[str, Any], command: str) -> dict[str, Any]:
-    """What a figure has to carry to be repeated: protocol, what each metric is, model, versions, device and command."""
+    """Describe everything that is needed to repeat a figure: protocol, metrics, model, versions, device and command."""
     return {
         **describe_machine(),
         "protocol": protocol,
@@ -137,9 +137,9 @@ def describe_run(*, protocol: str, noise_variance: float, scorer: Scorer, model_
 
 
 def write_report(output: AnyPath, *, summary: dict[str, Any], scores: Sequence[ImageScore]) -> dict[str, Any]:
-    """Writes per_image.csv, report.md, report.html and, last, metrics.json; returns what the latter holds.
+    """Write per_image.csv, report.md, report.html and, last, metrics.json; returns the content of the latter.
 
-    `summary` is what `describe_run` and `scoring.summarise` hold together; the scores are added to it.
+    `summary` combines those of `describe_run` and `scoring.summarise`; the scores are added to it.
     """
     summary = summary | {"per_image": [asdict(score) for score in scores]}
     text = json.dumps(summary, indent=2, allow_nan=False, default=str) + "\n"

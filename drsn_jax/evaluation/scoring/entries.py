@@ -17,9 +17,10 @@ from drsn_jax.system.errors import InputError
 
 
 class Entry(NamedTuple):
-    """One image to evaluate. `sharp` is shown beside it, and compared with unless there are `truths`: numbered frames of a trajectory.
+    """One image to evaluate. `sharp` is shown beside it, and is the ground truth unless there are `truths`: numbered frames of a
+    trajectory.
 
-    `others` are other methods' results on the very input that is scored: at the protocol's size, with its noise.
+    `others` are the results of other methods for the same input: at the protocol's size, with its noise.
     """
 
     name: str
@@ -30,9 +31,9 @@ class Entry(NamedTuple):
 
 
 def read_case(entry: Entry, *, protocol: str, noise_variance: float, index: int) -> Case:
-    """Decodes an entry at the protocol's size and adds the noise of its place in the sorted order to the blurred image.
+    """Decode an entry at the protocol's size, and add noise, seeded by its index in sorted order, to the blurred image.
 
-    Raises InputError for files that cannot be read.
+    Raises InputError for unreadable files.
     """
     sharp = None if entry.sharp is None else apply_protocol(read_rgb(entry.sharp), protocol=protocol)
     return Case(
@@ -45,7 +46,7 @@ def read_case(entry: Entry, *, protocol: str, noise_variance: float, index: int)
 
 
 def read_input(entry: Entry, *, protocol: str, noise_variance: float, index: int) -> Any:
-    """The blurred image as every method gets it, uint8 [h w 3]: at the protocol's size, with the noise that `index` seeds."""
+    """Return the blurred image for every method, uint8 [h w 3]: at the protocol's size, with the noise of seed `index`."""
     return add_noise(apply_protocol(read_rgb(entry.blurred), protocol=protocol), variance=noise_variance, index=index)
 
 
@@ -54,33 +55,33 @@ def _read_frames(frames: Sequence[tuple[int, ImageSource]]) -> Iterator[tuple[in
 
 
 def paired_entries(pairs: Sequence[Pair]) -> list[Entry]:
-    """Entries of pairs, sorted by name. Raises InputError for files of unequal size, from their headers."""
+    """Make entries of pairs, sorted by name. Raises InputError for files of unequal size, from their headers."""
     check_pairs(pairs)
     return [Entry(pair.name, pair.blurred, pair.sharp) for pair in sorted(pairs, key=lambda pair: pair.name)]
 
 
 def unpaired_entries(files: Mapping[str, ImageSource]) -> list[Entry]:
-    """Entries of blurred images alone, by name."""
+    """Make entries of blurred images alone, by name."""
     return [Entry(name, files[name]) for name in sorted(files)]
 
 
 def existing_folder(folder: Path) -> Path:
-    """The folder; InputError where there is none."""
+    """Return the folder; InputError if it does not exist."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; check the path.")
     return folder
 
 
 def scored_sizes(entries: Sequence[Entry], *, protocol: str) -> list[tuple[int, int]]:
-    """(height, width) at which each entry is scored, from the headers."""
+    """Return the (height, width) for scoring of each entry, from the headers."""
     with ThreadPoolExecutor(8) as pool:
         return [scored_size(size, protocol=protocol) for size in pool.map(image_size, [entry.blurred for entry in entries])]
 
 
 def fingerprint(entries: Sequence[Entry]) -> str:
-    """SHA-256 over the names and all files of the entries: path, length and time of change, or the place in a prepared data set.
+    """Return a SHA-256 over the names and files of the entries: path, length and modification time, or the place in a prepared set.
 
-    Whoever repeats an evaluation gets its old scores only for the same files. Contents are not read: that would take as long as decoding.
+    A repeated evaluation reuses its scores only for the same files. Contents are not read, which would take as long as decoding.
     """
     digest = hashlib.sha256()
     for entry in entries:
@@ -91,6 +92,6 @@ def fingerprint(entries: Sequence[Entry]) -> str:
 
 def _identify(file: ImageSource | None) -> str:
     if not isinstance(file, Path):
-        return str(file)  # None, or an image of a prepared data set, whose own checksum stands beside it
+        return str(file)  # None, or an image of a prepared data set, which has its own checksum
     status = file.stat()
     return f"{os.path.realpath(file)} {status.st_size} {status.st_mtime_ns}"

@@ -1,7 +1,7 @@
-"""The scores of an evaluation that is under way, one line an image; after a crash the evaluation resumes from them.
+"""The scores of an unfinished evaluation, one line per image. After a crash the evaluation resumes from them.
 
-The first line describes the evaluation; the lines after it are scores, each written by one call once its image is done. A line that was cut
-off by the end of the process is dropped, and its image scored again.
+The first line describes the evaluation. Each further line is a score, written in one call after its image. A line that was
+truncated by a kill is dropped, and its image scored again.
 """
 
 import json
@@ -21,7 +21,7 @@ class Journal:
     """An open journal: `scores` are those of earlier runs and of this one, by the image's name."""
 
     def __init__(self, path: AnyPath, scores: dict[str, ImageScore], *, content: bytes):
-        """Opens the file, which is to hold `content`, to append to."""
+        """Open the file with `content` for appending."""
         self.path, self.scores = path, scores
         self._file = Growing(path, content)
 
@@ -32,15 +32,15 @@ class Journal:
         self._file.close()
 
     def append(self, score: ImageScore) -> None:
-        """Keeps a score: it is on disk when this returns (but for a power cut)."""
+        """Store a score: it is on disk when this returns (except for a power cut)."""
         self._file.append(_line(asdict(score)))
         self.scores[score.name] = score
 
 
 def open_journal(output: AnyPath, *, settings: Mapping[str, Any]) -> Journal:
-    """Opens the journal of a folder, new or with the scores that an interrupted evaluation of the same settings left.
+    """Open the journal of a folder, new or with the scores of an interrupted evaluation with the same settings.
 
-    Raises InputError, naming what differs, where the folder holds a journal of other settings; OSError where it cannot be written.
+    Raises InputError, naming the difference, if the folder contains a journal of other settings; OSError if it cannot be written.
     """
     path = output / JOURNAL_FILE
     plain = json.loads(json.dumps(settings))
@@ -49,23 +49,23 @@ def open_journal(output: AnyPath, *, settings: Mapping[str, Any]) -> Journal:
         return Journal(path, {}, content=_line(plain))
     if stored != plain:
         raise InputError(
-            f"{output} holds an unfinished evaluation with other settings ({name_difference(stored, plain)}); repeat those to go on,"
-            " choose another folder, or start anew with --overwrite."
+            f"{output} holds an unfinished evaluation with other settings ({name_difference(stored, plain)}); repeat those to resume,"
+            " choose another folder, or start again with --overwrite."
         )
     return Journal(path, scores, content=whole)
 
 
 def name_difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The first setting that differs, with both values."""
+    """Name the first setting that differs, with both values."""
     key = next(key for key in sorted(stored.keys() | given.keys()) if stored.get(key) != given.get(key))
     if key == "files":
-        return "the files have changed since, or are others"
+        return "the files have changed, or are different ones"
     before, now = (str(values.get(key))[:80] for values in (stored, given))
     return f"{key}: {before}, now {now}"
 
 
 def _read(path: AnyPath) -> tuple[dict[str, Any] | None, dict[str, ImageScore], bytes]:
-    """Settings (None without any), scores, and the whole lines."""
+    """Read the settings (None without any), the scores, and the complete lines."""
     contents = read_grown(path)
     whole = contents[: contents.rfind(b"\n") + 1]
     try:
@@ -74,7 +74,7 @@ def _read(path: AnyPath) -> tuple[dict[str, Any] | None, dict[str, ImageScore], 
             raise TypeError("no settings in its first line")
         scores = [ImageScore(**line) for line in lines[1:]]
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove it, or start anew with --overwrite.") from error
+        raise InputError(f"{path} is damaged ({error}); remove it, or start again with --overwrite.") from error
     return (lines[0] if lines else None), {score.name: score for score in scores}, whole
 
 

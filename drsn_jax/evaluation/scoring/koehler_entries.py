@@ -1,4 +1,4 @@
-"""Köhler's data set as entries: which frames are the truth of which image."""
+"""Köhler's data set as entries: the assignment of ground truth frames to images."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from drsn_jax.system.errors import InputError
 Truths = Mapping[tuple[int, int], Sequence[tuple[int, Any]]]
 """(frame number, file) by (scene, trajectory)."""
 
-_IMAGES, _FRAMES = 48, 150  # images of the benchmark, and the fewest frames of about 199 that count as a whole trajectory
+_IMAGES, _FRAMES = 48, 150  # images of the benchmark, and the minimum number of frames (of about 199) for a complete trajectory
 _TRUTH = re.compile(r"GroundTruth(\d+)(?:_(\d+)_(\d+))?$", re.IGNORECASE)
 
 
 def koehler_entries(blurred: Mapping[str, Any], truths: Truths) -> list[Entry]:
-    """Entries of Köhler's images by name; the frames that the benchmark skips are left out.
+    """Make entries of Köhler's images by name, without the frames that the benchmark skips.
 
-    Raises InputError for names that are not Köhler's, and images without truth.
+    Raises InputError for names that are not Köhler's, and for images without ground truth.
     """
     entries = []
     for name in sorted(blurred):
@@ -28,17 +28,17 @@ def koehler_entries(blurred: Mapping[str, Any], truths: Truths) -> list[Entry]:
         skipped = KOEHLER_SKIPPED.get(place, ())
         frames = sorted((frame for frame in truths.get(place, ()) if frame[0] not in skipped), key=lambda frame: frame[0])
         if not frames:
-            raise InputError(f"{name} has no truth (GroundTruth{place[0]}_{place[1]}_*, or GroundTruth{place[0]}); complete them.")
-        middle = frames[len(frames) // 2][1]  # the camera's place at half time: what a panel shows
+            raise InputError(f"{name} has no ground truth (GroundTruth{place[0]}_{place[1]}_*, or GroundTruth{place[0]}); complete them.")
+        middle = frames[len(frames) // 2][1]  # the camera's place at half time, for panels
         entries.append(Entry(name, blurred[name], middle, frames))
     return entries
 
 
 def find_koehler_truths(folder: Path) -> Truths:
-    """Truths below a folder by (scene, trajectory), as its names say.
+    """Find ground truth below a folder by (scene, trajectory), from the names.
 
-    Names are GroundTruth<scene>_<trajectory>_<frame>, or GroundTruth<scene>, which then serves all twelve trajectories. Raises InputError
-    where there is neither, or both.
+    Names are GroundTruth<scene>_<trajectory>_<frame>, or GroundTruth<scene>, which serves all twelve trajectories. Raises InputError
+    if there is neither kind, or both.
     """
     truths: dict[tuple[int, int], list[tuple[int, Path]]] = {}
     single: dict[int, Path] = {}
@@ -52,25 +52,27 @@ def find_koehler_truths(folder: Path) -> Truths:
     if bool(truths) == bool(single):
         found = "both kinds" if truths else "none"
         raise InputError(
-            f"{folder} must hold Köhler's truths, either GroundTruth1_1_1.png ... (each frame) or GroundTruth1.png ... (one a scene);"
-            f" it holds {found}."
+            f"{folder} must contain Köhler's ground truth, as GroundTruth1_1_1.png ... (all frames) or GroundTruth1.png ... (a scene);"
+            f" it contains {found}."
         )
     return truths or {(scene, trajectory): [(1, path)] for scene, path in single.items() for trajectory in range(1, 13)}
 
 
 def has_single_truths(entries: Sequence[Entry]) -> bool:
-    """Whether each image has but one truth: what is scored is then an approximation of the benchmark."""
+    """Check whether each image has only one ground truth, so that the scores are an approximation of the benchmark."""
     return all(len(entry.truths) == 1 for entry in entries)
 
 
 def koehler_notes(entries: Sequence[Entry]) -> list[str]:
-    """What a reader has to know where the data are not the whole benchmark."""
+    """List notes for readers if the data are not the complete benchmark."""
     notes = []
     if len(entries) != _IMAGES:
         notes.append(f"The benchmark has {_IMAGES} images; these are {len(entries)} of them.")
     counts = [len(entry.truths) for entry in entries]
     if has_single_truths(entries):
-        notes.append("Each image was compared with the one truth of its scene, not with the frames of its trajectory: an approximation.")
+        notes.append(
+            "Each image was compared with the single ground truth of its scene, not with the frames of its trajectory: an approximation."
+        )
     elif min(counts) < _FRAMES:
         notes.append(f"A trajectory of the benchmark has about 199 frames; here an image was compared with {min(counts)} to {max(counts)}.")
     return notes

@@ -1,6 +1,6 @@
-"""Protocols: the preparation of a test image before it is restored and scored. A figure has no meaning without one (SPEC section 3).
+"""Protocols: the preparation of a test image before restoration and scoring. Figures are meaningless without one (SPEC section 3).
 
-The protocol is applied to the blurred and to the sharp image; the noise, after it, to the blurred one alone.
+The protocol applies to the blurred and the sharp image. The noise is added afterwards, only to the blurred one.
 """
 
 import math
@@ -13,46 +13,46 @@ from drsn_jax.config.values import CHOICES
 from drsn_jax.system.errors import InputError
 
 PROTOCOLS = CHOICES["eval_protocol"]
-"""Of pairs, by the size that is scored."""
+"""Protocols for pairs, by the scored size."""
 
 BENCHMARKS = ("realblur", "koehler", "koehler_single", "noreference")
-"""Protocols of their own, at full size; see `scorers`."""
+"""Benchmarks' own protocols, at full size; see `scorers`."""
 
 _IN_WORDS = {
-    "full": "whole frames at full resolution, as the files hold them",
+    "full": "whole frames at full resolution, as in the files",
     "half": "whole frames at half size (bicubic, antialiased)",
     "realblur": "whole frames at full resolution; each result is aligned to the sharp image first, as RealBlur's authors do",
-    "koehler": "whole frames at full resolution; each result is scaled and registered to the frames of the trajectory, the best counts",
-    "koehler_single": "Köhler's protocol against the one truth of each scene, a single-GT approximation of the benchmark: whole frames at"
+    "koehler": "whole frames at full resolution; each result is scaled and registered to the trajectory's frames, the best score counts",
+    "koehler_single": "Köhler's protocol with one ground truth per scene, a single-GT approximation of the benchmark: whole frames at"
     " full resolution; each result is scaled and registered to that truth",
-    "noreference": "whole frames at full resolution without a sharp image to compare with: the figures are hints, look at the pictures",
-    "resize256": "whole frames resized to 256x256 pixels whatever their shape (bicubic, antialiased): reads 1-6 dB above full resolution",
+    "noreference": "whole frames at full resolution without a sharp image to compare with: the figures are indications, see the pictures",
+    "resize256": "whole frames resized to 256x256 pixels for any shape (bicubic, antialiased): reads 1-6 dB above full resolution",
 }
 _RESIZED = 256
 
 
 def check_protocol(protocol: str, *, noise_variance: float = 0.0) -> None:
-    """Raise InputError for a protocol that does not exist or a variance that is negative or not finite."""
+    """Raise InputError for an unknown protocol or a variance that is negative or not finite."""
     if protocol not in (allowed := (*PROTOCOLS, *BENCHMARKS)):
         raise InputError(f"There is no evaluation protocol {protocol!r}; choose one of {', '.join(allowed)}.")
     if not (math.isfinite(noise_variance) and noise_variance >= 0):
-        raise InputError(f"A noise variance of {noise_variance} cannot be; give 0 for none, or a positive number such as 0.001.")
+        raise InputError(f"A noise variance of {noise_variance} is invalid; give 0 for none, or a positive number such as 0.001.")
 
 
 def describe_protocol(protocol: str, *, noise_variance: float = 0.0) -> str:
-    """The protocol and the noise in words, for reports."""
+    """Describe the protocol and the noise in words, for reports."""
     check_protocol(protocol, noise_variance=noise_variance)
     noise = "no noise added"
     if noise_variance:
         noise = (
-            f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn by"
-            " numpy.random.default_rng(place of the file in the sorted order, from 0).normal, then clipped and rounded to 8 bits"
+            f"Gaussian noise of variance {noise_variance:g} (image scale [0, 1]) added to the blurred image, drawn with"
+            " numpy.random.default_rng(index of the file in sorted order, from 0).normal, then clipped and rounded to 8 bits"
         )
     return f"{_IN_WORDS[protocol]}; {noise}"
 
 
 def scored_size(size: tuple[int, int], *, protocol: str) -> tuple[int, int]:
-    """(height, width) at which an image of `size` is scored. Raises InputError for another protocol, or where nothing is left."""
+    """Return the (height, width) for scoring an image of `size`. Raises InputError for another protocol, or if nothing is left."""
     check_protocol(protocol)
     if protocol == "half" and min(size) < 2:
         raise InputError(f"An image of {size[1]}x{size[0]} pixels cannot be halved; use the protocol full for it.")
@@ -60,10 +60,10 @@ def scored_size(size: tuple[int, int], *, protocol: str) -> tuple[int, int]:
 
 
 def apply_protocol(image: UInt8[np.ndarray, "h w 3"], *, protocol: str) -> UInt8[np.ndarray, "H W 3"]:
-    """The image at the size the protocol scores it: uint8 in, uint8 out.
+    """Resize the image to the size for scoring: uint8 in, uint8 out.
 
-    `full` and the benchmarks leave it alone, `half` halves both sides (rounded down) and `resize256` makes it 256x256, both with Pillow's
-    antialiased bicubic filter. Raises InputError for another protocol, or an image with nothing left after halving.
+    `full` and the benchmarks change nothing, `half` halves both sides (rounded down) and `resize256` makes it 256x256, both with Pillow's
+    antialiased bicubic filter. Raises InputError for another protocol, or if nothing is left after halving.
     """
     height, width = scored_size((image.shape[0], image.shape[1]), protocol=protocol)
     if protocol not in ("half", "resize256"):
@@ -72,9 +72,9 @@ def apply_protocol(image: UInt8[np.ndarray, "h w 3"], *, protocol: str) -> UInt8
 
 
 def add_noise(image: UInt8[np.ndarray, "h w 3"], *, variance: float, index: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Additive Gaussian noise of mean 0, `variance` on the scale [0, 1], clipped and rounded to uint8 (SPEC section 3).
+    """Add Gaussian noise of mean 0 and `variance` on the scale [0, 1], clipped and rounded to uint8 (SPEC section 3).
 
-    `index` is the position of the file in sorted order and the seed: the same file gets the same noise in every run. Raises
+    The seed is `index`, the position of the file in sorted order, so a file gets the same noise in every run. Raises
     InputError for a variance that is negative or not finite.
     """
     check_protocol("full", noise_variance=variance)

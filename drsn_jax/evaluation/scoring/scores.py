@@ -14,11 +14,11 @@ from drsn_jax.system.errors import InputError
 Image = UInt8[np.ndarray, "_ _ 3"]
 
 WORSE_BY_DB = 0.1
-"""An image counts as made worse when its PSNR falls by more than this."""
+"""An image counts as made worse if its PSNR falls by more than this."""
 
 
 class Case(NamedTuple):
-    """One image to restore and score. `truth` is what the scorer compares with, `reference` the sharp image to show, where there is one.
+    """One image to restore and score. `truth` is for the scorer, `reference` the sharp image to show, if there is one.
 
     `others` are the results of other methods on the same image, by the method's name. `input_scores` are the figures of the blurred image
     where they are known already.
@@ -32,13 +32,13 @@ class Case(NamedTuple):
     input_scores: Scores | None = None
 
     def versions(self, restored: Image) -> dict[str, Image]:
-        """What is scored: the input, our restoration and the other methods'."""
+        """The scored versions: the input, our restoration and those of other methods."""
         return {"input": self.blurred, "restored": restored, **self.others}
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What was measured on one image: `scores[version][metric]`, version being input, restored or another method's name."""
+    """The measurements on one image: `scores[version][metric]`, where version is input, restored or another method's name."""
 
     name: str
     height: int
@@ -47,9 +47,9 @@ class ImageScore:
     seconds: float
     """Wall time of the restoration alone, until its pixels are on the host."""
     first_of_size: bool
-    """Whether no earlier image had this size: its seconds may include a compilation."""
+    """Whether this is the first image of its size: its seconds may include a compilation."""
     findings: dict[str, Any] = field(default_factory=dict)
-    """What `inspect_fn` found in the versions."""
+    """The findings of `inspect_fn` in the versions."""
 
     @property
     def input(self) -> Scores:
@@ -63,7 +63,7 @@ class ImageScore:
 
     @property
     def gain_db(self) -> float | None:
-        """PSNR of the restored image less that of the input; None where there is no PSNR."""
+        """PSNR of the restored image minus that of the input; None without PSNR."""
         return self.restored["psnr"] - self.input["psnr"] if "psnr" in self.restored else None
 
     @property
@@ -73,10 +73,10 @@ class ImageScore:
 
 
 def summarise(scores: Iterable[ImageScore], *, metrics: Sequence[Metric] = PAIRED.metrics) -> dict[str, Any]:
-    """Means over the images for each version, the gain, how many were made worse, and the median seconds an image.
+    """Summarise the images: means for each version, the gain, the number made worse, and the median seconds per image.
 
-    The median leaves out the first image of each size, whose time may include a compilation; where every image is the first
-    of its size it takes them all and `seconds_include_compilation` is true. Raises InputError where there is no image.
+    The median excludes the first image of each size, whose time may include a compilation. If every image is the first
+    of its size, all count and `seconds_include_compilation` is true. Raises InputError if there is no image.
     """
     scores = list(scores)
     if not scores:

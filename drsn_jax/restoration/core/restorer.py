@@ -1,4 +1,4 @@
-"""One image after another with one model and one set of choices: the path of all files, videos and arrays."""
+"""Restoration of images with one model and one set of options, used for all files, videos and arrays."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from drsn_jax.weights.model import Model
 
 Image = Float[np.ndarray, "h w 3"]
 RestoreFn = Callable[[Image], Image]
-"""Maps an image of any size with values in [0, 1] to the restored one, float32 in [0, 1]."""
+"""A function from an image of any size with values in [0, 1] to the restored one, float32 in [0, 1]."""
 
 
 def make_restore_fn(
@@ -36,7 +36,7 @@ def make_restore_fn(
         try:
             restored = restore(image)
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # how jax says that the device is full
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # jax's message for a full device
                 raise
             message = f"An image of {image.shape[1]}x{image.shape[0]} pixels does not fit in memory"
             raise InputError(f"{message}; {_less_memory(tile, model.stride)}.", plain=f"{message}; scale it down.") from error
@@ -46,9 +46,9 @@ def make_restore_fn(
 
 
 def average_turns(image: Image, *, restore_fn: RestoreFn) -> Image:
-    """The mean of `restore_fn` over the eight turns and mirror images of `image`, each turned back.
+    """Return the mean of `restore_fn` over the eight rotations and reflections of `image`, each reversed.
 
-    To rounding it commutes with all of them, whatever `restore_fn` is (geometric self-ensemble: Lim et al. 2017, EDSR, 3.4).
+    To rounding the result commutes with all of them for any `restore_fn` (geometric self-ensemble: Lim et al. 2017, EDSR, 3.4).
     """
     total = np.zeros(image.shape, np.float32)
     for turns in range(4):

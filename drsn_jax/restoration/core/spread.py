@@ -23,11 +23,11 @@ _IMAGES = PartitionSpec("images")
 def make_spread_fn(
     generator: Generator, variables: Any, *, devices: Sequence[Any]
 ) -> Callable[[Float[np.ndarray, "b h w 3"]], Float[np.ndarray, "b h w 3"]]:
-    """A `predict_fn` for `restore_array(tile=None)`: the generator on whole images, of which each of `devices` has a strip of rows.
+    """Make a `predict_fn` for `restore_array(tile=None)`: the generator on whole images, with a strip of rows on each of `devices`.
 
-    Equal to `generator.apply` to rounding, thresholds included. The parameters are put on every device now; beside them a device needs
-    its share of the memory. Compiles one program a size. `predict_fn` takes heights and widths that are multiples of the generator's
-    stride, and heights of at least two; where there are fewer strides than devices, some devices do nothing that counts. It raises
+    Equal to `generator.apply` to rounding, thresholds included. The parameters are copied to every device now; in addition a device needs
+    its share of the memory. Each size is one compilation. `predict_fn` takes heights and widths that are multiples of the generator's
+    stride, and heights of at least two strides; with fewer strides than devices, some devices are idle. It raises
     ValueError for other heights.
     """
     mesh = _make_mesh(devices)
@@ -41,7 +41,7 @@ def make_spread_fn(
         batch, height, width, _ = blurred.shape
         apply_fn, strip = spread(height)
 
-        def cut(index: Any) -> np.ndarray:  # one strip at a time; zeros below the image
+        def cut(index: Any) -> np.ndarray:  # one strip at a time, with zeros below the image
             rows = blurred[index]
             return np.pad(rows, ((0, 0), (0, strip - rows.shape[1]), (0, 0), (0, 0)))
 
@@ -82,9 +82,9 @@ def _spread_images(apply_fn: Callable[[Any, Any], Any], *, mesh: Mesh) -> Any:
 
 
 def spread_bytes(generator: Generator, *, height: int, width: int, devices: Sequence[Any]) -> int | None:
-    """What each device needs at the most for one image of that size: compiled, not run. None where the back end does not say.
+    """Return the peak memory per device for one image of that size: compiled, not run. None if the back end does not report it.
 
-    Raises ValueError for heights that the `predict_fn` of `make_spread_fn` refuses.
+    Raises ValueError for heights that the `predict_fn` of `make_spread_fn` does not take.
     """
     mesh = _make_mesh(devices)
     apply_fn, strip = _spread(generator, mesh=mesh, height=height)
@@ -99,7 +99,7 @@ def spread_bytes(generator: Generator, *, height: int, width: int, devices: Sequ
 
 
 def _spread(generator: Generator, *, mesh: Mesh, height: int) -> tuple[Any, int]:
-    """The jitted generator on strips of images of that height, and how many rows a strip has."""
+    """Return the jitted generator on strips of images of that height, and the rows per strip."""
     stride = generator.stride
     if height % stride or height < 2 * stride:
         raise ValueError(f"Images of {height} rows cannot be spread: use a multiple of {stride} from {2 * stride} up, or restore_array.")

@@ -1,8 +1,8 @@
-"""An image of any size through the generator: reflect padding for small ones, blended tiles for large ones.
+"""Restoration of an image of any size: reflect padding for small ones, blended tiles for large ones.
 
-The generator's threshold branches average over their whole input. So a tile gets the thresholds of its own content, not of the whole image.
-The blend hides the small differences between neighbours. An image that fits in one tile is never split, and without tiles (`tile=None`)
-none is.
+The generator's threshold branches average over their whole input. So the thresholds of a tile depend on its own content, not on the whole
+image. The blend hides the small differences between neighbours. An image that fits in one tile is never split, and with `tile=None`
+no image is.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from drsn_jax.models.inference import padded_size
 from drsn_jax.system.errors import InputError
 
 EVALUATION_TILE = 1280
-"""Pixels: in evaluations a frame of 1280x720 is one tile, so that its thresholds come from all of it."""
+"""Pixels. In evaluations a frame of 1280x720 is one tile, so that its thresholds depend on the whole frame."""
 
 
 def restore_array(
@@ -23,9 +23,9 @@ def restore_array(
     """Restore one image with values in [0, 1], of any size from 1x1 up; the result is float32 in [0, 1].
 
     `predict_fn` maps float32 [1 h w 3] in [-1, 1] to the same shape, h and w multiples of `stride`. An axis of up to `tile`
-    pixels is reflect-padded at its end to a multiple of `stride` (at least four) and cropped back; a longer one is cut into
-    tiles of exactly `tile` pixels (the last moved inwards), so one image costs one compilation. What `predict_fn` computes from
-    `overlap // 4` pixels around is free of seams exactly; anything wider is blended by `tile_weights`. With `tile=None` no axis is cut.
+    pixels is reflect-padded at its end to a multiple of `stride` (at least four) and cropped back. A longer one is cut into
+    tiles of exactly `tile` pixels (the last moved inwards), so one image costs one compilation. There are no seams if `predict_fn` only
+    depends on `overlap // 4` pixels around; wider dependences are blended by `tile_weights`. With `tile=None` no axis is cut.
     Memory on the host: the image, one float32 result of its padded size and one tile; on the device: one tile through the network.
     Raises InputError for an image of another shape, sizes `check_tile` refuses, or a network that returns infinities or NaN.
     """
@@ -64,7 +64,7 @@ def restore_uint8(
 
 
 def to_uint8(image: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Values in [0, 1] as levels of 255, rounded half to even, never truncated."""
+    """Convert values in [0, 1] to levels of 255, rounded half to even, never truncated."""
     return np.rint(image * np.float32(255)).astype(np.uint8)
 
 
@@ -80,17 +80,17 @@ def check_tile(*, stride: int, tile: int | None, overlap: int) -> None:
 
 
 def tile_starts(length: int, *, tile: int, overlap: int) -> list[int]:
-    """First pixels of the tiles that cover an axis of `length` pixels; neighbours share at least `overlap` of them."""
+    """Return the first pixels of the tiles that cover an axis of `length` pixels; neighbours share at least `overlap` of them."""
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
 
 
 def tile_weights(length: int, *, tile: int, overlap: int) -> Float[np.ndarray, "tiles size"]:
-    """Blending weight in [0, 1] of every tile over its own pixels along one axis; the weights of each pixel sum to one.
+    """Return the blending weight in [0, 1] of every tile over its own pixels along one axis; the weights of each pixel sum to one.
 
-    Over the shared pixels the weight is zero for a quarter of `overlap`, then a raised cosine, then one: the outer quarter, where
-    a convolution sees the tile's edge instead of the image, takes no part. The ends of the axis are not faded.
+    Over the shared pixels the weight is zero for a quarter of `overlap`, then a raised cosine, then one. The outer quarter is unused,
+    because there a convolution sees the tile's edge instead of the image. The ends of the axis are not faded.
     """
     starts = tile_starts(length, tile=tile, overlap=overlap)
     size = min(tile, length)

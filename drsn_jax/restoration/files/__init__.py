@@ -1,1 +1,1 @@
-"""Restoring image files: which, in which order, and written how. Uses `restoration.core`."""
+"""Restoration of image files: selection, order and encoding. Uses `restoration.core`."""

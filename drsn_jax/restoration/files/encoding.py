@@ -14,9 +14,9 @@ from drsn_jax.system.errors import InputError
 
 
 def encode_photo(photo: Photo, restored: Float[np.ndarray, "h w 3"], encoding: Encoding) -> bytes:
-    """The bytes of a file showing `restored` ([0, 1]) as `plan_encoding` planned it; nothing is written.
+    """Encode a file of `restored` ([0, 1]) as planned by `plan_encoding`; nothing is written.
 
-    Raises InputError where Pillow cannot write it.
+    Raises InputError if Pillow cannot write it.
     """
     samples = _to_samples(photo, restored, mode=encoding.mode, bit_depth=encoding.bit_depth)
     deep, options = encoding.bit_depth == 16, dict(encoding.options)
@@ -56,15 +56,15 @@ def _to_samples(photo: Photo, restored: np.ndarray, *, mode: str, bit_depth: int
 
 
 def _to_cmyk(photo: Photo, restored: np.ndarray) -> Float[np.ndarray, "h w 4"]:
-    """Inverse of rgb = (1 - cmy)(1 - k) that keeps the photo's black ink where it can: an unchanged pixel comes back unchanged."""
+    """Invert rgb = (1 - cmy)(1 - k), keeping the photo's black ink if possible, so that an unchanged pixel stays unchanged."""
     before = photo.samples.astype(np.float32) / np.float32(255)
-    paper = np.maximum(1 - before[..., 3:], restored.max(axis=-1, keepdims=True))  # 1 - k: less black where it got lighter
+    paper = np.maximum(1 - before[..., 3:], restored.max(axis=-1, keepdims=True))  # 1 - k: less black where the pixel became lighter
     inks = 1 - restored / np.maximum(paper, np.float32(1e-6))
     return np.concatenate([np.where(paper > 0, inks, before[..., :3]), 1 - paper], axis=-1)
 
 
 def _to_palette(image: Image.Image) -> Image.Image:
-    """GIF holds 256 colours, one of them transparent; grey needs no quantising."""
+    """Convert to a palette: GIF has 256 colours, one of them transparent. Grey needs no quantisation."""
     if image.mode == "L":
         return image
     if image.mode == "RGB":

@@ -1,4 +1,4 @@
-"""Writing restored photographs: all of a file or nothing, and one clear line when it cannot be."""
+"""Writing of restored photographs: the whole file or nothing, with one clear line for a failure."""
 
 import errno
 import os
@@ -24,10 +24,10 @@ def write_photo(
     overwrite: bool = False,
     encoding: Encoding | None = None,
 ) -> None:
-    """Write `restored` ([0, 1], the size of `photo.rgb`) to `path` in the photo's mode, depth and metadata, format by the suffix.
+    """Write `restored` ([0, 1], the size of `photo.rgb`) to `path` in the photo's mode, depth and metadata; the suffix gives the format.
 
-    `encoding` is that of `plan_encoding`, made anew where it is left out. The file appears whole or not at all, also when interrupted;
-    folders are made. Raises InputError if `path` exists and `overwrite` is false, cannot be written, or cannot hold the photo;
+    `encoding` defaults to that of `plan_encoding`. The file appears whole or not at all, also when interrupted;
+    folders are made. Raises InputError if `path` exists and `overwrite` is false, cannot be written, or cannot store the photo;
     ValueError for another size.
     """
     path = Path(path)
@@ -46,7 +46,7 @@ def write_file(data: bytes, path: Path, *, overwrite: bool = False) -> None:
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raise InputError if `path` is taken (unless `overwrite`) or its folder cannot be written: asked before the slow work."""
+    """Raise InputError if `path` exists (unless `overwrite`) or its folder cannot be written; called before the slow work."""
     try:
         if path.is_dir():
             raise InputError(f"{quoted(path)} is a folder; give the name of a file in it.")
@@ -57,18 +57,18 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             raise InputError(f"{quoted(path)} cannot be written: {quoted(folder)} is a file, not a folder; choose another --output.")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{quoted(path)} cannot be written: no permission to write in {quoted(folder)}; choose another --output.")
-    except OSError as error:  # a name too long for the file system, a loop of links
+    except OSError as error:  # such as a name too long for the file system, or a loop of links
         raise InputError(f"{quoted(path)} cannot be written ({reason(error)}); choose another --output.") from error
 
 
 def unwritable(path: Path, error: Exception) -> InputError:
-    """What is said where `path` could not be written."""
+    """Make the error for a `path` that could not be written."""
     if isinstance(error, FileExistsError):
         return _exists(path)
     message = f"{quoted(path)} cannot be written ({reason(error)})"
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space or choose another folder" if full else "choose another place or format"
-    return InputError(f"{message}; nothing was left behind; {advice} (--output).", plain=f"{message}.")
+    return InputError(f"{message}; no partial file is left; {advice} (--output).", plain=f"{message}.")
 
 
 def _exists(path: Path) -> InputError:
@@ -76,7 +76,7 @@ def _exists(path: Path) -> InputError:
 
 
 def encode_panel(photo: Photo, restored: Float[np.ndarray, "h w 3"]) -> bytes:
-    """The bytes of a PNG file: `photo` and `restored` ([0, 1]) at their full size under their labels; transparency is not shown."""
+    """Encode a PNG file of `photo` and `restored` ([0, 1]) at full size under their labels; transparency is not shown."""
     if photo.mode.startswith("L"):
-        restored = np.repeat(restored.mean(axis=-1, keepdims=True), 3, axis=-1)  # as it is written
+        restored = np.repeat(restored.mean(axis=-1, keepdims=True), 3, axis=-1)  # as in the written file
     return encode_png(make_panel([to_rgb8(photo.samples, photo.mode), to_uint8(restored)], labels=["blurred", "restored"]))

@@ -1,4 +1,4 @@
-"""What a file to be written can hold of a photo: format, mode, depth and metadata, all known before the network runs."""
+"""The features of a photo that an output file can keep: format, mode, depth and metadata, known before the network runs."""
 
 import io
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from drsn_jax.data.images.photo import PHONE_FORMATS, SUFFIXES, Photo, quoted
 from drsn_jax.restoration.files.pieces import pieces, png_chunks
 from drsn_jax.system.errors import InputError
 
-JPEG_QUALITY = 95  # with 4:4:4 chroma: one more generation of compression that the eye does not see
-# What our writer stores losslessly in structure; a mode that is missing is widened to RGB or RGBA.
+JPEG_QUALITY = 95  # with 4:4:4 chroma: one more generation of compression without a visible loss
+# Modes that our writer stores without loss; others are widened to RGB or RGBA.
 MODES = {
     "JPEG": {"L", "RGB", "CMYK"},
     "PNG": {"L", "LA", "RGB", "RGBA"},
@@ -32,7 +32,7 @@ _TO_PNG = "choose PNG (--output-format=png)"
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a photo is written: options of Pillow's `save`, and, a line each, what of it is not kept."""
+    """The way a photo is written: options of Pillow's `save`, and notes, one line each, about lost features."""
 
     format: str
     mode: str  # L, LA, RGB, RGBA or CMYK
@@ -43,10 +43,10 @@ class Encoding:
 
 
 def plan_encoding(photo: Photo, path: Path) -> Encoding:
-    """How `photo` is written to `path`, whose suffix names the format. Metadata that cannot be written is left out, and noted.
+    """Plan how to write `photo` to `path`; the suffix gives the format. Metadata that cannot be written is dropped, with a note.
 
-    16 bits a sample stay 16 in PNG and grey TIFF, and become 8 elsewhere. Raises InputError for a suffix, transparency or size that
-    the format does not take.
+    16 bits per sample stay 16 in PNG and grey TIFF, and become 8 elsewhere. Raises InputError for a suffix, transparency or size that
+    the format does not support.
     """
     format = target_format(photo, path)
     mode = _target_mode(photo, path, format)
@@ -68,13 +68,13 @@ def plan_encoding(photo: Photo, path: Path) -> Encoding:
 
 
 def target_format(photo: Photo, path: Path) -> str:
-    """Pillow's format for writing `photo` to `path`: by the suffix, or the photo's own when the suffix is that of its file.
+    """Choose Pillow's format for writing `photo` to `path`: by the suffix, or the photo's own if the suffix is that of its file.
 
-    Raises InputError for a suffix that names no format we write.
+    Raises InputError for the suffix of another format.
     """
     suffix = path.suffix.lower()
     if suffix == photo.path.suffix.lower() and photo.format not in PHONE_FORMATS:
-        return photo.format  # a PNG named .jpg stays what it is
+        return photo.format  # a PNG called .jpg remains a PNG
     if suffix not in SUFFIXES:
         raise InputError(f"{quoted(path)}: suffix {quoted(suffix)} names no format that can be written; use one of {', '.join(SUFFIXES)}.")
     format = SUFFIXES[suffix]
@@ -85,7 +85,7 @@ def target_format(photo: Photo, path: Path) -> str:
 
 
 def _target_mode(photo: Photo, path: Path, format: str) -> str:
-    """The mode in which the format holds the photo: transparency is never dropped in silence unless all of it is opaque."""
+    """Choose the mode for the format. Transparency is never dropped silently, unless everything is opaque."""
     if photo.mode in MODES[format]:
         return photo.mode
     opaque = photo.alpha is None or bool((photo.alpha == 2**photo.bit_depth - 1).all())

@@ -1,1 +1,1 @@
-"""Restoring videos frame by frame. Uses `restoration.files` and `restoration.core`."""
+"""Restoration of videos frame by frame. Uses `restoration.files` and `restoration.core`."""

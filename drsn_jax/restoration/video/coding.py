@@ -1,4 +1,4 @@
-"""The coding of a video's frames: the properties that the restored one keeps, and frames as arrays."""
+"""The encoding of a video's frames: the properties that the restored video keeps, and frames as arrays."""
 
 from typing import Any, NamedTuple
 
@@ -13,46 +13,46 @@ _SUBSAMPLED = {(2, 2): "yuv420p", (2, 1): "yuv422p", (1, 1): "yuv444p"}
 _ENCODERS = {".mp4": "libx264", ".mov": "libx264", ".m4v": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 _READ_ALONE = (".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".flv", ".wmv")
 VIDEO_SUFFIXES = {suffix: suffix for suffix in _ENCODERS} | dict.fromkeys(_READ_ALONE, ".mkv")
-"""Of video files that can be read: the suffix of what is written for one. AVI, for one, has no room for H.264's time stamps."""
-_OPTIONS = {  # what nobody sees a loss with; a fifth of the speed of the slowest presets
+"""The suffix of the output by that of the input. AVI, for example, cannot store H.264's time stamps."""
+_OPTIONS = {  # visually lossless; a fifth of the time of the slowest presets
     "libx264": {"crf": "16", "preset": "medium"},
     "libvpx-vp9": {"crf": "16", "deadline": "good", "cpu-used": "3", "row-mt": "1"},
 }
 
 
 class Coding(NamedTuple):
-    """How restored frames are coded: encoder, pixel format, and the matrix and range that the source's frames are in as well."""
+    """The encoding of restored frames: encoder, pixel format, and the matrix and range of the source's frames."""
 
     encoder: str
     pix_fmt: str
-    bits: int  # a sample: 8 or 10
-    matrix: int  # H.273's code, for the tag; the source's unless that is RGB
+    bits: int  # per sample: 8 or 10
+    matrix: int  # H.273's code for the tag; the source's unless that is RGB
     shares: tuple[float, float]
     full_range: bool
 
     @property
     def options(self) -> dict[str, str]:
-        """The encoder's, for a quality that needs no choice."""
+        """Options of the encoder for a fixed high quality."""
         return _OPTIONS[self.encoder]
 
 
 def choose_coding(stream: Any, *, suffix: str) -> Coding:
-    """What codes the frames of `stream` for a file of this suffix: H.264, or VP9 in .webm; 8 bits a sample, or 10 where there are more.
+    """Choose the encoding of `stream` for a file of this suffix: H.264, or VP9 in .webm; 8 bits per sample, or 10 if the source has more.
 
-    The subsampling stays. Two kinds of frames H.264 cannot hold as they are: with an odd height or width subsampled chroma (written
-    without subsampling, so that the size stays), and RGB (written as BT.709 without subsampling). Raises InputError where this PyAV
-    lacks the encoder, and for a suffix of no format that can be written.
+    The subsampling is kept, with two exceptions that H.264 does not support: subsampled chroma with an odd height or width (written
+    without subsampling, so that the size stays), and RGB (written as BT.709 without subsampling). Raises InputError if this PyAV
+    lacks the encoder, and for a suffix of an unsupported format.
     """
     from av import __version__ as version
     from av.codec import Codec, codecs_available
 
     if int(version.split(".")[0]) < 18:
-        raise InputError(f"Writing videos takes PyAV 18 or newer, and this is {version}; pip install --upgrade 'drsn-jax[video]'")
+        raise InputError(f"Writing videos needs PyAV 18 or newer, and this is {version}: pip install --upgrade 'drsn-jax[video]'")
     if suffix not in _ENCODERS:
-        raise InputError(f"{suffix!r} names no format that videos are written in; name the result with one of {', '.join(_ENCODERS)}")
+        raise InputError(f"Videos cannot be written as {suffix!r}; give the result one of the suffixes {', '.join(_ENCODERS)}")
     context, encoder = stream.codec_context, _ENCODERS[suffix]
     if encoder not in codecs_available:
-        raise InputError(f"This PyAV has no encoder {encoder}, which {suffix} files are written by; pip install 'av' from PyPI has it")
+        raise InputError(f"This PyAV has no encoder {encoder}, which {suffix} files need; install the one from PyPI: pip install av")
     format, rgb = context.format, _is_rgb(context.format)
     known = [found.name for found in Codec(encoder, "w").video_formats or ()]
     bits = 10 if format.components[0].bits > 8 and "yuv420p10le" in known else 8
@@ -63,7 +63,7 @@ def choose_coding(stream: Any, *, suffix: str) -> Coding:
     name = ("gray" if grey else _SUBSAMPLED.get(factors, "yuv444p")) + ("10le" if bits == 10 else "")
     return Coding(
         encoder,
-        name if name in known else "yuv444p",  # VP9 has no grey
+        name if name in known else "yuv444p",  # VP9 has no grey format
         bits,
         _BT709 if rgb else context.colorspace,
         luma_shares(_BT709 if rgb else context.colorspace, height=context.height),
@@ -72,7 +72,7 @@ def choose_coding(stream: Any, *, suffix: str) -> Coding:
 
 
 def decode_frame(frame: Any, coding: Coding) -> Float[np.ndarray, "h w 3"]:
-    """The frame as float32 R'G'B' in [0, 1]."""
+    """Convert the frame to float32 R'G'B' in [0, 1]."""
     format = frame.format
     if _is_rgb(format):
         return frame.to_ndarray(format="rgb48le").astype(np.float32) / np.float32(65535)
@@ -84,7 +84,7 @@ def decode_frame(frame: Any, coding: Coding) -> Float[np.ndarray, "h w 3"]:
 
 
 def encode_frame(rgb: Float[np.ndarray, "h w 3"], coding: Coding) -> Any:
-    """A frame for the encoder from R'G'B' in [0, 1]; without a time stamp."""
+    """Make a frame for the encoder from R'G'B' in [0, 1], without a time stamp."""
     import av
 
     frame = av.VideoFrame(rgb.shape[1], rgb.shape[0], coding.pix_fmt)
@@ -102,22 +102,22 @@ def _is_rgb(format: Any) -> bool:
 
 
 def _is_full_range(color_range: int, name: str) -> bool:
-    """Grey is, unless it says otherwise: so FFmpeg takes it."""
+    """Check for full range. Grey is full range by default, as in FFmpeg."""
     return color_range == _FULL or name.startswith("yuvj") or (name.startswith(("gray", "ya")) and color_range == 0)
 
 
 def _subsampling(format: Any) -> tuple[int, int]:
-    """Columns and rows that share a sample of chroma."""
+    """Return the columns and rows that share a chroma sample."""
     return 64 // format.chroma_width(64), 64 // format.chroma_height(64)
 
 
 def _repacked(frame: Any) -> Any:
-    """The same samples (nv12, yuyv422, yuva420p, ...) in planes of their own, without transparency."""
+    """Repack the same samples (nv12, yuyv422, yuva420p, ...) into separate planes, without transparency."""
     name = _SUBSAMPLED.get(_subsampling(frame.format), "yuv444p")
     return frame.reformat(format=name + ("" if frame.format.components[0].bits == 8 else "10le"))
 
 
 def _samples(plane: Any, bits: int) -> np.ndarray:
-    """A view of the plane without what lines are filled up with."""
+    """View the plane without the padding of its lines."""
     rows = np.frombuffer(plane, np.uint8 if bits == 8 else "<u2").reshape(plane.height, -1)
     return rows[:, : plane.width]

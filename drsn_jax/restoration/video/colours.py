@@ -1,7 +1,7 @@
-"""Video's brightness and colour differences (Y'CbCr) to R'G'B' and back; an unchanged frame comes back bit for bit.
+"""Conversion between video's Y'CbCr and R'G'B'; an unchanged frame is preserved bit for bit.
 
-FFmpeg's own conversion (swscale, as of FFmpeg 8) shifts full-range chroma by 0.6 levels on its way back, and luma by one level with PyAV's
-flags. Every restored video would change colour a little. Source of the arithmetic: ITU-T H.273 (07/2021), 8.3.
+FFmpeg's own conversion (swscale, as of FFmpeg 8) is not used, because the way back shifts full-range chroma by 0.6 levels. With PyAV's
+flags it also shifts luma by one level. Source of the arithmetic: ITU-T H.273 (07/2021), 8.3.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 Plane = Integer[np.ndarray, "_ _"]
-# H.273 table 4, by code: the shares of red and of blue in luma. The code 8 (YCgCo) and those from 11 on are of another form.
+# H.273 table 4, by code: the shares of red and of blue in luma. Code 8 (YCgCo) and codes from 11 on have another form.
 _SHARES = {
     1: (0.2126, 0.0722),  # BT.709
     4: (0.30, 0.11),
@@ -23,17 +23,17 @@ _SHARES = {
 
 
 def luma_shares(code: int, *, height: int) -> tuple[float, float]:
-    """The shares of red and blue in luma for a matrix coefficient of H.273.
+    """Return the shares of red and blue in luma for a matrix coefficient of H.273.
 
-    Where a file does not say (2), or says what is not known here, they are what players take: BT.709 from 720 rows on, BT.601 below.
+    For an unspecified (2) or unsupported code they are the defaults of players: BT.709 from 720 rows on, BT.601 below.
     """
     return _SHARES.get(code, _SHARES[1 if height >= 720 else 6])
 
 
 def to_rgb(planes: Sequence[Plane], *, bits: int, shares: tuple[float, float], full_range: bool) -> Float[np.ndarray, "h w 3"]:
-    """R'G'B' float32 in [0, 1] from the planes Y', Cb, Cr, or Y' alone, of `bits` bits a sample; chroma of any subsampling.
+    """Convert planes Y', Cb, Cr, or Y' alone, of `bits` bits per sample, to R'G'B' float32 in [0, 1]; chroma of any subsampling.
 
-    A chroma sample is repeated over the pixels that share it, which `to_planes` undoes exactly. What is outside of R'G'B' is clipped.
+    A chroma sample is repeated over the pixels that share it, which `to_planes` reverses exactly. Values outside R'G'B' are clipped.
     """
     luma_scale, chroma_scale, black = _levels(bits, full_range=full_range)
     luma = (planes[0].astype(np.float32) - black) / luma_scale
@@ -52,7 +52,7 @@ def to_rgb(planes: Sequence[Plane], *, bits: int, shares: tuple[float, float], f
 def to_planes(
     rgb: Float[np.ndarray, "h w 3"], *, sizes: Sequence[tuple[int, int]], bits: int, shares: tuple[float, float], full_range: bool
 ) -> list[Plane]:
-    """The planes of (height, width) `sizes`, uint8, or uint16 from 9 bits on: the inverse of `to_rgb`, rounded. Chroma is averaged."""
+    """Convert to planes of (height, width) `sizes`, uint8, or uint16 from 9 bits on: the rounded inverse of `to_rgb`, chroma averaged."""
     luma_scale, chroma_scale, black = _levels(bits, full_range=full_range)
     red, blue = shares
     luma = rgb @ np.array([red, 1 - red - blue, blue], np.float32)
@@ -66,7 +66,7 @@ def to_planes(
 
 
 def _levels(bits: int, *, full_range: bool) -> tuple[int, int, int]:
-    """How many levels luma and chroma span, and where black is."""
+    """Return the number of levels of luma and chroma, and the level of black."""
     if full_range:
         return 2**bits - 1, 2**bits - 1, 0
     return 219 * 2 ** (bits - 8), 224 * 2 ** (bits - 8), 16 * 2 ** (bits - 8)

@@ -1,19 +1,19 @@
-"""Flicker of a video before and after it was restored."""
+"""Flicker of a video before and after restoring."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-BLOCK = 32  # pixels a side: large enough that what moves within a block does not change its mean by much
+BLOCK = 32  # pixels a side: large enough that motion within a block hardly changes its mean
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32) * 255  # BT.709
 
 
 class Change(NamedTuple):
-    """What a figure of a block changes by from frame to frame, mean over blocks and pairs of frames, in levels of 255.
+    """The mean change of a block's figure between consecutive frames, over blocks and frames, in levels of 255.
 
-    `before` and `after` are of the blurred and of the restored video, with what moves in them; `added` is of their difference, from
-    which that is gone.
+    `before` and `after` are for the blurred and the restored video, including motion; `added` is for their difference, where motion
+    cancels.
     """
 
     before: float
@@ -29,23 +29,30 @@ class Flicker(NamedTuple):
 
 
 class FlickerMeter:
-    """Measures the flicker that restoring adds to a video, frame by frame; of each frame only one figure a block is kept.
+    """A meter of the flicker that restoring adds to a video, frame by frame. It keeps only one figure per block of each frame.
 
-    With m(t) the mean luminance (BT.709 weights, gamma as it is, 0 to 255) of a block of 32x32 pixels in frame t of the blurred video and
-    M(t) in the restored one: `before` is the mean of |m(t+1) - m(t)| over all blocks and all pairs of consecutive frames, `after` that of
-    |M(t+1) - M(t)|, `added` that of |(M - m)(t+1) - (M - m)(t)|. Moving things, cuts and changing light are in both videos and so hardly
-    in `added`; a network that treats all frames alike adds nothing, even if it brightens them all. For detail, s and S, the standard
-    deviations within the block, take the place of m and M: a sharper video has larger ones, so that movement changes them by more, and
-    `added` is above 0 then even where nothing pulses. Margins that fill no block are left out, unless the frame is smaller than one.
+    Let m(t) be the mean luminance (BT.709 weights, gamma-encoded, 0 to 255) of a block of 32x32 pixels in frame t of the blurred video, and
+    M(t) that of the restored one. Means over all blocks and all pairs of consecutive frames:
+
+    - `before`: |m(t+1) - m(t)|
+    - `after`: |M(t+1) - M(t)|
+    - `added`: |(M - m)(t+1) - (M - m)(t)|
+
+    Motion, cuts and changing light are in both videos and hardly affect `added`; a network that treats all frames alike adds nothing, even
+    if
+    it brightens them all. For detail, the standard deviations within the block, s and S, replace m and M. A sharper video has larger ones,
+    so
+    motion changes them more, and `added` is above 0 even without flicker. Margins that do not fill a block are ignored, unless the
+    frame is smaller than one.
     """
 
     def __init__(self):
-        """Nothing is measured yet."""
+        """Start without a measurement."""
         self._last: np.ndarray | None = None
         self._sum, self._pairs = np.zeros((2, 3)), 0
 
     def add(self, blurred: Float[np.ndarray, "h w 3"], restored: Float[np.ndarray, "h w 3"]) -> None:
-        """The next frame, in [0, 1]; all of one size."""
+        """Add the next frame, in [0, 1]; all have one size."""
         before, after = _measure_blocks(blurred), _measure_blocks(restored)
         figures = np.stack([before, after, after - before], axis=1)  # [2 3 blocks]
         if self._last is not None:
@@ -54,14 +61,14 @@ class FlickerMeter:
         self._last = figures
 
     def result(self) -> Flicker | None:
-        """The means so far; None before the second frame."""
+        """Return the means so far; None before the second frame."""
         if not self._pairs:
             return None
         return Flicker(*(Change(*(float(value) for value in row)) for row in self._sum / self._pairs))
 
 
 def _measure_blocks(image: np.ndarray) -> Float[np.ndarray, "2 blocks"]:
-    """The mean and the standard deviation of the luminance of each block."""
+    """Measure the mean and the standard deviation of the luminance of each block."""
     height, width = (min(BLOCK, size) for size in image.shape[:2])
     rows, columns = image.shape[0] // height, image.shape[1] // width
     luma = image[: rows * height, : columns * width] @ _LUMA

@@ -1,4 +1,4 @@
-"""A video file through the network, frame by frame; its sound, times, colours and orientation are kept."""
+"""Restoration of a video file frame by frame; its sound, time stamps, colours and orientation are kept."""
 
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -22,14 +22,14 @@ from drsn_jax.system.files import appearing
 from drsn_jax.system.progress import Countdown
 from drsn_jax.system.video_files import explaining_damage, open_video
 
-_MOST_PACKETS = 512  # copied at once: where a file holds all its sound behind its frames
-_MISSING_SECONDS, _MISSING_PART = 0.5, 0.1  # at the end: a last frame may be shown for long, which not every format says
+_MOST_PACKETS = 512  # copied at once; some files store all sound behind the frames
+_MISSING_SECONDS, _MISSING_PART = 0.5, 0.1  # at the end: a last frame may be shown for long, which not every format records
 _HDR_DATA = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL")
 T = TypeVar("T")
 
 
 class VideoReport(NamedTuple):
-    """What was restored. `notes` say, a line each, what could not be kept and what seemed wrong with the source."""
+    """The result. `notes` list, one line each, lost features and suspected faults of the source."""
 
     frames: int
     size: tuple[int, int]  # height and width
@@ -39,7 +39,7 @@ class VideoReport(NamedTuple):
 
 
 class _Survey(NamedTuple):
-    """What is known of a file before any of it is restored: frames by the count of packets, and the display matrix."""
+    """Properties of a file before restoring: its frames by the count of packets, and the display matrix."""
 
     frames: int
     matrix: list[int] | None
@@ -47,7 +47,7 @@ class _Survey(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """A frame, or none at the end of the file, and what lies before it of the streams that are copied."""
+    """A frame, or none at the end of the file, with the preceding packets of the copied streams."""
 
     rgb: Float[np.ndarray, "h w 3"] | None
     pts: int | None
@@ -57,12 +57,12 @@ class _Piece(NamedTuple):
 
 
 def restore_video(source: Path, target: Path, *, restore_fn: RestoreFn, overwrite: bool = False) -> VideoReport:
-    """Restore a video file, with progress on stderr; memory for a few frames, however long it is.
+    """Restore a video file, with progress on stderr. Memory is needed for a few frames, whatever its length.
 
-    Frames are coded anew (`choose_coding`), at the same times, in the same colour space and range, with the same display matrix. Sound
-    and subtitles are copied, not coded anew. The format is that of the target's suffix. The next frame is read and the last one written
-    while the network works on one. `target` appears whole or not at all, also when interrupted. Raises InputError for a source that is
-    missing, damaged, or has no video, without PyAV, and where `target` exists (without `overwrite`) or cannot be written.
+    Frames are encoded again (`choose_coding`), with the same time stamps, colour space, range and display matrix. Sound
+    and subtitles are copied without encoding. The target's suffix gives the format. The next frame is read and the last one written
+    while the network processes one. `target` appears whole or not at all, also when interrupted. Raises InputError for a source that is
+    missing, damaged, or has no video, without PyAV, and if `target` exists (without `overwrite`) or cannot be written.
     """
     check_target(target, overwrite=overwrite)
     check_source(source, kind="a video")
@@ -88,12 +88,12 @@ def restore_video(source: Path, target: Path, *, restore_fn: RestoreFn, overwrit
     if after != before and VIDEO_SUFFIXES.get(before) == after:
         notes.append(f"it is written as {after}, because {before} files are only read")
     if counts[1]:
-        notes.append(f"{counts[1]} frames are damaged in the source, and were restored as its decoder mended them")
+        notes.append(f"{counts[1]} frames are damaged in the source, and were restored as repaired by the decoder")
     return VideoReport(counts[0], size, time.perf_counter() - started, meter.result(), notes)
 
 
 def describe(report: VideoReport) -> str:
-    """What the command line says of it, in one line."""
+    """Describe the result in one line for the command line."""
     height, width = report.size
     text = f"{width}x{height}  {report.frames} frames  {report.seconds / report.frames:.2f} s/frame"
     if report.flicker:
@@ -106,7 +106,7 @@ def describe(report: VideoReport) -> str:
 
 
 def _survey(path: Path) -> _Survey:
-    """Goes through the file once, decoding the first frame alone: damage is to be known before the slow part."""
+    """Read the file once, decoding only the first frame, so that damage is found before the slow part."""
     first, frames, end, notes = None, 0, 0.0, []
     with open_video(path) as (container, stream), explaining_damage(path):
         for packet in container.demux([other for other in container.streams if other.type != "attachment"]):
@@ -120,17 +120,17 @@ def _survey(path: Path) -> _Survey:
         raise InputError(f"{quoted(path)} holds no frame that can be decoded; give another video.")
     if length - end > max(_MISSING_SECONDS, _MISSING_PART * length):
         raise InputError(
-            f"{quoted(path)} is cut short: it says that it lasts {length:.1f} s, and ends after {end:.1f} s; replace it, "
+            f"{quoted(path)} is cut short: it ends after {end:.1f} of {length:.1f} s; replace it, "
             "or copy it and restore the copy: ffmpeg -i IN -c copy OUT"
         )
     if length - end > _MISSING_SECONDS:
-        notes.append(f"the source says that it lasts {length:.1f} s, and ends after {end:.1f} s")
+        notes.append(f"the source ends after {end:.1f} s, although its length is given as {length:.1f} s")
     if first.interlaced_frame:
-        notes.append("the source is interlaced, and its frames were restored as they are: deinterlace it first")
+        notes.append("the source is interlaced, and its frames were restored without deinterlacing; deinterlace it first")
     if any(component.is_alpha for component in first.format.components):
-        notes.append("its transparency is left out")
+        notes.append("its transparency is dropped")
     if any(first.side_data.get(kind) for kind in _HDR_DATA):
-        notes.append("what it says of the display that it was graded on (HDR10) is left out; its transfer function stays")
+        notes.append("its HDR10 mastering metadata is dropped; its transfer function is kept")
     matrix = first.side_data.get("DISPLAYMATRIX")
     return _Survey(frames, None if matrix is None else np.frombuffer(matrix, np.int32).tolist(), notes)
 
@@ -153,7 +153,7 @@ def _read(path: Path, container: Any, stream: Any, *, coding: Coding, copied: Se
 
 
 def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The same items, each made in a thread while the one before it is used."""
+    """Yield the same items, each made in a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, None)
         while (item := future.result()) is not None:
@@ -164,7 +164,7 @@ def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
 def _restore_pieces(
     pieces: Iterator[_Piece], writer: VideoWriter, *, restore_fn: RestoreFn, meter: FlickerMeter, countdown: Countdown, name: str
 ) -> tuple[int, int]:
-    """The frames, and how many of them were corrupt. A thread writes one piece while the next is restored."""
+    """Restore the frames, and count the corrupt ones. A thread writes one piece while the next is restored."""
     frames = corrupt = 0
     shape = None
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""The sound of a restored video: copied where the new file's format takes it, coded anew where it does not."""
+"""The sound of a restored video: copied if the new file's format supports it, otherwise encoded again."""
 
 import contextlib
 import io
@@ -6,36 +6,36 @@ from collections.abc import Sequence
 from typing import Any
 
 _ENCODERS = {".webm": "libopus"}  # aac elsewhere
-_RATE = 48_000  # samples a second, where the encoder has no such rate as the source
-_BIT_RATE = 96_000  # a channel: more than either needs for what ears tell apart
+_RATE = 48_000  # samples per second, if the encoder does not support the source's rate
+_BIT_RATE = 96_000  # per channel: transparent for both encoders
 
 
 class Copied:
-    """A stream whose packets are taken over as they are."""
+    """A stream whose packets are copied unchanged."""
 
     def __init__(self, stream: Any):
-        """`stream` is the output's."""
+        """Set `stream`, that of the output."""
         self._stream = stream
 
     def take(self, packet: Any) -> Sequence[Any]:
-        """What is to be written for a packet of the source."""
+        """Return the packets to write for a packet of the source."""
         packet.stream = self._stream
         return [packet] if packet.dts is not None or packet.pts is not None else []
 
     def finish(self) -> Sequence[Any]:
-        """What is to be written at the end."""
+        """Return the packets to write at the end."""
         return []
 
 
 class Coded:
-    """A stream of sound that is decoded and coded anew, at the same times."""
+    """A stream of sound that is decoded and encoded again, with the same time stamps."""
 
     def __init__(self, source: Any, stream: Any):
-        """From a stream of the source to one of the output, which resamples where it has to."""
+        """Connect a stream of the source to one of the output, resampled if necessary."""
         self._source, self._stream = source, stream
 
     def take(self, packet: Any) -> Sequence[Any]:
-        """What is to be written for a packet of the source; nothing for one that is damaged."""
+        """Return the packets to write for a packet of the source; none for a damaged one."""
         from av.error import FFmpegError
 
         try:
@@ -45,19 +45,19 @@ class Coded:
         return [coded for frame in frames for coded in self._stream.encode(frame)]
 
     def finish(self) -> Sequence[Any]:
-        """What decoder and encoder still hold."""
+        """Return the packets that decoder and encoder still hold."""
         from av.error import FFmpegError
 
         frames = []
-        with contextlib.suppress(FFmpegError, EOFError):  # a decoder that ended with the last packet of its stream
+        with contextlib.suppress(FFmpegError, EOFError):  # the decoder may have ended with the last packet of its stream
             frames = self._source.codec_context.decode(None)
         return [coded for frame in (*frames, None) for coded in self._stream.encode(frame)]
 
 
 def add_copy(output: Any, stream: Any) -> Any:
-    """A stream of the output like `stream` of the source, for `Copied`. None where the output's format does not take it.
+    """Add a stream to the output like `stream` of the source, for `Copied`. None if the output's format does not support it.
 
-    Some formats say so only when their header is written; so one is written into memory first.
+    Some formats reject it only when the header is written, so a header is written to memory first.
     """
     import av
     from av.error import FFmpegError
@@ -72,7 +72,7 @@ def add_copy(output: Any, stream: Any) -> Any:
 
 
 def add_coded(output: Any, stream: Any, *, suffix: str) -> Any:
-    """A stream of the output for the sound of `stream`, for `Coded`. None where it is no sound, or cannot be decoded or coded."""
+    """Add a stream to the output for the sound of `stream`, for `Coded`. None if it is no sound, or cannot be decoded or encoded."""
     from av.codec import Codec
     from av.error import FFmpegError
 
@@ -81,7 +81,7 @@ def add_coded(output: Any, stream: Any, *, suffix: str) -> Any:
         return None
     rate = context.sample_rate if context.sample_rate in (Codec(name, "w").audio_rates or ()) else _RATE
     channels = context.layout.nb_channels
-    layout = f"{channels}c" if "channels" in context.layout.name else context.layout.name  # of a source that does not say which they are
+    layout = f"{channels}c" if "channels" in context.layout.name else context.layout.name  # the source does not name its channels
     try:
         coded = output.add_stream(name, rate=rate, layout=layout, bit_rate=_BIT_RATE * channels)
     except (FFmpegError, ValueError):

@@ -1,4 +1,4 @@
-"""The file of a restored video: the frames coded anew, and all else of the source that the format holds, copied."""
+"""The file of a restored video: newly encoded frames, with everything else of the source copied if the format supports it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,23 +12,23 @@ from drsn_jax.restoration.video.coding import Coding, encode_frame
 from drsn_jax.restoration.video.sound import Coded, Copied, add_coded, add_copy
 from drsn_jax.system.video_files import file_name
 
-_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # metadata that the new file has of its own
-_OF_THE_VIDEO = ("language", "title", "handler_name", "creation_time", "timecode")  # and what stays true of a stream that is coded anew
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # metadata that the new file sets itself
+_OF_THE_VIDEO = ("language", "title", "handler_name", "creation_time", "timecode")  # metadata that remains valid for a newly encoded stream
 
 
 class VideoWriter:
-    """Frames and packets into one file, in the order of the source. Not for two threads at once."""
+    """A writer of frames and packets into one file, in the order of the source. Not thread-safe."""
 
     def __init__(self, output: Any, stream: Any, coding: Coding):
-        """Of an open container and its video stream; `copied` and `notes` are filled by `open_writer`."""
+        """Set an open container and its video stream; `open_writer` fills `copied` and `notes`."""
         self.copied: dict[int, Copied | Coded] = {}  # by the number of the source's stream
         self.notes: list[str] = []
         self._output, self._stream, self._coding = output, stream, coding
-        self._durations: dict[int, int] = {}  # of the frames that are within the encoder
+        self._durations: dict[int, int] = {}  # of the frames inside the encoder
         self._last: int | None = None
 
     def write(self, rgb: Float[np.ndarray, "h w 3"], *, pts: int | None, duration: int) -> None:
-        """The next frame, [0, 1], at `pts` for `duration`, in the source's time base; a stamp that is missing or no later is mended."""
+        """Write the next frame, [0, 1], at `pts` for `duration`, in the source's time base; missing or falling stamps are corrected."""
         if self._last is not None and (pts is None or pts <= self._last):
             pts = self._last + max(self._durations.get(self._last, 0), 1)
         self._last = pts = pts or 0
@@ -38,12 +38,12 @@ class VideoWriter:
         self._mux(self._stream.encode(frame))
 
     def copy(self, packets: Sequence[Any]) -> None:
-        """Packets of the source's other streams, as they are or coded anew."""
+        """Write packets of the source's other streams, copied or encoded again."""
         for packet in packets:
             self._output.mux(self.copied[packet.stream.index].take(packet))
 
     def finish(self) -> None:
-        """What the encoders still hold."""
+        """Write the packets that the encoders still hold."""
         self._mux(self._stream.encode())
         for copied in self.copied.values():
             self._output.mux(copied.finish())
@@ -56,9 +56,9 @@ class VideoWriter:
 
 @contextmanager
 def open_writer(path: Path, *, source: Any, stream: Any, coding: Coding, matrix: Sequence[int] | None) -> Iterator[VideoWriter]:
-    """A new file with a video stream like `stream` of the open container `source`, its tags, metadata, chapters and other streams.
+    """Open a new file with a video stream like `stream` of the container `source`, its tags, metadata, chapters and other streams.
 
-    `matrix` is the display matrix, by which players turn the frames. What the file's format does not hold is in the writer's `notes`.
+    `matrix` is the display matrix, by which players rotate the frames. The writer's `notes` list everything that the format cannot keep.
     """
     import av
 
@@ -70,10 +70,10 @@ def open_writer(path: Path, *, source: Any, stream: Any, coding: Coding, matrix:
             video.set_display_matrix(matrix)
         writer = VideoWriter(output, video, coding)
         for other in source.streams:
-            timecode = other.type == "data" and "timecode" in other.metadata  # which the muxer makes anew of the video's metadata
+            timecode = other.type == "data" and "timecode" in other.metadata  # the muxer recreates it from the video's metadata
             if other.index != stream.index and not timecode and (note := _add(writer.copied, output, other, suffix=path.suffix)):
                 codec = f" ({other.codec_context.name})" if other.codec_context else ""
-                writer.notes.append(f"stream {other.index}, {other.type}{codec}, is {note}: a {path.suffix} file cannot take it over")
+                writer.notes.append(f"stream {other.index}, {other.type}{codec}, is {note}: a {path.suffix} file cannot contain it")
         yield writer
 
 
@@ -99,18 +99,18 @@ def _add_video(output: Any, stream: Any, coding: Coding) -> Any:
 
 
 def _add(copied: dict[int, Copied | Coded], output: Any, stream: Any, *, suffix: str) -> str | None:
-    """Adds another stream of the source to the output; says what else than copying becomes of it."""
+    """Add another stream of the source to the output; returns a note if it is not simply copied."""
     takes = stream.type in ("audio", "subtitle") or (stream.type, suffix) == ("attachment", ".mkv")
     note = None
     if added := add_copy(output, stream) if takes else None:
         handling = Copied(added)
     elif added := add_coded(output, stream, suffix=suffix):
-        handling, note = Coded(stream, added), f"coded anew ({added.codec_context.name.removeprefix('lib')})"
+        handling, note = Coded(stream, added), f"encoded again ({added.codec_context.name.removeprefix('lib')})"
     else:
         return "left out"
     added.metadata.update(_kept(stream.metadata))
     added.disposition = stream.disposition
-    if stream.type != "attachment":  # has no packets, and lies in the header
+    if stream.type != "attachment":  # attachments have no packets: they are in the header
         copied[stream.index] = handling
     return note
 

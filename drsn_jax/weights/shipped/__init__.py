@@ -1,17 +1,17 @@
-"""The models inside the package, by name. Imports nothing heavy: the command line asks it before anything else."""
+"""The models in the package, by name. Imports nothing heavy, because the command line uses it first."""
 
 from pathlib import Path
 
 from drsn_jax.system.paths import AnyPath, any_path
 
 SHIPPED = ("small", "base")
-"""Names that `--model` and `restore_image` take in the place of a path; the first is the default."""
+"""Names that `--model` and `restore_image` accept instead of a path; the first is the default."""
 
 
 def find_model(model: str | AnyPath) -> AnyPath:
-    """The folder of a shipped model by its name, of one on the Hub by its address (hf://owner/name), or the path itself.
+    """Return the folder of a shipped model by its name, of one on the Hub by its address (hf://owner/name), or the path itself.
 
-    What lies at the path `small` is had by ./small; a path may be in a bucket. Raises InputError as `hub.download_model` and `any_path`.
+    Use ./small for a path called `small`; a path may be in a bucket. Raises InputError as `hub.download_model` and `any_path`.
     """
     if str(model).startswith("hf://"):
         from drsn_jax.weights.hub import download_model
