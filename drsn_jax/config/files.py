@@ -112,14 +112,14 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
             " --config.weight_decay=1e-4."
         )
     if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
-        raise InputError("middle_blocks does nothing with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
+        raise InputError("middle_blocks has no effect with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
     if "object_masks" in given and config.object_masks and not config.blur_object:
-        raise InputError("object_masks does nothing without objects; add --config.blur_object=0.3.")
+        raise InputError("object_masks has no effect without objects; add --config.blur_object=0.3.")
     if "text_fonts" in given and config.text_fonts and not config.text_share:
-        raise InputError("text_fonts does nothing without text; add --config.text_share=0.1.")
+        raise InputError("text_fonts has no effect without text; add --config.text_share=0.1.")
     for key in OF_FRAMES:
         if key in given and config[key] and not config.frames_dir:
-            raise InputError(f"{key} does nothing without a clip of frames; add --config.frames_dir=FOLDER.")
+            raise InputError(f"{key} has no effect without a clip of frames; add --config.frames_dir=FOLDER.")
 
 
 def differing_keys(config: Mapping[str, Any], stored: dict[str, Any], *, free: Iterable[str]) -> dict[str, tuple[Any, Any]]:

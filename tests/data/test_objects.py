@@ -150,5 +150,5 @@ def test_a_run_takes_its_masks(masks, tmp_path, rng, monkeypatch):
     data = open_data(load_config("default", tiny.options(**changes)), mesh=make_mesh())
     assert "2 shapes of objects" in data.description
     assert next(iter(data.stream_fn(0, 1)))["blurred"].shape == (8, 16, 16, 3)
-    with pytest.raises(InputError, match=r"object_masks does nothing without objects; add --config.blur_object"):
+    with pytest.raises(InputError, match=r"object_masks has no effect without objects; add --config.blur_object"):
         load_config("default", tiny.options(**changes | {"blur_object": 0.0}))

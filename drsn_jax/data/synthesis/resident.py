@@ -29,7 +29,7 @@ def sample_window(
     image_key, row_key, column_key, flip_key, turn_key = jax.random.split(key, 5)
     shares = bank.heights.astype(jnp.float32) * bank.widths.astype(jnp.float32)
     if drawn is not None:
-        shares *= (jnp.arange(len(shares)) >= len(shares) - bank.drawn) == drawn
+        shares *= ((jnp.arange(len(shares)) >= len(shares) - bank.drawn) == drawn).astype(jnp.float32)
     image = jax.random.choice(image_key, len(bank.heights), p=shares / shares.sum())
     height, width = bank.heights[image], bank.widths[image]
     row, column = jax.random.randint(row_key, (), 0, height - size + 1), jax.random.randint(column_key, (), 0, width - size + 1)
