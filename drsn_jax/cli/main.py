@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from drsn_jax import __version__
-from drsn_jax.cli import bench, compare, completion, convert, evaluate, export, info, plot, prepare, push, restore, serve, train
+from drsn_jax.cli import bench, compare, complete, convert, evaluate, export, info, plot, prepare, push, restore, serve, train
 from drsn_jax.cli.options import find_models
 from drsn_jax.system.errors import explain, nearest
 from drsn_jax.system.interrupts import EXIT_CODE, leave, twice_leaves
@@ -113,11 +113,11 @@ VERBS = {
         info.run,
         ("drsn-jax info --environment", "drsn-jax info --config=best --fit=8GB"),
     ),
-    "completion": Verb(
+    "complete": Verb(
         "print a script by which a shell completes this command line",
-        completion.declare,
-        completion.run,
-        ("drsn-jax completion bash", "drsn-jax completion zsh"),
+        complete.declare,
+        complete.run,
+        ("drsn-jax complete bash", "drsn-jax complete zsh"),
     ),
 }
 

@@ -60,7 +60,7 @@ def test_verbs_and_their_help(capsys):
         "serve",
         "bench",
         "info",
-        "completion",
+        "complete",
     ]
     assert run("--help") == 0
     text = capsys.readouterr().out

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from drsn_jax.cli.completion import SHELLS
+from drsn_jax.cli.complete import SHELLS
 from drsn_jax.cli.main import main, make_parser
 
 # What readline hands over: words, cut at "=" too, the last of them being typed. compopt speaks to readline, which is not there.
@@ -25,7 +25,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 def script(shell, capsys):
     pytest.importorskip("shtab", reason="it writes the scripts: pip install 'drsn-jax[completion]'")
-    assert main(["completion", shell]) == 0
+    assert main(["complete", shell]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     return out
@@ -47,7 +47,7 @@ def script(shell, capsys):
         ("restore photo.jpg --model small --pan", {"--panel"}),
         ("prepare gop", {"gopro"}),
         ("prepare gopro --blur = l", {"linear"}),
-        ("completion z", {"zsh"}),
+        ("complete z", {"zsh"}),
         ("nothing -", {"-h", "--help", "--version"}),
     ],
 )
@@ -77,7 +77,7 @@ def test_every_shell_has_its_script(capsys):
 def test_without_shtab_all_but_this_verb_works(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert make_parser().parse_args(["restore", "a.jpg"]).verb == "restore"
-    assert main(["completion", "bash"]) == 2
+    assert main(["complete", "bash"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""drsn-jax completion."""
+"""drsn-jax complete."""
 
 import argparse
 import re
