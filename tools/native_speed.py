@@ -5,6 +5,7 @@ kernel gradient. Both forms are compiled, run once, then 11 times in turn. The t
 ratio of the medians of processor time (all threads), which is less affected by other programs on the same cores.
 """
 
+import argparse
 import dataclasses
 import statistics
 import sys
@@ -13,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from drsn_jax.ops.backend import CPU
 from drsn_jax.ops.convolution import convolve
@@ -38,8 +38,8 @@ SHAPES = {  # name: maps [b h w c], kernel [kh kw c d], stride, padding
 }
 
 
-def compile_forms(natively: bool, maps: Any, size: Any, stride: int, padding: str) -> list[Callable[[], None]]:
-    """Compile calls of the forward pass and both gradients."""
+def compile_forms(natively: bool, dtype: str, maps: Any, size: Any, stride: int, padding: str) -> list[Callable[[], None]]:
+    """Compile calls of the forward pass and both gradients in float32 or bfloat16."""
 
     forms = dataclasses.replace(CPU, native=natively)
 
@@ -47,9 +47,9 @@ def compile_forms(natively: bool, maps: Any, size: Any, stride: int, padding: st
         return convolve(x, kernel, (stride, stride), padding, forms=forms, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     keys = jax.random.split(jax.random.key(0), 3)
-    x, kernel = jax.random.normal(keys[0], maps), jax.random.normal(keys[1], size)
+    x, kernel = jax.random.normal(keys[0], maps, dtype), jax.random.normal(keys[1], size, dtype)
     out = jax.eval_shape(conv, x, kernel)
-    y = jax.random.normal(keys[2], out.shape, jnp.float32)
+    y = jax.random.normal(keys[2], out.shape, out.dtype)
     programs = [
         (jax.jit(conv).lower(x, kernel).compile(), (x, kernel)),
         (jax.jit(lambda y, kernel: jax.vjp(lambda x: conv(x, kernel), x)[1](y)[0]).lower(y, kernel).compile(), (y, kernel)),
@@ -72,14 +72,19 @@ def measure(calls: list[Callable[[], None]]) -> list[tuple[float, float]]:
 
 
 def main() -> int:
-    """Print the table."""
+    """Print the table, in float32 or with `--dtype=bfloat16` in that."""
+    parser = argparse.ArgumentParser(prog="native_speed", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of maps and kernels (default float32)"
+    )
+    dtype = parser.parse_args().dtype
     if find_extension().module is None:
         sys.stderr.write(f"drsn-jax-native is {find_extension().status}: pip install ./native\n")
         return 2
     kinds = ("forward", "input gradient", "kernel gradient")
     print("| shape | " + " | ".join(f"{kind}, ms | ratio" for kind in kinds) + " |\n|---" + "|--:|--:" * len(kinds) + "|")  # noqa: T201
     for name, shape in SHAPES.items():
-        ours, theirs = (compile_forms(natively, *shape) for natively in (True, False))
+        ours, theirs = (compile_forms(natively, dtype, *shape) for natively in (True, False))
         cells = []
         for pair in zip(ours, theirs, strict=True):
             native, plain = measure(list(pair))

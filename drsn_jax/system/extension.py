@@ -35,4 +35,5 @@ def find_extension() -> Extension:
         told = f"installed, but it does not load ({error}); build it again (pip install ./native) or set {SWITCH}=0"
         warnings.warn(f"drsn-jax-native is {told}.", RuntimeWarning, stacklevel=2)
         return Extension(None, told)
-    return Extension(module, f"used, with {module.count_threads()} threads, for {' and '.join(module.supported_dtypes())}")
+    halves = "bfloat16" if module.has_matrix_units() else "float32"
+    return Extension(module, f"used, with {module.count_threads()} threads; bfloat16 is computed in {halves}")

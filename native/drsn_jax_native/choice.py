@@ -12,13 +12,16 @@ _LITTLE = 5_000_000  # multiply-adds: below this, waking the threads costs more 
 
 
 def supports(dtype: Any) -> bool:
-    """Check whether oneDNN is used for a dtype here: float32, and bfloat16 if the processor has units for it."""
-    return dtype == jnp.float32 or (dtype == jnp.bfloat16 and library.has_bfloat16())
+    """Check whether maps and kernels of a dtype are taken: float32 and bfloat16."""
+    return dtype in (jnp.float32, jnp.bfloat16)
 
 
-def supported_dtypes() -> list[str]:
-    """Return the names of the supported dtypes."""
-    return [name for name in ("float32", "bfloat16") if supports(jnp.dtype(name))]
+def computing_dtype(dtype: Any) -> Any:
+    """Return the precision that oneDNN computes in: float32 for bfloat16 as well, unless the processor has matrix units for it (AMX).
+
+    With AVX-512 BF16 alone oneDNN's convolutions of bfloat16 take up to twice as long as those of float32 (README.md).
+    """
+    return jnp.float32 if dtype == jnp.bfloat16 and not library.has_matrix_units() else dtype
 
 
 def gains(kind: Kind, *, channels_out: int, multiply_adds: int, dtype: Any) -> bool:

@@ -147,7 +147,8 @@ def _lower_on_cpu(kind: choice.Kind, plain: Callable[..., jax.Array], in_xla: Ca
 
 
 def _call_with(call: Callable[..., jax.Array], kind: choice.Kind, first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
-    return call(kind, first, second, Params(**params))
+    dtype = choice.computing_dtype(first.dtype)
+    return call(kind, first.astype(dtype), second.astype(dtype), Params(**params)).astype(first.dtype)
 
 
 def _register(

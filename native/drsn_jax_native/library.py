@@ -13,7 +13,7 @@ import jax
 TARGETS = ("drsn_convolve", "drsn_input_gradient", "drsn_kernel_gradient")
 _FOLDER = Path(__file__).parent
 _AVX512 = 0x20  # oneDNN numbers instruction sets by bits; each set includes the bits of its subsets
-_BFLOAT16 = 0x80  # avx512_core_bf16, which AMX includes
+_AMX = 0xFEF  # avx512_core_amx: matrix units for bfloat16
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -68,6 +68,6 @@ def has_avx512() -> bool:
 
 
 @functools.cache
-def has_bfloat16() -> bool:
-    """Check whether the processor multiplies bfloat16, by AVX-512 or AMX. Without that oneDNN refuses it or emulates it."""
-    return bool(load().drsn_cpu_isa() & _BFLOAT16)
+def has_matrix_units() -> bool:
+    """Check whether oneDNN uses matrix units for bfloat16 here (AMX)."""
+    return load().drsn_cpu_isa() & _AMX == _AMX

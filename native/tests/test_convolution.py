@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import drsn_jax_native
+from drsn_jax_native import choice
 from drsn_jax_native.plain import plain_forward
 
 # name: maps [b h w c], kernel [kh kw c d], stride, pads
@@ -27,13 +28,7 @@ SHAPES = {
     "one channel": ((1, 9, 9, 1), (3, 3, 1, 1), (1, 1), ((1, 1), (1, 1))),
     "eight images": ((8, 8, 8, 20), (3, 3, 20, 20), (1, 1), ((1, 1), (1, 1))),
 }
-DTYPES = [
-    "float32",
-    pytest.param(
-        "bfloat16",
-        marks=pytest.mark.skipif(not drsn_jax_native.supports(jnp.bfloat16), reason="this processor has no units for bfloat16"),
-    ),
-]
+DTYPES = ["float32", "bfloat16"]
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}  # of the largest value
 
 
@@ -108,12 +103,15 @@ def test_types_are_refused(draw):
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.skipif(drsn_jax_native.supports(jnp.bfloat16), reason="this processor has units for bfloat16")
-def test_bfloat16_without_units_is_refused_in_words(draw):
-    """`choice.gains` never asks for it; whoever does is told."""
+@pytest.mark.parametrize("units", [False, True])
+def test_bfloat16_is_computed_in_float32_unless_there_are_matrix_units(units, draw, monkeypatch):
+    monkeypatch.setattr(choice.library, "has_matrix_units", lambda: units)
     x, kernel = draw(1, 8, 8, 8, dtype=jnp.bfloat16), draw(3, 3, 8, 8, dtype=jnp.bfloat16)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):
-        jax.block_until_ready(jax.jit(drsn_jax_native.convolve)(x, kernel))
+    [call] = [
+        line for line in jax.jit(lambda x, k: drsn_jax_native.convolve(x, k)).lower(x, kernel).as_text().splitlines() if "@drsn_" in line
+    ]
+    assert ("xbf16>" in call) == units
+    assert ("xf32>" in call) == (not units)
 
 
 def test_denormal_numbers_are_zero_inside_and_the_caller_keeps_its_own(draw):
