@@ -21,7 +21,7 @@ class ThirdParty(NamedTuple):
 THIRD_PARTIES = {
     "optax": ThirdParty(
         "multiplies floats by the int32 number of its updates",
-        ("training/", "run/", "planning/", "benchmark/", "tools/", "cli/"),
+        ("training/", "run/", "planning/", "benchmark/", "tools/", "cli/", "ops/test_native"),
         ranks=False,
     ),
     "flax": ThirdParty("computes a norm's statistics of bfloat16 in float32", ("interop/test_onnx", "models/test_generator"), ranks=False),
