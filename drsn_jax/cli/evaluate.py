@@ -56,9 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     evaluate_fn = _prepare(arguments)
     from drsn_jax.evaluation.report.formats import format_table
     from drsn_jax.evaluation.sweep import NOISE_VARIANCES, format_sweep, sweep_noise
+    from drsn_jax.system.programs import keep_programs
 
     options = {"output": arguments.output, "overwrite": arguments.overwrite, "command": arguments.command}
-    with no_progress(arguments.quiet):
+    with keep_programs(), no_progress(arguments.quiet):
         if arguments.noise_sweep:
             summary = sweep_noise(evaluate_fn, variances=NOISE_VARIANCES, **options)
         else:

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drsn_jax.cli.options import declare_device, declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, print_json
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.shipped import SHIPPED
+
+if TYPE_CHECKING:
+    from drsn_jax.weights.model import Model
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +38,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restores photographs and videos; 2 where some could not be."""
+    from drsn_jax.restoration.core.restorer import make_restore_fn
     from drsn_jax.restoration.restore import restore_files
+    from drsn_jax.system.programs import keep_programs
 
-    with no_progress(arguments.quiet):
+    with keep_programs(), no_progress(arguments.quiet):
+        model, options = _read_model(arguments)
         report = restore_files(
             arguments.inputs,
             output=arguments.output,
-            restore_fn=read_restore_fn(arguments),
+            restore_fn=make_restore_fn(model, **options),
+            frame_fn=make_restore_fn(model, share_programs=False, **options),  # frames are many, of one size
             overwrite=arguments.overwrite,
             output_format=arguments.output_format,
             panel=arguments.panel,
@@ -59,21 +65,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 2 if report.failed else 0
 
 
-def read_restore_fn(arguments: argparse.Namespace) -> Callable[[Any], Any]:
-    """The `RestoreFn` of --model, --device, --tile, --overlap, --whole, --strength and --self-ensemble; reads the model."""
+def _read_model(arguments: argparse.Namespace) -> tuple["Model", dict[str, Any]]:
+    """The model of --model, --device and --whole, and the other choices for `make_restore_fn`."""
     from drsn_jax.ops.devices import find_device
-    from drsn_jax.restoration.core.restorer import make_restore_fn
     from drsn_jax.weights.model import load_model
 
-    tiling: dict[str, Any] = {name: getattr(arguments, name) for name in ("tile", "overlap") if getattr(arguments, name) is not None}
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("tile", "overlap") if getattr(arguments, name) is not None}
     if arguments.whole:
-        model, tiling = _load_whole(arguments, tiling), {"tile": None}
+        model, options = _load_whole(arguments, options), {"tile": None}
     else:
         model = load_model(arguments.model, device=find_device(arguments.device))
-    return make_restore_fn(model, strength=arguments.strength, self_ensemble=arguments.self_ensemble, **tiling)
+    return model, options | {"strength": arguments.strength, "self_ensemble": arguments.self_ensemble}
 
 
-def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> Any:
+def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> "Model":
     from drsn_jax.ops.devices import find_devices
     from drsn_jax.restoration.core.spread import make_spread_fn
     from drsn_jax.weights.model import Model, read_generator

@@ -36,10 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.serving.job_queue import JobQueue
     from drsn_jax.serving.limits import Limits
     from drsn_jax.serving.photographs import make_choosing_fn
+    from drsn_jax.system.programs import keep_programs
     from drsn_jax.weights.model import load_model
 
     limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
-    with open_socket(arguments.host, arguments.port) as listener:
+    with open_socket(arguments.host, arguments.port) as listener, keep_programs():
         model = load_model(arguments.model, device=find_device(arguments.device))
         check_tile(stride=model.stride, tile=model.fit_tile(arguments.tile), overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stderr.write("Everyone who reaches this machine can use the page: nothing asks for a password, nothing is encrypted.\n")
         greeting = (
             f"Restoring photographs at {address_of(listener)} with the model {arguments.model.name}; Ctrl-C ends it.\n"
-            "The first photograph of a size takes longer: the network is compiled for it.\n"
+            "The first photograph of about a size takes longer: the network is compiled for it, and kept for later.\n"
         )
 
         def make(folder: Path, jobs: JobQueue):

@@ -4,17 +4,17 @@ import importlib.metadata
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from drsn_jax import __version__
+from drsn_jax.system.processor import read_processor
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy", "pillow", "drsn-jax-native")
 OPTIONAL = ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "clu", "keras", "av", "scikit-image", "matplotlib", "onnxruntime")
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
-_SETTINGS = ("JAX_", "XLA_", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_SETTINGS = ("JAX_", "DRSN_JAX_", "XLA_", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # that decide how fast a CPU convolves
 
 
@@ -50,10 +50,7 @@ def _version(package: str) -> str | None:
 
 
 def _read_processor() -> str:
-    """The processor's name and the instruction sets among `_FLAGS`, where Linux tells them."""
-    path = Path("/proc/cpuinfo")
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line) if path.is_file() else {}
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    known = fields.get("flags", fields.get("Features", "")).split()
-    flags = " ".join(flag for flag in _FLAGS if flag in known)
-    return f"{fields.get('model name') or platform.processor() or platform.machine()}" + (f" ({flags})" if flags else "")
+    """The processor's name and the instruction sets among `_FLAGS`."""
+    processor = read_processor()
+    flags = " ".join(flag for flag in _FLAGS if flag in processor.features)
+    return processor.name + (f" ({flags})" if flags else "")

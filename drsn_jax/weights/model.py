@@ -10,6 +10,7 @@ import numpy as np
 
 from drsn_jax.config.build import make_generator
 from drsn_jax.models.generator import Generator
+from drsn_jax.models.inference import apply_in_corner
 from drsn_jax.ops.backend import forms_for
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath, check_bucket
@@ -18,13 +19,18 @@ from drsn_jax.weights.saved import read_saved
 
 
 class Model(NamedTuple):
-    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`."""
+    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`.
+
+    `corner_fn` does so for images in the top left corner of such arrays, whose height and width in strides it is given too; None where
+    there is only a program for whole images.
+    """
 
     predict_fn: Callable[[Any], Any]
     stride: int
     config: dict[str, Any]
     info: dict[str, Any]  # path, step, parameters, sha256: for reports
     size: tuple[int, int] | None = None  # height and width of the largest image that `predict_fn` takes, None for any
+    corner_fn: Callable[[Any, Any], Any] | None = None
 
     def fit_tile(self, tile: int | None) -> int | None:
         """The `tile` in pixels, or a smaller one where `predict_fn` takes no such images."""
@@ -55,7 +61,8 @@ def load_model(path: AnyPath, *, device: Any = None) -> Model:
     generator, variables, config, info = read_generator(path)
     variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
     network = generator.clone(forms=forms_for(device.platform if device else jax.default_backend()))
-    return Model(partial(jax.jit(network.apply), variables), generator.stride, config, info)
+    predict_fn, corner_fn = (partial(jax.jit(function), variables) for function in (network.apply, partial(apply_in_corner, network)))
+    return Model(predict_fn, generator.stride, config, info, corner_fn=corner_fn)
 
 
 def read_generator(path: AnyPath) -> StoredGenerator:
