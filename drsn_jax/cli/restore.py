@@ -4,7 +4,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from drsn_jax.cli.options import declare_device, declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, print_json
+from drsn_jax.cli.options import (
+    declare_device,
+    declare_dtype,
+    declare_json,
+    declare_model,
+    declare_quiet,
+    declare_tile,
+    no_progress,
+    path,
+    print_json,
+)
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -30,6 +40,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--self-ensemble", action="store_true", help=text)
     where = parser.add_argument_group("devices and tiles")
     declare_device(where)
+    declare_dtype(where)
     declare_tile(where, default=768)
     parser.set_defaults(tile=None, overlap=None)  # so that --whole knows whether they were given
     text = "restore each image without tiles, its rows spread over all devices (of the kind of --device)"
@@ -66,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_model(arguments: argparse.Namespace) -> tuple["Model", dict[str, Any]]:
-    """The model of --model, --device and --whole, and the other choices for `make_restore_fn`."""
+    """The model of --model, --device, --dtype and --whole, and the other choices for `make_restore_fn`."""
     from drsn_jax.ops.devices import find_device
     from drsn_jax.weights.model import load_model
 
@@ -74,7 +85,7 @@ def _read_model(arguments: argparse.Namespace) -> tuple["Model", dict[str, Any]]
     if arguments.whole:
         model, options = _load_whole(arguments, options), {"tile": None}
     else:
-        model = load_model(arguments.model, device=find_device(arguments.device))
+        model = load_model(arguments.model, device=find_device(arguments.device), dtype=arguments.dtype)
     return model, options | {"strength": arguments.strength, "self_ensemble": arguments.self_ensemble}
 
 
@@ -88,7 +99,7 @@ def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> "Model
     if arguments.model.is_file():
         raise InputError(f"{arguments.model} is a file, whose program runs on one device; give --whole a workdir or a checkpoint.")
     devices = find_devices(arguments.device)
-    generator, variables, config, info = read_generator(arguments.model)
+    generator, variables, config, info = read_generator(arguments.model, dtype=arguments.dtype or "float32")
     predict_fn = make_spread_fn(generator, variables, devices=devices)
     over = f"its rows over {len(devices)} devices" if len(devices) > 1 else "on one device"
     sys.stderr.write(f"Each image whole, {over} ({devices[0].device_kind}).\n")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from drsn_jax.cli.options import declare_device, declare_model, declare_tile
+from drsn_jax.cli.options import declare_device, declare_dtype, declare_model, declare_tile
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -21,6 +21,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-megapixels", type=float, default=50, metavar="MP", help="largest photograph in megapixels (default 50)")
     where = parser.add_argument_group("devices and tiles")
     declare_device(where)
+    declare_dtype(where)
     declare_tile(where, default=768)
 
 
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
     with open_socket(arguments.host, arguments.port) as listener, keep_programs():
-        model = load_model(arguments.model, device=find_device(arguments.device))
+        model = load_model(arguments.model, device=find_device(arguments.device), dtype=arguments.dtype)
         check_tile(stride=model.stride, tile=model.fit_tile(arguments.tile), overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
         local = is_loopback(listener)

@@ -150,7 +150,7 @@ def test_devices_by_name(path, restored, image):
         with pytest.raises(InputError, match=rf"no device '{name}' .* use one of cpu:0, cpu:1, .*, cpu:7 \(--device=cpu:0\)\.$"):
             find_devices(name)
     np.testing.assert_allclose(drsn_jax.restore_image(image, model=path, device="cpu:3"), restored(image), atol=1e-6)
-    assert arrays._load(path, "cpu:3").predict_fn(images()).devices() == {jax.devices()[3]}
+    assert arrays._load(path, "cpu:3", None).predict_fn(images()).devices() == {jax.devices()[3]}
 
 
 def test_the_command_does_what_its_options_say(path, model, restored, image, tmp_path, capsys):
@@ -190,7 +190,9 @@ def test_mistakes_in_the_options_are_one_line(option, words, path, tmp_path, cap
 
 def test_a_model_is_read_once(image, monkeypatch):
     read = []
-    monkeypatch.setattr(arrays, "load_model", lambda path, *, device: read.append(path) or Model(lambda blurred: -blurred, 4, {}, {}))
+    monkeypatch.setattr(
+        arrays, "load_model", lambda path, *, device, dtype: read.append(path) or Model(lambda blurred: -blurred, 4, {}, {})
+    )
     for _ in range(2):
         np.testing.assert_allclose(drsn_jax.restore_image(image, model="/its/path"), 1 - image, atol=1e-6)
     assert read == [Path("/its/path")]
