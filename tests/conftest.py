@@ -8,6 +8,7 @@ import xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("DRSN_JAX_COMPILATION_CACHE", "off")  # of processes that tests start: the user's folder is left alone
 # What users run, in twice the time: XLA_FLAGS='--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3'. Another processor:
 # XLA_FLAGS=--xla_cpu_max_isa=AVX2.
 os.environ["XLA_FLAGS"] = xla_flags.with_given(xla_flags.QUICK)

@@ -7,6 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from drsn_jax.config.build import make_generator
+from drsn_jax.config.files import load_config
+from drsn_jax.weights.compact import write_compact
+
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compiles():
@@ -33,6 +37,16 @@ def draw_variables(module, *arguments, seed=0):
     draw = partial(draw_leaf, np.random.default_rng(seed))
     shapes = jax.eval_shape(module.init, jax.random.key(0), *arguments)
     return {name: jax.tree_util.tree_map_with_path(draw, shapes[name]) for name in ("params", "batch_stats") if name in shapes}
+
+
+def write_model(folder, *changes):
+    """A compact model of random weights, of `default` with changes: the folder, to be used as --model."""
+    config = load_config("default", [f"--config.{change}" for change in ("widths=4,6,8", "num_blocks=1", *changes)])
+    generator = make_generator(config)
+    variables = draw_variables(generator, images(1, generator.stride, generator.stride))
+    fields = {"ema_params": variables["params"], "generator_stats": variables.get("batch_stats", {})}
+    write_compact(folder, fields=fields, config=config, step=1)
+    return folder
 
 
 def draw_state(init, seed=0):

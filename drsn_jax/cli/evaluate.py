@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.cli.options import declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, place, print_json
+from drsn_jax.cli.options import (
+    declare_dtype,
+    declare_json,
+    declare_model,
+    declare_quiet,
+    declare_tile,
+    no_progress,
+    path,
+    place,
+    print_json,
+)
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath, local_path
 
@@ -14,6 +24,7 @@ from drsn_jax.system.paths import AnyPath, local_path
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     declare_model(parser)
+    declare_dtype(parser)
     data = parser.add_argument_group("images")
     data.add_argument(
         "--data", metavar="NAME[:SPLIT]", help="a data set made by `drsn-jax prepare`, such as gopro:test; alternatively give folders"
@@ -62,9 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     evaluate_fn = _prepare(arguments)
     from drsn_jax.evaluation.report.formats import format_table
     from drsn_jax.evaluation.sweep import NOISE_VARIANCES, format_sweep, sweep_noise
+    from drsn_jax.system.programs import keep_programs
 
     options = {"output": arguments.output, "overwrite": arguments.overwrite, "command": arguments.command}
-    with no_progress(arguments.quiet):
+    with keep_programs(), no_progress(arguments.quiet):
         if arguments.noise_sweep:
             summary = sweep_noise(evaluate_fn, variances=NOISE_VARIANCES, **options)
         else:
@@ -89,7 +101,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
     from drsn_jax.weights.model import load_model
 
     compared, zoom_box = _parse_compared(arguments.compare), _parse_box(arguments.zoom_box)
-    model = load_model(arguments.model)
+    model = load_model(arguments.model, dtype=arguments.dtype)
     tiles = {"tile": model.fit_tile(arguments.tile), "overlap": arguments.overlap}
     check_tile(stride=model.stride, **tiles)
     benchmark = _open_benchmark(arguments, trained_on=model.config["blur_folder"])
@@ -98,7 +110,13 @@ def _prepare(arguments: argparse.Namespace) -> Any:
     restore_fn = partial(restore_uint8, predict_fn=predict_fn, stride=model.stride, **tiles)
     options = {"overwrite": arguments.overwrite, "command": arguments.command, "notes": benchmark.notes, "zoom_box": zoom_box}
     options |= {"scorer": benchmark.scorer, "inspect_fn": inspect_fn, "max_panels": arguments.panels}
-    options |= {"model_info": model.info | describe_networks(model.config), "detector": detector, **tiles, **benchmark.description}
+    options |= {
+        "model_info": model.info | describe_networks(model.config),
+        "detector": detector,
+        "dtype": model.info["dtype"],
+        **tiles,
+        **benchmark.description,
+    }
 
     def evaluate_fn(variance: float, output: AnyPath) -> dict[str, Any]:
         inputs = {"protocol": benchmark.protocol, "noise_variance": variance}

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from drsn_jax.cli.options import declare_model, path, place
+from drsn_jax.cli.options import declare_dtype, declare_model, path, place
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import check_bucket, is_bucket, size_of, upload
 
@@ -18,6 +18,7 @@ FIXED = ("tflite", "onnx")  # fixed image size
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     declare_model(parser)
+    declare_dtype(parser)
     parser.add_argument("--output", type=place, required=True, metavar="FILE", help="file to write; a folder for savedmodel and compact")
     parser.add_argument(
         "--format",
@@ -48,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--platforms does not apply to {arguments.format}; omit it.")
     if arguments.size and not fixed:
         raise InputError(f"--size applies to {' and '.join(FIXED)} only; a {arguments.format} takes any size. Omit it.")
+    if arguments.format == "onnx" and arguments.dtype == "bfloat16":
+        raise InputError("--dtype=bfloat16 does not apply to onnx: onnxruntime has no such convolution on CPUs; omit it.")
     if arguments.format == "onnx" and output.suffix != ".onnx":
         raise InputError(f"--output={output} must end in .onnx, so that restore recognises the file.")
     platforms = tuple((arguments.platforms or "cpu,cuda,tpu").split(","))
@@ -58,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{output} already exists; choose another --output" + (", or --overwrite." if output.is_file() else "."))
     if arguments.model.is_file():
         raise InputError(f"{arguments.model} is a file; give the workdir or the checkpoint of a training to export.")
-    stored = read_generator(arguments.model)
+    stored = read_generator(arguments.model, dtype=arguments.dtype or "float32")
     images = _comparison_images(arguments.image, stride=stored.generator.stride, size=size)
     differences = _write(arguments.format, output, stored, platforms=platforms, size=size, images=images)
     sys.stdout.write(_describe(arguments.format, output, stored, differences, platforms=platforms, size=size))
@@ -107,7 +110,7 @@ def _write(kind: str, output: Any, stored: Any, *, platforms: Any, size: Any, im
 def _write_compact(arguments: argparse.Namespace) -> int:
     from drsn_jax.weights.saved import compact_model
 
-    given = [name for name in ("platforms", "size", "image", "overwrite") if getattr(arguments, name)]
+    given = [name for name in ("platforms", "size", "image", "overwrite", "dtype") if getattr(arguments, name)]
     if given:
         raise InputError(f"--{given[0]} does not apply to compact; omit it.")
     sys.stdout.write(compact_model(arguments.model, arguments.output, training=arguments.training))

@@ -72,6 +72,12 @@ def declare_device(parser: Any) -> None:
     parser.add_argument("--device", metavar="NAME", help=text)
 
 
+def declare_dtype(parser: Any) -> None:
+    """--dtype, of a parser or a group of one."""
+    text = "precision to compute in, whatever the model was trained in: float32 (default), or bfloat16, faster on devices made for it"
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=text)
+
+
 def declare_quiet(parser: Any, *, shown: str) -> None:
     """Declare --quiet; the help says that `shown` is still printed."""
     parser.add_argument("--quiet", action="store_true", help=f"print no progress, only {shown}")

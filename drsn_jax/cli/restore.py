@@ -2,12 +2,24 @@
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from drsn_jax.cli.options import declare_device, declare_json, declare_model, declare_quiet, declare_tile, no_progress, path, print_json
+from drsn_jax.cli.options import (
+    declare_device,
+    declare_dtype,
+    declare_json,
+    declare_model,
+    declare_quiet,
+    declare_tile,
+    no_progress,
+    path,
+    print_json,
+)
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.shipped import SHIPPED
+
+if TYPE_CHECKING:
+    from drsn_jax.weights.model import Model
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +40,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--self-ensemble", action="store_true", help=text)
     where = parser.add_argument_group("devices and tiles")
     declare_device(where)
+    declare_dtype(where)
     declare_tile(where, default=768)
     parser.set_defaults(tile=None, overlap=None)  # so that --whole can tell whether they were given
     text = "restore each image without tiles, its rows spread over all devices (of the kind of --device)"
@@ -36,13 +49,17 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore photographs and videos. Returns 2 if some failed."""
+    from drsn_jax.restoration.core.restorer import make_restore_fn
     from drsn_jax.restoration.restore import restore_files
+    from drsn_jax.system.programs import keep_programs
 
-    with no_progress(arguments.quiet):
+    with keep_programs(), no_progress(arguments.quiet):
+        model, options = _read_model(arguments)
         report = restore_files(
             arguments.inputs,
             output=arguments.output,
-            restore_fn=read_restore_fn(arguments),
+            restore_fn=make_restore_fn(model, **options),
+            frame_fn=make_restore_fn(model, share_programs=False, **options),  # frames are many, of one size
             overwrite=arguments.overwrite,
             output_format=arguments.output_format,
             panel=arguments.panel,
@@ -59,21 +76,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 2 if report.failed else 0
 
 
-def read_restore_fn(arguments: argparse.Namespace) -> Callable[[Any], Any]:
-    """Make the `RestoreFn` of --model, --device, --tile, --overlap, --whole, --strength and --self-ensemble; reads the model."""
+def _read_model(arguments: argparse.Namespace) -> tuple["Model", dict[str, Any]]:
+    """The model of --model, --device, --dtype and --whole, and the other choices for `make_restore_fn`."""
     from drsn_jax.ops.devices import find_device
-    from drsn_jax.restoration.core.restorer import make_restore_fn
     from drsn_jax.weights.model import load_model
 
-    tiling: dict[str, Any] = {name: getattr(arguments, name) for name in ("tile", "overlap") if getattr(arguments, name) is not None}
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in ("tile", "overlap") if getattr(arguments, name) is not None}
     if arguments.whole:
-        model, tiling = _load_whole(arguments, tiling), {"tile": None}
+        model, options = _load_whole(arguments, options), {"tile": None}
     else:
-        model = load_model(arguments.model, device=find_device(arguments.device))
-    return make_restore_fn(model, strength=arguments.strength, self_ensemble=arguments.self_ensemble, **tiling)
+        model = load_model(arguments.model, device=find_device(arguments.device), dtype=arguments.dtype)
+    return model, options | {"strength": arguments.strength, "self_ensemble": arguments.self_ensemble}
 
 
-def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> Any:
+def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> "Model":
     from drsn_jax.ops.devices import find_devices
     from drsn_jax.restoration.core.spread import make_spread_fn
     from drsn_jax.weights.model import Model, read_generator
@@ -83,7 +99,7 @@ def _load_whole(arguments: argparse.Namespace, tiling: dict[str, Any]) -> Any:
     if arguments.model.is_file():
         raise InputError(f"{arguments.model} is an exported program for one device; --whole needs a workdir or a checkpoint.")
     devices = find_devices(arguments.device)
-    generator, variables, config, info = read_generator(arguments.model)
+    generator, variables, config, info = read_generator(arguments.model, dtype=arguments.dtype or "float32")
     predict_fn = make_spread_fn(generator, variables, devices=devices)
     over = f"its rows over {len(devices)} devices" if len(devices) > 1 else "on one device"
     sys.stderr.write(f"Each image whole, {over} ({devices[0].device_kind}).\n")

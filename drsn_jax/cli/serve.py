@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from drsn_jax.cli.options import declare_device, declare_model, declare_tile
+from drsn_jax.cli.options import declare_device, declare_dtype, declare_model, declare_tile
 from drsn_jax.system.errors import InputError
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -21,6 +21,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-megapixels", type=float, default=50, metavar="MP", help="largest photograph in megapixels (default 50)")
     where = parser.add_argument_group("devices and tiles")
     declare_device(where)
+    declare_dtype(where)
     declare_tile(where, default=768)
 
 
@@ -36,11 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     from drsn_jax.serving.job_queue import JobQueue
     from drsn_jax.serving.limits import Limits
     from drsn_jax.serving.photographs import make_choosing_fn
+    from drsn_jax.system.programs import keep_programs
     from drsn_jax.weights.model import load_model
 
     limits = Limits(_scaled(arguments, "max_mb", most=10_000), _scaled(arguments, "max_megapixels", most=178))
-    with open_socket(arguments.host, arguments.port) as listener:
-        model = load_model(arguments.model, device=find_device(arguments.device))
+    with open_socket(arguments.host, arguments.port) as listener, keep_programs():
+        model = load_model(arguments.model, device=find_device(arguments.device), dtype=arguments.dtype)
         check_tile(stride=model.stride, tile=model.fit_tile(arguments.tile), overlap=arguments.overlap)
         make_fn = make_choosing_fn(model, tile=arguments.tile, overlap=arguments.overlap)
         local = is_loopback(listener)
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stderr.write("Everyone on the network can use the page. There is no password and no encryption.\n")
         greeting = (
             f"Restoring photographs at {address_of(listener)} with the model {arguments.model.name}; press Ctrl-C to stop.\n"
-            "The first photograph of each size takes longer, because the network is compiled for it.\n"
+            "The first photograph of about a size takes longer, because the network is compiled for it and kept for later.\n"
         )
 
         def make(folder: Path, jobs: JobQueue):

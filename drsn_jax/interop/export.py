@@ -1,8 +1,8 @@
 """Export of a generator as StableHLO, for any image size and several platforms in one file, and the check of its accuracy."""
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -43,8 +43,8 @@ def export_stablehlo(
             program = export.export(apply_fn, platforms=tuple(platforms))(arguments, images).serialize()
     except NotImplementedError as error:  # jax's error for an operation without lowering
         raise InputError(f"The generator cannot be exported for {', '.join(platforms)} ({error}); omit the platform.") from error
-    versions = {"drsn_jax": __version__, "jax": jax.__version__}
-    description = {**versions, "platforms": list(platforms), "stride": generator.stride, "config": dict(config), "info": dict(info)}
+    program_of = {"platforms": list(platforms), "stride": generator.stride, "dtype": str(jnp.dtype(generator.dtype))}
+    description = {"drsn_jax": __version__, "jax": jax.__version__, **program_of, "config": dict(config), "info": dict(info)}
     return pack_exported(program=bytes(program), variables=kept, description=description)
 
 
@@ -60,10 +60,13 @@ def apply_on_platform(
 
 
 def _apply(generator: Generator, platform: str, variables: Any, images: jax.Array) -> jax.Array:
-    return generator.clone(forms=forms_for(platform)).apply(variables, images)  # pyright: ignore[reportReturnType]
+    # A CPU multiplies float32 as it is. For others JAX's default is TF32 or bfloat16, which is for --dtype to choose.
+    precision = "highest" if platform != "cpu" and generator.dtype == jnp.float32 else None
+    with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+        return generator.clone(forms=forms_for(platform)).apply(variables, images)  # pyright: ignore[reportReturnType]
 
 
-@contextmanager
+@contextlib.contextmanager
 def without_source_paths() -> Iterator[None]:
     """Lower without source locations: the file must not contain this machine's paths, and must be reproducible byte for byte."""
     name = "jax_traceback_in_locations_limit"
@@ -115,15 +118,17 @@ def fit_photo(
 def measure_parity(
     exported_fn: Callable[[Images], Images], *, generator: Generator, variables: Mapping[str, Any], images: Mapping[str, Images]
 ) -> dict[str, float]:
-    """Measure the largest absolute difference between an export and the model, keyed by image name; values are in [-1, 1].
+    """Measure the largest absolute difference between an export and the model in float32, by image name; values are in [-1, 1].
 
-    Raises InputError if it exceeds rounding (1e-4; 0.1 for a network that computes in bfloat16).
+    Raises InputError if it exceeds rounding (1e-4; 0.1 if `generator`, as it was exported, computes in bfloat16).
     """
-    tolerance = TOLERANCES.get(str(jnp.dtype(generator.dtype)), 0.1)
-    apply_fn, differences = jax.jit(generator.apply), {}
+    tolerance = TOLERANCES[str(jnp.dtype(generator.dtype))]
+    apply_fn, differences = jax.jit(generator.clone(dtype=jnp.float32).apply), {}
     for name, batch in images.items():
-        difference = float(np.abs(np.asarray(exported_fn(batch)) - np.asarray(apply_fn(variables, batch))).max())
-        if not difference <= tolerance:  # also true for NaN
+        with jax.default_matmul_precision("highest"):  # the tolerance is float32's, and that of TF32 or bfloat16 would be another
+            expected = np.asarray(apply_fn(variables, batch))
+        difference = float(np.abs(np.asarray(exported_fn(batch)) - expected).max())
+        if not difference <= tolerance:  # NaN as well
             raise InputError(
                 f"The export differs from the model (by {difference:.3g} on {name}), because the converter does not support this"
                 " network; nothing was written. Use another --format (stablehlo is exact)."

@@ -14,8 +14,8 @@ from drsn_jax.models.layers import KERNEL_INITS, Images, Norm, ReflectConv, Thre
 from drsn_jax.models.shrinkage import ResidualShrinkageBlock
 from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.convolution import convolve, convolve_upsampled
+from drsn_jax.ops.layout import Layout, convolve_zero_padded
 from drsn_jax.ops.remat import rematerialise
-from drsn_jax.ops.rows import Rows, convolve_rows
 
 
 class Generator(nn.Module):
@@ -26,8 +26,8 @@ class Generator(nn.Module):
       `middle_blocks` more at the coarsest scale.
     - `unshuffle` first folds squares of that many pixels a side into channels, which moves the whole trunk to a coarser scale.
     - `output` clip_residual is clip(input + tanh); average is the Keras reference's (input + tanh) / 2.
-    - Parameters are float32 and computation is in `dtype`. `rows` splits an image over devices (`ops.rows`). `forms` selects how operations
-      are computed (`ops.backend`).
+    - Parameters are float32 and computation is in `dtype`. `layout` is the place of the image in the maps (`ops.layout`). `forms` selects
+      how operations are computed (`ops.backend`).
     """
 
     trunk: Literal["quarter", "unet"] = "quarter"
@@ -48,7 +48,7 @@ class Generator(nn.Module):
     zero_head: bool = False
     dtype: Any = jnp.float32
     remat: bool = False
-    rows: Rows | None = None
+    layout: Layout = None
     forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @property
@@ -87,30 +87,30 @@ class Generator(nn.Module):
             dropout=self.dropout,
             dtype=self.dtype,
             kernel_init=KERNEL_INITS[self.kernel_init],
-            rows=self.rows,
+            layout=self.layout,
             forms=self.forms,
             name=name,
         )
 
     def _norm_relu(self, x: jax.Array, train: bool, name: str) -> jax.Array:
-        return nn.relu(make_norm(self.norm, train=train, dtype=self.dtype, name=name, rows=self.rows)(x))
+        return nn.relu(make_norm(self.norm, train=train, dtype=self.dtype, name=name, layout=self.layout)(x))
 
     def _conv(self, features: int, kernel_size: int, name: str) -> nn.Module:
         init = KERNEL_INITS[self.kernel_init]
-        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, forms=self.forms, name=name)
+        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, layout=self.layout, forms=self.forms, name=name)
 
     def _head(self, x: jax.Array, kernel_size: int) -> jax.Array:
         # With a zero head the untrained generator is the identity, so training starts at the input's PSNR.
         init: Callable = nn.initializers.zeros if self.zero_head else KERNEL_INITS[self.kernel_init]
         features = 3 * self.unshuffle**2
-        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, rows=self.rows, forms=self.forms, name="head")(x)
+        return ReflectConv(features, kernel_size, dtype=self.dtype, kernel_init=init, layout=self.layout, forms=self.forms, name="head")(x)
 
     def _down(self, x: jax.Array, features: int, name: str) -> jax.Array:
         padding = strided_padding(self.strided_padding, 3)
         init = KERNEL_INITS[self.kernel_init]
         options = {"kernel_init": init, "dtype": self.dtype, "conv_general_dilated": partial(convolve, forms=self.forms)}
         conv = nn.Conv(features, (3, 3), strides=2, padding=padding, name=name, **options)
-        return convolve_rows(conv, x, margin=2, rows=self.rows)
+        return convolve_zero_padded(conv, x, margin=2, layout=self.layout)
 
     def _up(self, x: jax.Array, features: int, name: str) -> jax.Array:
         options = partial(dict, kernel_init=KERNEL_INITS[self.kernel_init], dtype=self.dtype, name=name)
@@ -119,7 +119,7 @@ class Generator(nn.Module):
             conv = nn.Conv(features, (3, 3), padding="SAME", conv_general_dilated=conv_fn, **options())
         else:  # DeblurGAN's choice: PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1)
             conv = nn.ConvTranspose(features, (3, 3), strides=(2, 2), padding=((1, 2), (1, 2)), **options())
-        return convolve_rows(conv, x, margin=1, rows=self.rows)
+        return convolve_zero_padded(conv, x, margin=1, layout=self.layout)
 
     def _quarter(self, x: jax.Array, train: bool) -> jax.Array:
         x = self._norm_relu(self._conv(self.widths[0], 7, "stem")(x), train, "stem_norm")

@@ -1,11 +1,14 @@
-"""Restoration of images of one size, whole and on the device: a pure function for `jit`, `vmap` and `grad`."""
+"""Restoration of images of one size, whole and on the device: pure functions for `jit`, `vmap` and `grad`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from drsn_jax.models.generator import Generator
+from drsn_jax.ops.extent import Extent
 from drsn_jax.system.errors import InputError
 
 Images = Float[Array, "b h w 3"]
@@ -25,6 +28,16 @@ def restore_batch(images: Float[Array | np.ndarray, "b h w 3"], *, predict_fn: C
     margins = [padded_size(size, stride=stride, tile=size) - size for size in (height, width)]
     padded = jnp.pad(jnp.asarray(images, jnp.float32), ((0, 0), (0, margins[0]), (0, margins[1]), (0, 0)), mode="reflect")
     return predict_fn(padded)[:, :height, :width]
+
+
+def apply_in_corner(generator: Generator, variables: Any, images: Images, strides: Int[Array, "2"]) -> Images:
+    """The generator's output in [-1, 1] for images [b h w 3] that fill the top left corner of larger arrays, to rounding.
+
+    `strides` are the height and width of the corner, in strides of the generator and four at least. They are values, so one program serves
+    all images that the arrays can hold. What lies beside the corner, before and after, means nothing.
+    """
+    height, width = (size // generator.stride for size in images.shape[1:3])
+    return generator.clone(layout=Extent(height, width, strides[0], strides[1])).apply(variables, images)  # pyright: ignore
 
 
 def padded_size(size: int, *, stride: int, tile: int | None) -> int:

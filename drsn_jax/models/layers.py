@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from drsn_jax.ops.backend import Forms, forms_here
 from drsn_jax.ops.convolution import convolve
-from drsn_jax.ops.rows import Rows, mean_pixels, pad_by_reflection
+from drsn_jax.ops.layout import Layout, mean_pixels, pad_by_reflection
 
 Norm = Literal["batch", "instance", "layer", "none"]
 ThresholdNorm = Literal["none", "layer", "batch"]  # one value per channel: an instance norm would make it 0
@@ -31,16 +31,16 @@ class InstanceNorm(nn.Module):
     """Normalisation of every channel of every image by its own mean and variance, without scale and bias, as in DeblurGAN."""
 
     dtype: Any = jnp.float32
-    rows: Rows | None = None
+    layout: Layout = None
 
     def __call__(self, x: Maps) -> Maps:
         """Return the normalised map in the shape of the input."""
-        centred = x - mean_pixels(x, rows=self.rows)[:, None, None, :]
-        variance = mean_pixels(centred**2, rows=self.rows)[:, None, None, :]
+        centred = x - mean_pixels(x, layout=self.layout)[:, None, None, :]
+        variance = mean_pixels(centred**2, layout=self.layout)[:, None, None, :]
         return (centred * jax.lax.rsqrt(variance + 1e-5)).astype(self.dtype)
 
 
-def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, rows: Rows | None = None) -> Callable[[jax.Array], jax.Array]:
+def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, layout: Layout = None) -> Callable[[jax.Array], jax.Array]:
     """Build a normalisation of the given kind and parameter name, inside a compact module.
 
     - `batch` follows Keras, so that weights and statistics convert exactly: momentum 0.99, epsilon 1e-3, two-pass variance. The one-pass
@@ -51,7 +51,7 @@ def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, rows: Rows | No
     if kind == "batch":
         return nn.BatchNorm(use_running_average=not train, momentum=0.99, epsilon=1e-3, use_fast_variance=False, dtype=dtype, name=name)
     if kind == "instance":
-        return InstanceNorm(dtype=dtype, rows=rows, name=name)
+        return InstanceNorm(dtype=dtype, layout=layout, name=name)
     if kind == "layer":
         return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=dtype, name=name)
     if kind == "none":
@@ -66,14 +66,14 @@ class ReflectConv(nn.Module):
     kernel_size: int
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
-    rows: Rows | None = None
+    layout: Layout = None
     forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @nn.compact
     def __call__(self, x: Maps) -> Float[Array, "b h w {self.features}"]:
         """Return the convolved map. Maps narrower than the padding are padded by repeated reflection."""
         margin = self.kernel_size // 2
-        x = pad_by_reflection(x, margin, rows=self.rows)
+        x = pad_by_reflection(x, margin, layout=self.layout)
         return nn.Conv(
             self.features,
             (self.kernel_size, self.kernel_size),

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from drsn_jax.models.layers import KERNEL_INITS, Maps, Norm, ReflectConv, ThresholdNorm, make_norm
 from drsn_jax.ops.backend import Forms, forms_here
-from drsn_jax.ops.rows import Rows, mean_pixels
+from drsn_jax.ops.layout import Layout, mean_pixels
 
 THRESHOLDS = "thresholds"  # the Flax collection of the thresholds
 
@@ -31,14 +31,14 @@ class ThresholdNet(nn.Module):
     train: bool
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
-    rows: Rows | None = None
+    layout: Layout = None
 
     @nn.compact
     def __call__(self, residual: Maps) -> Float[Array, "b 1 1 c"]:
         """Return the thresholds. Each is below the mean magnitude of its channel, so no channel is removed completely."""
         channels = residual.shape[-1]
         # The mean over a large map needs float32: bfloat16 has eight bits, and this decides what is noise.
-        magnitude = mean_pixels(jnp.abs(residual), rows=self.rows).astype(self.dtype)  # [b c]
+        magnitude = mean_pixels(jnp.abs(residual), layout=self.layout).astype(self.dtype)  # [b c]
         x = nn.Dense(channels, kernel_init=self.kernel_init, dtype=self.dtype, name="dense1")(magnitude)
         x = nn.relu(make_norm(self.norm, train=self.train, dtype=self.dtype, name="norm")(x))
         x = nn.Dense(channels, kernel_init=self.kernel_init, dtype=self.dtype, name="dense2")(x)
@@ -63,7 +63,7 @@ class ResidualShrinkageBlock(nn.Module):
     dropout: float = 0.5
     dtype: Any = jnp.float32
     kernel_init: Callable = KERNEL_INITS["glorot_uniform"]
-    rows: Rows | None = None
+    layout: Layout = None
     forms: Forms = dataclasses.field(default_factory=forms_here)
 
     @nn.compact
@@ -71,15 +71,15 @@ class ResidualShrinkageBlock(nn.Module):
         """Return the block's output and sow its thresholds into the collection `thresholds`."""
         residual = self._residual(x)
         if self.shrinkage:
-            threshold = ThresholdNet(self.threshold_norm, self.train, self.dtype, self.kernel_init, self.rows, name="threshold")(residual)
+            threshold = ThresholdNet(self.threshold_norm, self.train, self.dtype, self.kernel_init, self.layout, name="threshold")(residual)
             residual = soft_threshold(residual, threshold)
         return x + residual
 
     def _residual(self, x: Maps) -> Maps:
         channels = x.shape[-1]
         for i in range(1, self.convs_per_block + 1):
-            norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}", rows=self.rows)
-            conv = ReflectConv(channels, 3, self.dtype, self.kernel_init, self.rows, self.forms, name=f"conv{i}")
+            norm = make_norm(self.norm, train=self.train, dtype=self.dtype, name=f"norm{i}", layout=self.layout)
+            conv = ReflectConv(channels, 3, self.dtype, self.kernel_init, self.layout, self.forms, name=f"conv{i}")
             x = conv(nn.relu(norm(x))) if self.block_order == "pre" else norm(conv(x))
             if self.block_order == "post" and i == 1:  # no ReLU after the last of two: the residual may be negative
                 x = nn.relu(x)

@@ -14,7 +14,7 @@ from drsn_jax.system.processor import read_processor
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy", "pillow", "drsn-jax-native")
 OPTIONAL = ("tensorflow", "tensorflow-cpu", "tensorflow-datasets", "clu", "keras", "av", "scikit-image", "matplotlib", "onnxruntime")
 PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
-_SETTINGS = ("JAX_", "XLA_", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_SETTINGS = ("JAX_", "DRSN_JAX_", "XLA_", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")  # instruction sets that determine the speed of convolutions on CPUs
 
 

@@ -28,22 +28,22 @@ def restore_image(
     tile: int | None = 768,
     overlap: int = 64,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> UInt8[np.ndarray, "h w *channels"] | Float[np.ndarray, "h w *channels"]:
     """Restore a blurred image of any size: uint8 gives uint8, floats in [0, 1] give float32 in [0, 1], of the same shape.
 
     Shapes are [h w 3] (RGB), grey [h w] or [h w 1], and [h w 4], whose alpha is kept. Floats may have any precision, including bfloat16;
     values up to 0.001 beyond [0, 1], a result of resampling, are clipped. `model` is the name of a shipped model or a path for
-    `load_model`;
-    `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; the others are those of `make_restore_fn`. The last
-    two models stay loaded and are not read again: newer checkpoints of a running training are not seen. For many images, or to
-    release a model, use `load_model` and `make_restore_fn`. Raises InputError for other shapes, types and values, and as those two and
-    `find_device`.
+    `load_model`; `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; `dtype` is float32, the default, or
+    bfloat16; the others are those of `make_restore_fn`. The last two models stay loaded and are not read again: newer checkpoints of a
+    running training are not seen. For many images, or to release a model, use `load_model` and `make_restore_fn`. Raises InputError for
+    other shapes, types and values, and as those two and `find_device`.
     """
     pixels = _check(image)
     if not isinstance(model, str | Path):
         raise InputError(f"model={model!r} is not a model; give one of {', '.join(SHIPPED)}, or the path of a model.")
     restore_fn = make_restore_fn(
-        _load(find_model(model), device), strength=strength, self_ensemble=self_ensemble, tile=tile, overlap=overlap
+        _load(find_model(model), device, dtype), strength=strength, self_ensemble=self_ensemble, tile=tile, overlap=overlap
     )
     scaled = pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
     channels = scaled if scaled.ndim == 3 else scaled[..., None]
@@ -56,8 +56,8 @@ def restore_image(
 
 
 @lru_cache(maxsize=2)
-def _load(path: Path, device: str | None) -> Model:
-    return load_model(path, device=find_device(device))
+def _load(path: Path, device: str | None, dtype: str | None) -> Model:
+    return load_model(path, device=find_device(device), dtype=dtype)
 
 
 def _check(image: np.ndarray | Array) -> np.ndarray:

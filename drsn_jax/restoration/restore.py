@@ -51,6 +51,7 @@ def restore_files(
     *,
     output: Path | None = None,
     restore_fn: RestoreFn,
+    frame_fn: RestoreFn | None = None,
     overwrite: bool = False,
     output_format: str | None = None,
     panel: bool = False,
@@ -58,10 +59,10 @@ def restore_files(
     """Restore images, videos and whole folders into `output`, one after the other, the videos last, with progress on stderr.
 
     While one photograph is restored, a thread reads the next and another writes the last: up to three are held. Videos go through
-    `restore_video`. `restore_fn` is what `make_restore_fn` gives; `inputs`, `output` and `output_format` ('png', 'jpg', ...) are those
-    of `plan_jobs`; `panel` writes a picture of before and after beside each restored photograph (`panel_path`). An input that is missing,
-    cannot be read or restored, or whose result exists or cannot be written is a line in the report's `failed` and the others are still
-    done. Raises InputError for what concerns all of them: see `plan_jobs`.
+    `restore_video`. `restore_fn` is what `make_restore_fn` gives, `frame_fn` the same for videos; `inputs`, `output` and `output_format`
+    ('png', 'jpg', ...) are those of `plan_jobs`; `panel` writes a picture of before and after beside each restored photograph
+    (`panel_path`). An input that is missing, cannot be read or restored, or whose result exists or cannot be written is a line in the
+    report's `failed` and the others are still done. Raises InputError for what concerns all of them: see `plan_jobs`.
     """
     plan = plan_jobs([Path(path) for path in inputs], output=output, output_format=output_format)
     report = RestoreReport(failed=list(plan.failed), ignored=plan.ignored)
@@ -90,7 +91,7 @@ def restore_files(
     videos = [job for job in plan.jobs if is_video(job[0])]
     if unused := [name for name, given in {"--panel": panel, "--output-format": output_format}.items() if given and videos]:
         sys.stderr.write(f"For photographs only, so not applied to videos: {' and '.join(unused)}.\n")
-    _restore_videos(videos, report, progress, restore_fn=restore_fn, overwrite=overwrite)
+    _restore_videos(videos, report, progress, restore_fn=frame_fn or restore_fn, overwrite=overwrite)
     return report
 
 

@@ -55,16 +55,20 @@ def make_choosing_fn(model: Model, *, tile: int = 768, overlap: int = 64) -> Mak
         if choices.strength == 0:
             return lambda image: image
 
-        def predict_fn(image: Any) -> Any:
-            check()
-            if len(sizes | {image.shape}) > _PROGRAMS:
-                jax.clear_caches()
-                sizes.clear()
-            sizes.add(image.shape)
-            return model.predict_fn(image)
+        def checked(function: Callable) -> Callable:
+            def call(image: Any, *corner: Any) -> Any:
+                check()
+                if len(sizes | {image.shape}) > _PROGRAMS:
+                    jax.clear_caches()
+                    sizes.clear()
+                sizes.add(image.shape)
+                return function(image, *corner)
 
-        checked = model._replace(predict_fn=predict_fn)
-        return make_restore_fn(checked, **choices._asdict(), tile=tile, overlap=overlap)
+            return call
+
+        corner_fn = checked(model.corner_fn) if model.corner_fn else None
+        checked_model = model._replace(predict_fn=checked(model.predict_fn), corner_fn=corner_fn)
+        return make_restore_fn(checked_model, **choices._asdict(), tile=tile, overlap=overlap)
 
     return make_fn
 

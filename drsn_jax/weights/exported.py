@@ -45,7 +45,7 @@ def import_export() -> Any:
 
 
 def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: Mapping[str, Any]) -> bytes:
-    """Pack the bytes of an export. `description` has config, info, stride, platforms and the version of jax."""
+    """Pack the bytes of an export. `description` has config, info, stride, dtype, platforms and the version of jax."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
 

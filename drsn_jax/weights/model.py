@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from drsn_jax.config.build import make_generator
+from drsn_jax.config.values import CHOICES
 from drsn_jax.models.generator import Generator
+from drsn_jax.models.inference import apply_in_corner
 from drsn_jax.ops.backend import forms_for
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import AnyPath, check_bucket
@@ -18,14 +20,19 @@ from drsn_jax.weights.saved import read_saved
 
 
 class Model(NamedTuple):
-    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`."""
+    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`.
+
+    `corner_fn` does so for images in the top left corner of such arrays, whose height and width in strides it is given too; None where
+    there is only a program for whole images.
+    """
 
     predict_fn: Callable[[Any], Any]
     stride: int
     config: dict[str, Any]
-    info: dict[str, Any]  # path, step, parameters, sha256: for reports
+    info: dict[str, Any]  # path, step, dtype that it computes in, parameters, sha256: for reports
     size: tuple[int, int] | None = None  # height and width of the largest image that `predict_fn` takes, None for any
-    apply_fn: Callable[[Any, Any], Any] | None = None  # (variables, images) -> what `predict_fn` gives, pure; None for exported files
+    corner_fn: Callable[[Any, Any], Any] | None = None
+    apply_fn: Callable[[Any, Any], Any] | None = None  # (variables, images) -> the result of `predict_fn`, pure; None for exported files
     variables: Any = None
 
     def fit_tile(self, tile: int | None) -> int | None:
@@ -45,31 +52,42 @@ class StoredGenerator(NamedTuple):
     info: dict[str, Any]
 
 
-def load_model(path: AnyPath, *, device: Any = None) -> Model:
+def load_model(path: AnyPath, *, device: Any = None, dtype: str | None = None) -> Model:
     """Load a generator as `read_generator` does, or a file of `drsn-jax export`, on a platform that it was exported for.
 
-    It runs on `device`, or on jax's default one. Raises InputError if there is none, or if it is damaged or does not fit the
-    configuration stored with it.
+    It runs on `device`, or on jax's default one. It computes in `dtype`, float32 (the default) or bfloat16, whatever it was trained in; a
+    file in what it was exported for. Raises InputError if there is none, if it is damaged or does not fit the configuration stored with it,
+    or if a file computes in something else than `dtype`.
     """
     check_bucket(path)
     if path.is_file():
-        return _load_onnx(path, device) if path.suffix == SUFFIX else _load_exported(path, device)
-    generator, variables, config, info = read_generator(path)
+        return _check_dtype(path, _load_onnx(path, device) if path.suffix == SUFFIX else _load_exported(path, device), dtype)
+    generator, variables, config, info = read_generator(path, dtype=dtype or "float32")
     variables = jax.device_put(variables, device)  # once, not with every tile; the generator runs where they are
     network = generator.clone(forms=forms_for(device.platform if device else jax.default_backend()))
-    predict_fn = partial(jax.jit(network.apply), variables)
-    return Model(predict_fn, generator.stride, config, info, apply_fn=network.apply, variables=variables)
+    predict_fn, corner_fn = (partial(jax.jit(function), variables) for function in (network.apply, partial(apply_in_corner, network)))
+    functions = {"corner_fn": corner_fn, "apply_fn": network.apply, "variables": variables}
+    return Model(predict_fn, generator.stride, config, info, **functions)
 
 
-def read_generator(path: AnyPath) -> StoredGenerator:
+def _check_dtype(path: AnyPath, model: Model, dtype: str | None) -> Model:
+    own = model.info["dtype"]
+    if dtype not in (None, own):
+        raise InputError(f"{path} computes in {own}, as it was exported; omit --dtype, or export the model with --dtype={dtype}.")
+    return model
+
+
+def read_generator(path: AnyPath, *, dtype: str = "float32") -> StoredGenerator:
     """Read the generator of a workdir (its best checkpoint), a checkpoint or a compact model; the running mean of its parameters if any.
 
-    Raises InputError as `load_model`.
+    It computes in `dtype`. Raises InputError as `load_model`.
     """
+    if dtype not in CHOICES["dtype"]:
+        raise InputError(f"dtype={dtype!r} is no precision to compute in; use one of {', '.join(CHOICES['dtype'])}.")
     checkpoint, fields, config, step = read_saved(path, ("ema_params", "generator_params", "generator_stats"))
     params = fields["ema_params"] or fields["generator_params"]
     try:
-        generator = make_generator(config)
+        generator = make_generator({**config, "dtype": dtype})
         expected = jax.eval_shape(
             generator.init, jax.random.key(0), jax.ShapeDtypeStruct((1, generator.stride, generator.stride, 3), "float32")
         )
@@ -84,6 +102,7 @@ def read_generator(path: AnyPath) -> StoredGenerator:
     info = {
         "path": str(path),
         "step": step,
+        "dtype": dtype,
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "sha256": hash_arrays(variables),
     }
@@ -92,7 +111,7 @@ def read_generator(path: AnyPath) -> StoredGenerator:
 
 def _load_onnx(path: AnyPath, device: Any) -> Model:
     predict_fn, size, description = read_onnx(path, platform=device.platform if device else "cpu")
-    info = description["info"] | {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    info = {**description["info"], "path": str(path), "dtype": "float32", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     return Model(predict_fn, description["stride"], description["config"], info, size)
 
 
@@ -108,7 +127,9 @@ def _load_exported(path: AnyPath, device: Any) -> Model:
     if not known:
         raise InputError(f"The configuration in {path} is unknown to this drsn-jax; export the model again.")
     variables = jax.device_put(variables, device)
-    info = description["info"] | {"path": str(path), "sha256": hash_arrays(variables)}
+    # Before files said so, a program computed in what the model was trained in.
+    dtype = description.get("dtype", config.get("dtype", "float32"))
+    info = {**description["info"], "path": str(path), "dtype": dtype, "sha256": hash_arrays(variables)}
     return Model(lambda image: apply_fn(variables, image), stride, config, info)
 
 

@@ -10,20 +10,17 @@ import numpy as np
 import pytest
 import tiny
 from levels import assert_same_levels
-from networks import draw_variables, images, quick_compiles  # noqa: F401
+from networks import images, quick_compiles, write_model  # noqa: F401
 from PIL import Image
 from scipy import ndimage
 
 import drsn_jax
 from drsn_jax.cli.main import main
-from drsn_jax.config.build import make_generator
-from drsn_jax.config.files import load_config
 from drsn_jax.ops.devices import find_devices
 from drsn_jax.ops.metrics import psnr
 from drsn_jax.restoration import arrays
 from drsn_jax.restoration.core.restorer import make_restore_fn
 from drsn_jax.system.errors import InputError
-from drsn_jax.weights.compact import write_compact
 from drsn_jax.weights.model import Model, load_model
 from drsn_jax.weights.shipped import SHIPPED
 
@@ -31,13 +28,7 @@ from drsn_jax.weights.shipped import SHIPPED
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """A compact model of random weights."""
-    folder = tmp_path_factory.mktemp("model") / "compact"
-    config = load_config("default", [f"--config.{change}" for change in ("widths=4,6,8", "num_blocks=1", "unshuffle=2")])
-    generator = make_generator(config)
-    variables = draw_variables(generator, images())
-    fields = {"ema_params": variables["params"], "generator_stats": variables.get("batch_stats", {})}
-    write_compact(folder, fields=fields, config=config, step=1)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model") / "compact", "unshuffle=2")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +150,7 @@ def test_devices_by_name(path, restored, image):
         with pytest.raises(InputError, match=rf"no device '{name}' .* use one of cpu:0, cpu:1, .*, cpu:7 \(--device=cpu:0\)\.$"):
             find_devices(name)
     np.testing.assert_allclose(drsn_jax.restore_image(image, model=path, device="cpu:3"), restored(image), atol=1e-6)
-    assert arrays._load(path, "cpu:3").predict_fn(images()).devices() == {jax.devices()[3]}
+    assert arrays._load(path, "cpu:3", None).predict_fn(images()).devices() == {jax.devices()[3]}
 
 
 def test_the_command_does_what_its_options_say(path, model, restored, image, tmp_path, capsys):
@@ -199,7 +190,9 @@ def test_mistakes_in_the_options_are_one_line(option, words, path, tmp_path, cap
 
 def test_a_model_is_read_once(image, monkeypatch):
     read = []
-    monkeypatch.setattr(arrays, "load_model", lambda path, *, device: read.append(path) or Model(lambda blurred: -blurred, 4, {}, {}))
+    monkeypatch.setattr(
+        arrays, "load_model", lambda path, *, device, dtype: read.append(path) or Model(lambda blurred: -blurred, 4, {}, {})
+    )
     for _ in range(2):
         np.testing.assert_allclose(drsn_jax.restore_image(image, model="/its/path"), 1 - image, atol=1e-6)
     assert read == [Path("/its/path")]

@@ -16,7 +16,8 @@ from drsn_jax.cli.main import main
 from drsn_jax.config.build import make_generator
 from drsn_jax.config.files import load_config
 from drsn_jax.models.generator import Generator
-from drsn_jax.ops.rows import Rows, convolve_rows, mean_pixels, pad_by_reflection
+from drsn_jax.ops.layout import convolve_zero_padded, mean_pixels, pad_by_reflection
+from drsn_jax.ops.rows import Rows
 from drsn_jax.restoration.core.spread import _spread_images, make_parallel, make_spread_fn, spread_bytes
 from drsn_jax.restoration.core.tiling import restore_array, restore_arrays, restore_uint8
 
@@ -91,14 +92,14 @@ def test_strips_are_padded_convolved_and_averaged_as_the_whole_map(strides, coun
     def conv(stride, x):
         return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def apply(x, rows):
-        convolved = [convolve_rows(partial(conv, stride), x, margin=margin, rows=rows) for stride, margin in ((1, 1), (2, 2))]
-        return [pad_by_reflection(x, margin, rows=rows) for margin in (1, 3)], convolved, mean_pixels(x, rows=rows)
+    def apply(x, layout):
+        convolved = [convolve_zero_padded(partial(conv, stride), x, margin=margin, layout=layout) for stride, margin in ((1, 1), (2, 2))]
+        return [pad_by_reflection(x, margin, layout=layout) for margin in (1, 3)], convolved, mean_pixels(x, layout=layout)
 
     mesh = Mesh(np.array(DEVICES[:count]), ("rows",))
-    spread_fn = jax.shard_map(partial(apply, rows=rows), mesh=mesh, in_specs=STRIPS, out_specs=(STRIPS, STRIPS, PartitionSpec()))
+    spread_fn = jax.shard_map(partial(apply, layout=rows), mesh=mesh, in_specs=STRIPS, out_specs=(STRIPS, STRIPS, PartitionSpec()))
     padded, convolved, mean = jax.jit(spread_fn)(spread)
-    expected = jax.jit(partial(apply, rows=None))(whole)
+    expected = jax.jit(partial(apply, layout=None))(whole)
     for margin, x, of_whole in zip((1, 3), padded, expected[0], strict=True):
         for i, of_strip in enumerate(np.split(np.asarray(x), count, axis=1)):
             meant = of_whole[:, i * strip : (i + 1) * strip + 2 * margin] if i * strip < height else of_strip[:, :0]

@@ -105,7 +105,7 @@ def _spread(generator: Generator, *, mesh: Mesh, height: int) -> tuple[Any, int]
         raise ValueError(f"Images of {height} rows cannot be spread: use a multiple of {stride} from {2 * stride} up, or restore_array.")
     rows = Rows(_AXIS, height // stride, -(-height // (stride * mesh.size)))
     # A device alone takes the plain form, which copies each map once less.
-    network = generator.clone(rows=rows if mesh.size > 1 else None, forms=forms_for(mesh.devices.flat[0].platform))
+    network = generator.clone(layout=rows if mesh.size > 1 else None, forms=forms_for(mesh.devices.flat[0].platform))
 
     def apply_fn(variables: Any, strip: jax.Array) -> jax.Array:
         return network.apply(variables, strip)  # pyright: ignore[reportReturnType]
