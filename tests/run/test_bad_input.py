@@ -99,7 +99,7 @@ def test_pair_of_unequal_size(data, refused, gopro):
     path = gopro / "GOPR0" / "sharp" / "000002.png"
     Image.open(path).resize((40, 40)).save(path)
     message = refused.train(data=data, train_dir=gopro)
-    for part in (str(path), str(gopro / "GOPR0" / "blur" / "000002.png"), "48x64", "40x40", "replace or remove the pair"):
+    for part in (str(path), str(gopro / "GOPR0" / "blur" / "000002.png"), "48x64", "40x40", "give both one size"):
         assert part in message
 
 

@@ -86,7 +86,8 @@ def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_image
             readable.append(pair)
             if blurred != sharp:
                 raise InputError(
-                    f"{pair.blurred} is {_shown(blurred)} but {pair.sharp} is {_shown(sharp)} (height x width); replace or remove the pair"
+                    f"{pair.blurred} is {_shown(blurred)} but {pair.sharp} is {_shown(sharp)} (height x width);"
+                    " give both one size, or remove the pair"
                 )
             if min_size is not None and min(blurred) < min_size:
                 raise InputError(

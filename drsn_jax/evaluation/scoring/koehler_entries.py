@@ -52,7 +52,7 @@ def find_koehler_truths(folder: Path) -> Truths:
     if bool(truths) == bool(single):
         found = "both kinds" if truths else "none"
         raise InputError(
-            f"{folder} must contain Köhler's ground truth, as GroundTruth1_1_1.png ... (all frames) or GroundTruth1.png ... (a scene);"
+            f"{folder} must contain Köhler's ground truth, as GroundTruth1_1_1.png ... (all frames) or GroundTruth1.png ... (per scene);"
             f" it contains {found}."
         )
     return truths or {(scene, trajectory): [(1, path)] for scene, path in single.items() for trajectory in range(1, 13)}
