@@ -111,7 +111,7 @@ def get_config() -> ConfigDict:
     config.frames_share = 0.5  # of a batch, where there is a frames_dir
     config.frames_averaged = (7, 13)  # the range of how many frames
     config.frames_odd = False  # odd numbers of frames alone: the sharp one is in the middle of the exposure. GoPro's are of any number
-    config.frames_sharpness = 0.0  # leaves out windows whose middle frame has less than this share of its clip's median sharpness; 0: none
+    config.frames_sharpness = 0.0  # share of its clip's median and its neighbours' best sharpness that a sharp frame has at least; 0: any
     config.hold_out_every = 10  # photos without eval_dir: each n-th photograph is for validation
 
     # The run

@@ -46,8 +46,8 @@ class Extent(NamedTuple):
     def mean_pixels(self, x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
         """The mean over the image's height and width in float32."""
         rows, columns = self.ends(x)
-        return jnp.where(self._inside(x), x, 0).sum((1, 2), dtype=jnp.float32) / (rows * columns)
+        return jnp.where(self._inside(x), x, 0).sum((1, 2), dtype=jnp.float32) / (rows * columns).astype(jnp.float32)
 
-    def _inside(self, x: Float[Array, "b h w c"]) -> Bool[Array, "h w 1"]:
+    def _inside(self, x: Float[Array, "b h w c"]) -> Bool[Array, "1 h w 1"]:
         rows, columns = self.ends(x)
-        return ((jnp.arange(x.shape[1]) < rows)[:, None] & (jnp.arange(x.shape[2]) < columns))[..., None]
+        return (jnp.arange(x.shape[1]) < rows)[None, :, None, None] & (jnp.arange(x.shape[2]) < columns)[None, None, :, None]

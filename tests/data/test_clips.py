@@ -12,7 +12,7 @@ from PIL import Image
 from drsn_jax.config.files import load_config
 from drsn_jax.data.images.bad_images import BadImages
 from drsn_jax.data.making.averaging import average_frames, gamma_response
-from drsn_jax.data.making.clip_folders import measure_speed, read_clips
+from drsn_jax.data.making.clip_folders import find_sharp, measure_speed, read_clips
 from drsn_jax.data.synthesis.clips import make_clip, make_clip_batch_fn
 from drsn_jax.run.data import open_data
 from drsn_jax.system.errors import InputError
@@ -227,6 +227,15 @@ def test_windows_with_a_soft_frame_in_the_middle_are_left_out(tmp_path, rng):
     assert seen[0.5] == set(range(9)) - {3, 4}
     with pytest.raises(InputError, match=r"frames_sharpness=0.5 leaves no window of 3 frames in .*short.*; use a lower"):
         read_clip(write_clip(tmp_path / "short", frames[[2, 3, 5]]), averaged=(3, 3), sharpness=0.5)
+
+
+def test_a_soft_frame_is_softer_than_its_clip_or_than_its_neighbours():
+    """Filmed frames and three softer ones between every two, then a darker part of the same kind, then a part that moves fast."""
+    filmed = [100, 80, 75, 80] * 4 + [70, 56, 52, 56] * 4 + [40] * 6
+    sharp = find_sharp([float(value) for value in filmed], share=0.9)
+    assert set(np.flatnonzero(sharp)) == {*range(0, 16, 4), *range(20, 32, 4)}, "but for the one that is beside the brighter part"
+    assert find_sharp([5.0, 5.0, 4.6], share=0.9).all()
+    assert find_sharp([5.0, 0.0], share=0.0).all()
 
 
 def moving(number, size, shift, seed):

@@ -18,6 +18,7 @@ from drsn_jax.config.files import load_config
 from drsn_jax.data.synthesis import clips, resident
 from drsn_jax.data.synthesis.bank import make_bank
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe
+from drsn_jax.data.synthesis.objects import SIDE, random_shape
 
 EVERYTHING = BlurRecipe(
     length=(2.0, 6.0),
@@ -89,6 +90,12 @@ def test_every_draw_of_a_batch_of_photographs_has_a_key_of_its_own(recording, rn
     batch_fn = jax.jit(resident.make_batch_fn(batch_size=3, crop_size=16, recipe=EVERYTHING))
     jax.block_until_ready(batch_fn(bank, jax.random.key(0, impl=recording.impl)))
     recording.check(at_least=3 * 30)
+
+
+def test_every_draw_of_the_shape_of_an_object_has_a_key_of_its_own(recording):
+    shapes = np.full((3, SIDE, SIDE), 128, np.uint8)
+    jax.block_until_ready(jax.jit(lambda key: random_shape(key, shapes, 12, 12))(jax.random.key(0, impl=recording.impl)))
+    recording.check(at_least=5)
 
 
 def test_every_draw_of_a_batch_of_a_clip_has_a_key_of_its_own(recording, rng):

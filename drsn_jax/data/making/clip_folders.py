@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
+from scipy import ndimage
 
 from drsn_jax.data.images.bad_images import BadImages
 from drsn_jax.data.images.listing import list_images
@@ -18,6 +19,7 @@ from drsn_jax.data.making.windows import measure_motion, travelled
 from drsn_jax.data.synthesis.clips import Clip, make_clip, window_numbers
 from drsn_jax.system.errors import InputError
 
+_NEIGHBOURS = 4  # frames on each side: of seven that were put in between two, each has a filmed one this near
 _LAG = 2  # frames: what moves differs more from two frames before than from one, and noise does not
 
 
@@ -45,8 +47,7 @@ def read_clips(
     One that holds no frames but folders stands for these. Where a number is missing no average reaches across, and where `bad_images_fn`,
     given how many frames there are, says that a damaged one is passed over, it is missing. Of several folders a window is drawn as often
     as its folder's picture moves from frame to frame: a long clip of little motion weighs no more than a short one of much, and more
-    frames in between change nothing. With `sharpness`, windows are left out whose middle frame has less than this share of the median
-    sharpness of its folder.
+    frames in between change nothing. With `sharpness`, windows are left out whose middle frame is soft (`find_sharp`).
 
     Raises InputError if there are none, if names hold no number, if frames differ in size or are smaller than the crop, or if a folder has
     no window of as many frames as are to be averaged.
@@ -105,11 +106,19 @@ def _read_folder(
     for i in range(len(kept) - 2, -1, -1):
         if kept[i + 1][1] == kept[i][1] + 1:
             following[i] += following[i + 1]
-    sharp = None
-    if sharpness:
-        measured = np.array([measure_sharpness(frame) for frame in frames])
-        sharp = measured >= sharpness * np.median(measured)
+    sharp = find_sharp([measure_sharpness(frame) for frame in frames], share=sharpness) if sharpness else None
     return Folder(folder, frames, following, sharp, measure_speed(frames, following) if move else 1.0)
+
+
+def find_sharp(sharpness: Sequence[float], *, share: float) -> Bool[np.ndarray, " n"]:
+    """Which frames of a clip have at least this share of its median sharpness, and of the sharpest of the four before and after.
+
+    The median finds frames that were taken while all moved fast; the neighbours find those that were computed and not filmed, however
+    much there is to see in this part of the clip.
+    """
+    measured = np.array(sharpness)
+    near = ndimage.maximum_filter1d(measured, 2 * _NEIGHBOURS + 1, mode="nearest")
+    return (measured >= share * np.median(measured)) & (measured >= share * near)
 
 
 def measure_speed(frames: Sequence[UInt8[np.ndarray, "h w 3"]], following: Int[np.ndarray, " n"]) -> float:
@@ -148,5 +157,5 @@ def _check_windows(folder: Folder, numbers: Sequence[int], *, sharpness: float) 
         if folder.sharp is not None and not folder.sharp[firsts + number // 2].any():
             raise InputError(
                 f"frames_sharpness={sharpness:g} leaves no window of {number} frames in {folder.path}: each has a soft frame in the middle;"
-                " use a lower share of the median (--config.frames_sharpness=0.5), or fewer frames."
+                " use a lower share (--config.frames_sharpness=0.5), or fewer frames."
             )
