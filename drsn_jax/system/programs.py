@@ -1,7 +1,7 @@
 """Compiled programs that outlive their process: JAX's persistent compilation cache, in the user's cache folder.
 
-JAX removes the programs that were not used for longest, and writes each in place. What it finds of one that is damaged it would run, or
-leave for ever. So the end of each run notes checksums, and the next begins by removing what does not have its own.
+JAX removes the programs that were not used for longest. It writes each in place, reads one without a checksum, and leaves a damaged one
+where it is. So the end of each run notes checksums, and the next begins by removing what does not have its own.
 """
 
 import contextlib
