@@ -35,7 +35,7 @@ def resume_or_init(init: InitFn, checkpoints: Checkpoints, *, config: Mapping[st
     if found is not None:
         say(f"Resumed from step {step}.")
         if found.data_keys < DATA_KEYS and draws_changed(config):
-            say(f"Step {step} was stored before each random draw had a key of its own: from here on the batches differ.")
+            say(f"Step {step} was stored before each random draw had a key of its own: from here on the batches are drawn anew.")
         return _restart_outdated(found.state, found.outdated, init, rng=rng, mesh=mesh)
     state = jax.jit(init, out_shardings=replicated(mesh))(rng)
     if not config["init_from"]:

@@ -184,7 +184,7 @@ BOMB = picture("BMP")[:18] + (1 << 24).to_bytes(4, "little") + picture("BMP")[22
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422, "The file is not an image of a format that can be read"),
         (picture("TIFF")[:-100], 422, "The file is damaged or cut short"),
         (picture("PNG")[:60], 422, "The file is damaged or cut short"),
-        (GIF.getvalue(), 422, "The file holds 2 frames"),
+        (GIF.getvalue(), 422, "The file contains 2 frames"),
         (picture("TIFF", mode="F"), 422, "floating-point"),
         (BOMB, 422, "The file is too large"),
         (picture("ICO"), 422, "format"),  # Pillow reads it; we do not
