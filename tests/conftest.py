@@ -1,4 +1,4 @@
-"""Types, shapes and promotions checked in every call, eight CPU devices before jax starts, a compile cache across runs; a photograph."""
+"""Common set-up: types, shapes and promotions checked in every call, eight CPU devices before jax starts, a compile cache; a photograph."""
 
 import gc
 import os

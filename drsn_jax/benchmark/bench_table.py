@@ -34,7 +34,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def _format_times(rows: Sequence[Row], subjects: Sequence[str]) -> list[str]:
-    """One line a row and precision, one column a family of subjects; the Keras reference's loader stands below the first back end."""
+    """Format one line per row and precision, one column per family of subjects; the reference's loader is below the first back end."""
     keras = [subject for subject in subjects if subject != "ours"]
     lines = [["", "", *subjects, *(["Keras / ours"] if keras else [])]]
     if keras:
@@ -54,7 +54,7 @@ def _format_times(rows: Sequence[Row], subjects: Sequence[str]) -> list[str]:
 
 
 def _align(lines: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Columns as wide as their longest entry, the first `left` ones to the left, the others to the right."""
+    """Pad columns to their longest entry; the first `left` ones are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     sides = ["<" if i < left else ">" for i in range(len(widths))]
     return ["   ".join(f"{text:{side}{width}}" for text, side, width in zip(line, sides, widths, strict=True)).rstrip() for line in lines]

@@ -64,7 +64,7 @@ def peak_bytes() -> int | None:
 
 
 def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
-    """What a row times, with networks as the configuration describes them. Raises InputError if they have no Keras form.
+    """Prepare the call of a row, with networks as configured. Raises InputError if they have no Keras form.
 
     With dtype=bfloat16 the networks compute under Keras' policy mixed_bfloat16: weights, optimiser and losses stay in float32.
     """
@@ -80,7 +80,7 @@ def prepare(row: Row, *, config: Config, folder: str) -> Prepared:
 
 @contextmanager
 def _policy(name: str) -> Iterator[None]:
-    """Layers that are made inside compute under this policy, and keep it."""
+    """Set the policy of Keras for the layers that are made in the block; they keep it afterwards."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -28,7 +28,7 @@ def wasserstein(labels: Any, scores: Any) -> Any:
 
 
 def make_content_loss(features: keras.Model) -> Callable[[Any, Any], Any]:
-    """Mean squared difference of the features of sharp and restored images, in float32 whatever the features are computed in."""
+    """Make the mean squared difference between the features of sharp and restored images, in float32 for features of any dtype."""
 
     def content(sharp: Any, restored: Any) -> Any:
         def compute(images: Any) -> Any:

@@ -9,7 +9,7 @@ from drsn_jax.benchmark.processes import SkippedError, Worker, WorkerError
 from drsn_jax.benchmark.rows import OURS, Row, family_of, precision_of
 
 LEAST, MOST = 3, 15  # samples of a subject
-SLOW, LEAST_SLOW = 3.0, 2  # of one that takes so many times longer than the fastest, and more than its share of the seconds
+SLOW, LEAST_SLOW = 3.0, 2  # of a subject that takes SLOW times as long as the fastest and has used up its share of the seconds
 Cell = dict[str, Any]
 Samples = dict[str, list[dict[str, Any]]]
 
@@ -75,8 +75,8 @@ def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: 
 def summarise_row(row: Row, cells: Mapping[str, Cell], samples: Samples) -> dict[str, Any]:
     """Build the JSON of a row: the statistics of every cell, the shares of the device's peak, and the ratio.
 
-    Seconds are of one call, or of one image where the row has a unit. `ratios` are by precision the fastest Keras median over ours, so
-    above 1 ours is faster; only what ran on the same kind of device as ours counts.
+    Seconds are for one call, or for one image if the row has a unit. `ratios` has for each precision the fastest Keras median divided by
+    ours: above 1 ours is faster. Only results from the same kind of device as ours count.
     """
     peaks = {subject: statistics.median(found) for subject in samples if (found := _ceilings(samples[subject]))}
     ours = cells.get(OURS, {})

@@ -9,8 +9,8 @@ from drsn_jax.system.errors import InputError, nearest
 
 OURS = "ours-float32"
 OURS_BFLOAT16 = "ours-bfloat16"
-_BFLOAT16 = "-bfloat16"  # what the name of a subject that computes in it ends in
-LOADER = "keras-loader"  # the Keras reference's reading of images, which no back end has a part in
+_BFLOAT16 = "-bfloat16"  # suffix of the names of subjects in bfloat16
+LOADER = "keras-loader"  # the Keras reference's reading of images, which is independent of the back end
 KERAS = {"keras-tensorflow": "tensorflow", "keras-jax": "jax", "keras-torch": "torch"}  # subject: the module of its back end
 _INSTALL = {
     "tensorflow": "pip install 'drsn-jax[bench]'",
@@ -20,12 +20,12 @@ _INSTALL = {
 
 
 def precision_of(subject: str) -> str:
-    """What a subject computes in: float32 or bfloat16."""
+    """Return the precision of a subject: float32 or bfloat16."""
     return "bfloat16" if subject.endswith(_BFLOAT16) else "float32"
 
 
 def family_of(subject: str) -> str:
-    """A subject's name without its precision: ours, keras-tensorflow."""
+    """Return a subject's name without its precision: ours, keras-tensorflow."""
     return subject.removesuffix(_BFLOAT16).removesuffix("-float32")
 
 
@@ -103,9 +103,9 @@ def choose_keras(against: str | None, *, installed_fn: Callable[[str], bool] = i
 
 
 def choose_subjects(row: Row, *, keras: Sequence[str], bfloat16: bool) -> list[str]:
-    """Who is timed in a row, in the order of its rounds: each of `keras` and ours in float32, with `bfloat16` in that too.
+    """Choose the subjects of a row, in the order of its rounds: ours and each of `keras` in float32, with `bfloat16` also in bfloat16.
 
-    No type and no back end has a part in reading images: one of each there.
+    Reading images depends on neither dtype nor back end: one subject of each side.
     """
     if row.host:
         return [OURS, LOADER] if keras else [OURS]
@@ -129,5 +129,5 @@ def worker_environment(subject: str) -> dict[str, str]:
     if family in KERAS:
         changes["KERAS_BACKEND"] = KERAS[family]
     if family not in ("ours", "keras-jax"):
-        changes["JAX_PLATFORMS"] = "cpu"  # it only reads weights with JAX, which is to leave the accelerator alone
+        changes["JAX_PLATFORMS"] = "cpu"  # it reads weights with JAX, which must not use the accelerator
     return {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **changes}

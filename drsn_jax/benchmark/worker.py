@@ -34,7 +34,7 @@ class Session:
         self._ceiling: Any = None
 
     def hello(self, subject: str) -> dict[str, Any]:
-        """Imports what the subject needs; answers with the device that it runs on, and the memory that the imports have taken."""
+        """Import the subject's packages. Answers with its device and the memory that the imports have taken."""
         if family_of(subject) == "ours":
             from drsn_jax.benchmark import our_rows as rows
         elif subject == LOADER:

@@ -45,10 +45,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--noise-sweep", action="store_true", help="score at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, and plot the curve"
     )
-    aligned = "also PSNR over whole-pixel shifts of up to 3, the best of each image: for truth that is off the blur's middle, as GoPro's"
+    aligned = "also PSNR after the best whole-pixel shift of up to 3 per image, for ground truth that is shifted, as in GoPro"
     how.add_argument("--aligned", action="store_true", help=aligned)
-    how.add_argument("--lpips", action="store_true", help="also LPIPS (pip install 'drsn-jax[lpips]')")
-    how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects that this YOLOX or YOLOv8 finds")
+    how.add_argument("--lpips", action="store_true", help="also compute LPIPS (pip install 'drsn-jax[lpips]')")
+    how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects found by this YOLOX or YOLOv8")
     others = parser.add_argument_group("other methods")
     compared = "folders with results of other methods on the same inputs, to score in the same report; with noise in DIR/noise_VARIANCE"
     others.add_argument("--compare", nargs="+", default=[], metavar="[NAME=]DIR", help=compared)

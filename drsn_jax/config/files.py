@@ -19,7 +19,7 @@ from drsn_jax.system.paths import local_path
 
 # In the wheel these files are in the package, in a checkout at its top level.
 _PACKAGE = Path(__file__).parents[1]
-OF_FRAMES = ("frames_averaged", "frames_share", "frames_odd", "frames_sharpness")  # how the clips of `frames_dir` are averaged
+OF_FRAMES = ("frames_averaged", "frames_share", "frames_odd", "frames_sharpness")  # the averaging of the clips of `frames_dir`
 CONFIG_FOLDERS = (_PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs",)
 
 
@@ -60,8 +60,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
     for override in overrides:
         _apply_override(override, config, name=name_or_path)
     given = overridden_keys(overrides)
-    if path.parent not in CONFIG_FOLDERS:  # ours set what they set on purpose; in a user's own file a key without effect is a slip
-        # What is done with a clip may stand in a file whose folder is given with each run.
+    if path.parent not in CONFIG_FOLDERS:  # shipped files may set unused keys; in a user's file they are a mistake
+        # A file may set the keys of clips whose folder is given on the command line.
         given |= {key for key in config if config[key] != defaults[key]} - set(OF_FRAMES)
     plain = config.to_dict()
     check_values(plain, defaults=defaults.to_dict())
@@ -112,7 +112,7 @@ def _check_effect(given: set[str], config: ConfigDict) -> None:
             " --config.weight_decay=1e-4."
         )
     if "middle_blocks" in given and config.middle_blocks and config.trunk == "quarter":
-        raise InputError("middle_blocks has no effect with trunk=quarter, which has num_blocks; or use --config.trunk=unet.")
+        raise InputError("middle_blocks has no effect with trunk=quarter; use num_blocks, or --config.trunk=unet.")
     if "object_masks" in given and config.object_masks and not config.blur_object:
         raise InputError("object_masks has no effect without objects; add --config.blur_object=0.3.")
     if "text_fonts" in given and config.text_fonts and not config.text_share:

@@ -57,7 +57,7 @@ RANGES = ("noise_variance", "blur_length", "blur_inertia", "blur_softness", "jpe
 MOST = {"blur_length": 500, "blur_inertia": 1, "noise_variance": 1, "blur_cross": 1000, "blur_variation": 2, "blur_saturation": 100}
 MOST |= {"jpeg_quality": 100, "blur_object": 1, "frames_share": 1, "noise_share": 1, "blur_skew": 10, "blur_softness": 10}
 MOST |= {"frames_sharpness": 1, "text_share": 1}
-# What photographs are blurred by; pairs are blurred already.
+# The keys of synthetic blur, for photographs. Pairs are blurred already.
 BLURRING = ("blur_length", "blur_skew", "blur_inertia", "blur_moment", "blur_cross", "blur_variation", "blur_saturation", "blur_object")
 BLURRING += ("blur_softness", "jpeg_quality", "object_masks", "text_share", "text_fonts")
 PATHS = (
@@ -68,15 +68,15 @@ PATHS = (
     "text_fonts",
     "vgg19",
 )  # on this machine; init_from may also lie in a bucket
-WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and how many
-# Keys that are younger than configurations stored with runs, with what was done before there was such a key.
+WIDTHS = {"widths": 3, "critic_widths": None}  # tuples of positive whole numbers, and their length
+# Keys that are newer than some stored configurations, with the value of the old behaviour.
 ADDED: dict[str, Any] = {"remat": False, "accumulation_steps": 1}
 ADDED |= {"on_nonfinite": "stop", "max_nonfinite_steps": 10, "on_bad_image": "stop"}
 ADDED |= {"blur_object": 0.0, "jpeg_quality": (100.0, 100.0), "frames_dir": "", "frames_share": 0.5, "frames_averaged": (7, 13)}
 ADDED |= {"init_from": "", "crop_candidates": 1, "noise_share": 1.0, "optimizer": "adam", "middle_blocks": 0}
 ADDED |= {"blur_skew": 1.0, "blur_softness": (0.0, 0.0), "blur_moment": "mean", "parameter_groups": "by_shape"}
 ADDED |= {"frames_odd": False, "frames_sharpness": 0.0, "object_masks": "", "text_share": 0.0, "text_fonts": ""}
-MAX_SEED = 2**32 - 1  # JAX keeps 32 bits of it
+MAX_SEED = 2**32 - 1  # JAX uses 32 bits of it
 
 
 def check_values(config: Mapping[str, Any], *, defaults: Mapping[str, Any]) -> None:

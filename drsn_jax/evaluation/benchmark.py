@@ -32,7 +32,7 @@ class Benchmark(NamedTuple):
 def open_prepared_benchmark(
     data: str, *, data_dir: Path | None, protocol: str | None, trained_on: str, lpips: bool = False, aligned: bool = False
 ) -> Benchmark:
-    """Opens a prepared data set, NAME[/CONFIG][:SPLIT].
+    """Open a prepared data set, NAME[/CONFIG][:SPLIT].
 
     Without a `protocol` RealBlur and Köhler are scored by their own, images without sharp ones, or with approximate ones (Lai's non-uniform
     part), by scores that need none, everything else in full. `trained_on` is the model's blur folder, to be told where GoPro's other is
@@ -54,14 +54,14 @@ def open_prepared_benchmark(
         entries = unpaired_entries({one.name: one.image for one in prepared.blurred})
     else:
         fitting = own if prepared.kind == "pairs" else f"{own} or noreference"
-        raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or leave --protocol away.")
+        raise InputError(f"{prepared.name} cannot be scored by the protocol {protocol}; use {fitting}, or omit --protocol.")
     return _make_benchmark(entries, protocol, {"data": prepared.name, "data_sha256": prepared.sha256}, notes, lpips=lpips, aligned=aligned)
 
 
 def open_folder_benchmark(
     blurred: Path, sharp: Path | None, *, protocol: str | None, blur_folder: str, lpips: bool = False, aligned: bool = False
 ) -> Benchmark:
-    """Opens a folder of blurred images, and one of sharp images or of Köhler's truths.
+    """Open a folder of blurred images, and one of sharp images or of Köhler's ground truth.
 
     Without a `protocol` pairs are scored in full, images without sharp ones by scores that need none. Raises InputError for folders that do
     not fit the protocol.
@@ -80,7 +80,7 @@ def open_folder_benchmark(
     else:
         entries = paired_entries(match_folders(blurred, sharp, blur_folder=blur_folder))
         if any(blur_folder in Path(str(entry.blurred)).relative_to(blurred).parts[:-1] for entry in entries):
-            description["blur_folder"] = blur_folder  # it has chosen something
+            description["blur_folder"] = blur_folder  # it has had an effect
     return _make_benchmark(entries, protocol, description, [], lpips=lpips, aligned=aligned)
 
 
@@ -110,7 +110,7 @@ def _make_benchmark(
     """With one truth a scene Köhler's protocol is called by another name: the figures are not the benchmark's."""
     for asked, what, option in ((lpips, "LPIPS", "--lpips"), (aligned, "Aligned PSNR", "--aligned")):
         if asked and protocol not in PROTOCOLS:
-            raise InputError(f"{what} is for pairs under {', '.join(PROTOCOLS)}; leave {option} away with the protocol {protocol}.")
+            raise InputError(f"{what} is for pairs under {', '.join(PROTOCOLS)}; omit {option} with the protocol {protocol}.")
     if protocol.startswith("koehler"):
         if (single := has_single_truths(entries)) is False and protocol == "koehler_single":
             raise InputError("The protocol koehler_single is for one truth a scene; these are trajectories: use --protocol=koehler.")

@@ -18,7 +18,7 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 
 class Validation(NamedTuple):
-    """What an evaluation found: a summary for each noise variance (see `scoring.summarise`), a picture of panels, and the figures of the
+    """The result of an evaluation: a summary for each noise variance (see `scoring.summarise`), a picture of panels, and the scores of the
     blurred images by noise variance and name.
     """
 
@@ -66,8 +66,8 @@ def validate(
 ) -> Validation:
     """Restore and score every sample at every noise variance; draw `num_panels` of the first ones, all variances below each other.
 
-    None in the place of a sample is left out, and leaves their noise to the others. With `together` above 1 `restore_fn` gets up to so
-    many neighbours of one size at once. `input_scores` of an earlier evaluation of the same samples are not computed again. Raises
+    A None instead of a sample is skipped; the others keep their noise. With `together` above 1, `restore_fn` gets batches of up to
+    `together` neighbours of one size. `input_scores` from an earlier evaluation of the same samples are not computed again. Raises
     InputError for samples that cannot be scored.
     """
     summaries, rows, found = {}, {}, {}

@@ -79,7 +79,7 @@ def make_state(config: Mapping[str, Any], generator: Variables, critic: Variable
 
 
 def save_model(output: Path, state: TrainState, *, config: Mapping[str, Any]) -> None:
-    """Writes a workdir with one checkpoint: whoever sees `output` sees all of it. Raises InputError if it exists."""
+    """Write a workdir with one checkpoint under a temporary name, then rename it to `output`. Raises InputError if that exists."""
     _check_free(output)
     try:
         with appearing(output, overwrite=False) as temporary, Checkpoints(temporary, config=to_plain(config)) as checkpoints:

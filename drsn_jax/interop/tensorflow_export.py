@@ -21,8 +21,8 @@ def write_saved_model(
 ) -> None:
     """Write a SavedModel. Its `serving_default` maps `images`, float32 [b h w 3] in [-1, 1], to `restored`. Sizes: see `export_stablehlo`.
 
-    `check_fn` is given what the written one computes; where it raises, nothing is left. Raises InputError where `folder` exists, and where
-    TensorFlow or jax2tf is missing, or too old for this jax.
+    `check_fn` is called with a function that runs the written model; if it raises, the folder is removed. Raises InputError if `folder`
+    exists, and if TensorFlow or jax2tf is missing, or too old for this jax.
     """
     tf, jax2tf = _import_tensorflow()
     sizes = f"(b, {generator.stride}*h, {generator.stride}*w, 3)"

@@ -50,7 +50,7 @@ def _version(package: str) -> str | None:
 
 
 def _describe_processor() -> str:
-    """The processor's name and the instruction sets among `_FLAGS`, where Linux tells them."""
+    """Return the processor's name and its instruction sets among `_FLAGS`, if Linux reports them."""
     processor = read_processor()
     flags = " ".join(flag for flag in _FLAGS if flag in processor.flags)
     return processor.name + (f" ({flags})" if flags else "")

@@ -40,7 +40,7 @@ class Data(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the devices hold."""
+    """The data in the memory of the devices."""
 
     bank: Bank  # of photographs or pairs
     clip: clips.Clip | None
@@ -133,7 +133,7 @@ def _clip_rows(config: Mapping[str, Any], stage: Stage) -> int:
 
 
 def _drawn_share(config: Mapping[str, Any], stage: Stage, *, of_clip: int) -> float:
-    """The share of drawings among the crops of the bank that makes it `text_share` of all. Raises InputError for more than there are."""
+    """Return the share of drawings in the crops of the bank that makes `text_share` of the batch. Raises InputError if it exceeds 1."""
     of_bank = 1 - of_clip / (stage.batch_size * count_parts(config))
     share = config["text_share"] if config["data"] in ("photos", "demo") else 0.0
     if share > of_bank:
@@ -147,7 +147,7 @@ def _drawn_share(config: Mapping[str, Any], stage: Stage, *, of_clip: int) -> fl
 def _make_resident_batch_fn(
     config: Mapping[str, Any], stage: Stage, *, of_clip: int, mesh: Mesh
 ) -> Callable[[Held, jax.Array], dict[str, jax.Array]]:
-    """(held, key) -> a batch of the bank, but for so many rows of the clip; each device makes its own rows where both divide."""
+    """Make (held, key) -> batch with `of_clip` rows of the clip and the others of the bank. Devices make their own rows if both divide."""
     total = stage.batch_size * count_parts(config)
     drawn_share = _drawn_share(config, stage, of_clip=of_clip)
     options = {"crop_size": stage.crop_size, "flip": config["flip"], "rotate": config["rotate"], "candidates": config["crop_candidates"]}
@@ -170,6 +170,6 @@ def _make_resident_batch_fn(
 
 
 def _mix(key: jax.Array, *parts: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """All rows in an order drawn by the key, so that micro-batches get some of each part; devices have some of each already."""
+    """Shuffle the rows of all parts, so that micro-batches get a mixture. Devices already have rows of each part."""
     order = jax.random.permutation(key, sum(len(part["sharp"]) for part in parts))
     return {name: jnp.concatenate([part[name] for part in parts])[order] for name in parts[0]}

@@ -44,8 +44,8 @@ def make_evaluate_fn(
 ) -> Callable[[TrainState, int], float | None]:
     """Build the evaluation of a state after a step. It logs the figures, draws panels, and returns the PSNR in dB.
 
-    None without validation images, and where it is broken off by the signal to stop. Of several processes the first evaluates, on its
-    own devices, and the others wait for its PSNR: that takes no longer than if all did the same, and the images are needed in one place.
+    It returns None without validation images, and if a stop signal interrupts it. In a run of several processes the first one evaluates on
+    its own devices and sends its PSNR to the others. This takes no longer than all doing the same, and the images are needed in one place.
     """
     parallel = make_parallel(generator.apply, devices=jax.local_devices())
     input_scores = {}

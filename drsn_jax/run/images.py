@@ -1,4 +1,4 @@
-"""The images of a run, read from disk: what it trains on where the device holds that, and what it validates on."""
+"""The images of a run, read from disk: training images that are held on the device, and validation images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -21,7 +21,7 @@ from drsn_jax.run.writer import warn
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path, local_paths
 
-ValidationFn = Callable[[], Iterator[photos.Sample | None]]  # None in the place of an image that was passed over
+ValidationFn = Callable[[], Iterator[photos.Sample | None]]  # None for an image that was skipped
 
 
 def find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
@@ -38,7 +38,7 @@ def count_bad_images(config: Mapping[str, Any], total: int, what: str) -> BadIma
 
 
 def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "_ _ 6"]]:
-    """Pairs by name, fitted as `frame` says. What they need is summed from the headers before anything is decoded."""
+    """Read pairs by name, fitted according to `frame`. Their memory is computed from the headers before any is decoded."""
     fit = {"frame": config["frame"], "crop_size": crop_size}
     found = find_pairs(config, "train_dir")
     bad_images = count_bad_images(config, len(found), "training pairs")
@@ -56,7 +56,7 @@ def _read_resident_pairs(config: Mapping[str, Any], *, crop_size: int) -> dict[s
 def read_resident_images(
     config: Mapping[str, Any], *, crop_size: int, shapes: Shapes | None
 ) -> tuple[dict[str, UInt8[np.ndarray, "_ _ c"]], ValidationFn | None]:
-    """Images to train on, [h w 3] or pairs [h w 6], by name; and what to validate on."""
+    """Read training images ([h w 3], or pairs [h w 6]) by name, and the validation images."""
     if config["data"] == "resident":
         return _read_resident_pairs(config, crop_size=crop_size), open_validation(config)
     if config["frame"] != "crop":
@@ -67,7 +67,7 @@ def read_resident_images(
         if not config["train_dir"]:
             raise InputError("data=photos needs photographs to train on: give --config.train_dir=DIR.")
         found, found_held = photos.find_photos(local_path(config["train_dir"])), {}
-        if not config["eval_dir"]:  # chosen before any is read, so that none changes sides where another cannot be
+        if not config["eval_dir"]:  # split before reading, so that an unreadable image does not move others to the other side
             found, found_held = photos.hold_out(found, every=config["hold_out_every"])
         training = photos.read_photos(found, bad_images=count_bad_images(config, len(found), "photographs"))
         held = photos.read_photos(found_held, bad_images=count_bad_images(config, len(found_held), "photographs held out"))
@@ -80,7 +80,7 @@ def read_resident_images(
 
 
 def open_validation(config: Mapping[str, Any]) -> ValidationFn | None:
-    """Reads the pairs of eval_dir anew each time; None without one."""
+    """Make the function that reads the pairs of eval_dir for each evaluation; None without eval_dir."""
     if not config["eval_dir"]:
         return None
     found = find_pairs(config, "eval_dir")
@@ -96,14 +96,14 @@ def open_validation(config: Mapping[str, Any]) -> ValidationFn | None:
 
 
 def read_run_shapes(config: Mapping[str, Any]) -> Shapes | None:
-    """The shapes of `object_masks`; None without any."""
+    """Read the shapes of `object_masks`; None if it is empty."""
     if not config["object_masks"]:
         return None
     return read_shapes(local_paths(config["object_masks"]), bad_images_fn=partial(count_bad_images, config, what="masks of objects"))
 
 
 def draw_run_sheets(config: Mapping[str, Any], *, crop_size: int) -> dict[str, UInt8[np.ndarray, "s s 3"]]:
-    """Sheets of text and lines by name, each at least as large as a crop; none where `text_share` is 0, or for pairs."""
+    """Draw sheets of text and lines by name, each at least as large as a crop; none for pairs or if `text_share` is 0."""
     if not config["text_share"] or config["data"] not in ("photos", "demo"):
         return {}
     fonts = drawings.list_fonts(local_path(config["text_fonts"])) if config["text_fonts"] else ()
@@ -112,7 +112,7 @@ def draw_run_sheets(config: Mapping[str, Any], *, crop_size: int) -> dict[str, U
 
 
 def read_run_clips(config: Mapping[str, Any], *, crop_size: int) -> tuple[Clip, dict[str, float]] | None:
-    """The frames of `frames_dir`, and each folder's share of the windows; None without one."""
+    """Read the frames of `frames_dir`, and each folder's share of the windows; None if it is empty."""
     if not config["frames_dir"]:
         return None
     return read_clips(

@@ -39,11 +39,11 @@ CONSEQUENCES = {
     "num_epochs": ": a schedule that depends on the last step follows the new one",
     "remat": ": the same to rounding, no longer bit for bit",
     "on_nonfinite": ": the same to rounding, no longer bit for bit",
-    "train_dir": ": the data are others, so this is no longer the same run bit for bit",
-    "parameter_groups": ": other parameters decay, and with optimizer=muon other ones are left to Adam",
-    "text_fonts": ": the data are others, so this is no longer the same run bit for bit",
-    "object_masks": ": the data are others, so this is no longer the same run bit for bit",
-    "frames_dir": ": the data are others, so this is no longer the same run bit for bit",
+    "train_dir": ": the data differ, so this is no longer the same run bit for bit",
+    "parameter_groups": ": weight decay applies to other parameters, and with optimizer=muon Adam updates other ones",
+    "text_fonts": ": the data differ, so this is no longer the same run bit for bit",
+    "object_masks": ": the data differ, so this is no longer the same run bit for bit",
+    "frames_dir": ": the data differ, so this is no longer the same run bit for bit",
 }
 
 

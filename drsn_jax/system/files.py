@@ -28,9 +28,9 @@ def write_atomically(path: AnyPath, content: bytes, *, overwrite: bool = True) -
 
 @contextlib.contextmanager
 def appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """The name under which the block writes the file or folder that is then given its name `path`: whole, or not at all where it raises.
+    """Yield a temporary name for a file or folder. At the end of the block it is renamed to `path`; if the block raises, it is removed.
 
-    Raises FileExistsError where, without `overwrite`, somebody took `path` meanwhile; a folder takes no name that is taken.
+    Raises FileExistsError if `path` appeared in the meantime and `overwrite` is off. A folder never replaces an existing path.
     """
     # Hidden, so that a run over the folder does not take it for an image. Short, because `path`'s name may already have the maximum length.
     temporary = path.with_name(f".drsn-{secrets.token_hex(6)}{path.suffix if len(path.suffix) < 8 else ''}")
@@ -42,14 +42,14 @@ def appearing(path: Path, *, overwrite: bool) -> Iterator[Path]:
             _claim(temporary, path)
         else:
             os.replace(temporary, path)
-    finally:  # also on Ctrl-C; after os.replace there is nothing left to remove
+    finally:  # also on Ctrl-C; after os.replace there is nothing to remove
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def _claim_for_folder(temporary: Path, path: Path) -> None:
-    """A rename refuses a folder with something in it, and is asked here about all else."""
+    """Rename the folder `temporary` to `path` unless `path` exists. A plain rename would replace a file or an empty folder."""
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     os.rename(temporary, path)

@@ -35,7 +35,7 @@ def read_saved(path: AnyPath, fields: tuple[str, ...]) -> Saved:
     return Saved(checkpoint, {name: tree or {} for name, tree in found.items()}, config, step)
 
 
-# Whose folders are nobody's business where the model goes.
+# The folders of these keys are private, so only the names are published.
 PATHS = ("train_dir", "eval_dir", "frames_dir", "object_masks", "text_fonts", "init_from", "vgg19")
 
 

@@ -119,7 +119,7 @@ def test_a_block_that_cannot_be_kept_is_said(damage, tmp_path, capsys):
     image = picture()
     image.save(tmp_path / "a.png", exif=b"Exif\0\0" + damage)
     check_alike(tmp_path / "a.png", tmp_path, turned(image, 1))
-    told = "its EXIF block is damaged, and not kept" in capsys.readouterr().err
+    told = "its EXIF block is damaged and not kept" in capsys.readouterr().err
     assert told == (damage not in (b"", b"II*\0\x08\0\0\0\xff\xff")), "the last holds no entry: nothing is lost"
 
 

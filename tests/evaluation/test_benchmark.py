@@ -171,8 +171,8 @@ def test_the_scored_size_follows_the_protocol(gopro):
     [
         (["--protocol=koehler"], "GroundTruth"),
         (["--protocol=noreference"], "takes no sharp images"),
-        (["--protocol=realblur", "--lpips"], "leave --lpips away"),
-        (["--protocol=realblur", "--aligned"], "leave --aligned away"),
+        (["--protocol=realblur", "--lpips"], "omit --lpips"),
+        (["--protocol=realblur", "--aligned"], "omit --aligned"),
         (["--noise-variance=-0.1"], "variance"),
         (["--noise-sweep", "--noise-variance=0.1"], "omit --noise-variance"),
         (["--zoom-box=1,2,3"], "TOP,LEFT,HEIGHT,WIDTH"),

@@ -103,7 +103,7 @@ def test_unknown_versions_and_single_images_are_told(psnrs):
         compare_summaries(summary, copy.deepcopy(summary), versions=("theirs", "restored"))
     with pytest.raises(InputError, match="at least two images"):
         compare_summaries(make_summary([27.0]), make_summary([28.0]))
-    with pytest.raises(InputError, match="two scenes at least"):
+    with pytest.raises(InputError, match="at least two scenes"):
         paired_bootstrap(np.ones(3), groups=["a", "a", "a"])
 
 

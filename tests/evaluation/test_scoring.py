@@ -37,7 +37,7 @@ def test_each_image_is_scored_before_and_after(sharp):
 
 
 def test_the_stream_is_never_held(sharp):
-    """One is read and one restored while one is scored, and each is handed on in its turn, however many there are."""
+    """One image is read and one restored while another is scored. All are handed on in order, and few are held at a time."""
     events = []
 
     def samples():

@@ -134,7 +134,7 @@ def test_iptc_beside_exif_of_many_segments(tmp_path):
 def test_iptc_that_is_damaged_or_too_long_is_said(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(with_iptc(b"nonsense"))
     assert "photoshop" not in restored(tmp_path / "a.jpg", tmp_path / "b.jpg").info
-    assert capsys.readouterr().err.endswith("; its IPTC record is damaged, and not kept\n")
+    assert capsys.readouterr().err.endswith("; its IPTC record is damaged and not kept\n")
     (tmp_path / "cut.jpg").write_bytes(with_iptc(IPTC, length=10_000))
     assert restored(tmp_path / "cut.jpg", tmp_path / "c.jpg").info["photoshop"][0x0404].startswith(IPTC)
     PICTURE.save(tmp_path / "long.tif", tiffinfo={33723: IPTC * 5_000})

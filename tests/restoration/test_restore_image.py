@@ -127,8 +127,8 @@ def test_what_resampling_leaves_beyond_the_range_is_clipped(path, restored, imag
         ({"strength": "0.5"}, "Strength '0.5' is no number from 0"),
         ({"strength": None}, "Strength None is no number from 0"),
         ({"strength": float("nan")}, "Strength nan is no number from 0"),
-        ({"model": None}, "model=None names no model; give one of small, base"),
-        ({"model": 3}, "model=3 names no model"),
+        ({"model": None}, "model=None is not a model; give one of small, base"),
+        ({"model": 3}, "model=3 is not a model"),
     ],
 )
 def test_choices_that_make_no_sense_are_named(path, image, choice, words):

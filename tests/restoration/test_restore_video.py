@@ -220,7 +220,7 @@ def test_subtitles_are_copied_or_said_to_be_left_out(tmp_path, images):
 
 def test_what_the_new_format_does_not_hold_is_said(tmp_path, images):
     source = write_clip(tmp_path / "a.mp4", images[:3])
-    with pytest.raises(InputError, match=r"'\.avi' names no format.*\.mkv"):
+    with pytest.raises(InputError, match=r"cannot be written as '\.avi'.*\.mkv"):
         restore_video(source, tmp_path / "b.avi", restore_fn=same)
 
 

@@ -47,9 +47,9 @@ def read_metadata(image: ImageFile.ImageFile, stream: Stream) -> Metadata:
         blocks = _Blocks(image.info.get("exif") or b"", _xmp_of(image))
     exif, notes = make_upright(blocks.exif) if blocks.exif else b"", list(blocks.notes)
     if exif is None:
-        notes.append("its EXIF block is damaged, and not kept")
+        notes.append("its EXIF block is damaged and not kept")
     if (iptc := read_iptc(image)) is None:
-        notes.append("its IPTC record is damaged, and not kept")
+        notes.append("its IPTC record is damaged and not kept")
     if told := _OF_PARTS.search(blocks.xmp):
         notes.append(f"its XMP describes parts that are not restored ({told[0].decode().rstrip(':')}), so it is not kept")
     elif b"HasExtendedXMP" in blocks.xmp:

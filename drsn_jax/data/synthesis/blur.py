@@ -26,7 +26,7 @@ def synthesise(
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 3"]]:
     """Blur one photograph. Returns (blurred, sharp) in [0, 1], k/255, without `recipe.margin` pixels on each side.
 
-    `length` of the path, in pixels, is drawn from the recipe where it is not given. Objects have one of the `shapes`, or are ellipses.
+    `length` of the path, in pixels, is drawn from the recipe if not given. Objects have one of the `shapes`, or are ellipses.
     """
     # One split for all: fold_in(key, i) equals split(key, n)[i], so folding into a key that is also split would reuse a part.
     kernel_key, saturation_key, noise_key, object_key, jpeg_key, softness_key = jax.random.split(key, 6)

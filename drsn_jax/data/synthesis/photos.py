@@ -74,11 +74,10 @@ def read_photos(found: Mapping[str, Path], *, bad_images: BadImages) -> Photogra
 def blur_photographs(
     photographs: Photographs, *, recipe: BlurRecipe, copies: int, key: PRNGKeyArray, shapes: Shapes | None = None
 ) -> list[Sample]:
-    """Blurs whole photographs without noise, `copies` times each: (name, blurred, sharp), the same for the same key.
+    """Blur whole photographs without noise, `copies` times each: (name, blurred, sharp), the same for the same key.
 
-    Objects have one of the `shapes`, or are ellipses.
-
-    The lengths are spread evenly over the recipe's range rather than drawn, so that a few images measure all of it.
+    Objects have one of the `shapes`, or are ellipses. The lengths are spaced evenly over the recipe's range instead of drawn, so that a
+    few images cover all of it.
     """
     recipe = recipe._replace(noise_variance=(0.0, 0.0))
     margins = ((recipe.margin, recipe.margin), (recipe.margin, recipe.margin), (0, 0))

@@ -1,4 +1,4 @@
-"""What is measured on an image, and summaries over images."""
+"""Scores of an image, and summaries over images."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ WORSE_BY_DB = 0.1
 class Case(NamedTuple):
     """One image to restore and score. `truth` is for the scorer, `reference` the sharp image to show, if there is one.
 
-    `others` are the results of other methods on the same image, by the method's name. `input_scores` are the figures of the blurred image
-    where they are known already.
+    `others` are the results of other methods on the same image, by the method's name. `input_scores` are the scores of the blurred image,
+    if they are already known.
     """
 
     name: str

@@ -94,7 +94,7 @@ def _restore_all(groups: Iterable[list[Case]], restore_fn: Callable[..., Any], *
             restored = np.asarray(restore_fn(images))  # waits for the device: the pixels have to be here
         seconds = (time.perf_counter() - start) / len(group)
         if restored.shape != images.shape or restored.dtype != np.uint8:
-            raise ValueError(f"{names}: restore_fn made {restored.dtype} {restored.shape} of uint8 {images.shape}; both must agree.")
+            raise ValueError(f"{names}: restore_fn returned {restored.dtype} {restored.shape} for uint8 {images.shape}; both must agree.")
         for case, image in zip(group, restored.reshape(shape), strict=True):
             yield _Restored(case, image, seconds, first_of_size=shape[1:] not in seen)
             seen.add(shape[1:])

@@ -54,7 +54,7 @@ def plan_encoding(photo: Photo, path: Path) -> Encoding:
     deep = photo.bit_depth == 16 and (format == "PNG" or (format, mode) == ("TIFF", "L"))
     notes = list(photo.metadata.notes)
     if photo.bit_depth == 16 and not deep:
-        notes.append(f"its 16 bits a channel become 8, since they are written as PNG alone{' or grey TIFF' if mode == 'L' else ''}")
+        notes.append(f"its 16 bits a channel become 8; choose PNG{' or grey TIFF' if mode == 'L' else ''} to keep 16")
     options, chunks = _format_options(photo, format), png_chunks(photo.metadata) if format == "PNG" else ()
     trial = Image.new("I;16" if deep and format == "TIFF" else mode, (8, 8))
     for name, choices in pieces(photo, format, mode, options):
