@@ -111,7 +111,7 @@ def get_config() -> ConfigDict:
     config.frames_share = 0.5  # of a batch, if frames_dir is set
     config.frames_averaged = (7, 13)  # range of the number of frames
     config.frames_odd = False  # only odd numbers of frames: the sharp one is in the middle of the exposure. GoPro also has even numbers
-    config.frames_sharpness = 0.0  # skip windows whose middle frame is below this share of the clip's median and the neighbours' best sharpness
+    config.frames_sharpness = 0.0  # least sharpness of a window's middle frame, as a share of its clip's median and its neighbours' best
     config.hold_out_every = 10  # photos without eval_dir: every n-th photograph is for validation
 
     # The run

@@ -54,7 +54,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--compare", nargs="+", default=[], metavar="[NAME=]DIR", help=compared)
     written = "write the inputs (protocol's size, noise) into this folder, for other methods to restore"
     others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)
-    report = parser.add_argument_group("report")
+    _declare_report(parser.add_argument_group("report"))
+    declare_tile(parser.add_argument_group("tiles"), default=1280)  # 1280x720, the size of GoPro, whole
+
+
+def _declare_report(report: Any) -> None:
     output = "folder for the report: metrics.json, tables, HTML, panels"
     report.add_argument("--output", type=place, required=True, metavar="DIR", help=output)
     report.add_argument("--panels", type=int, default=8, metavar="N", help="number of panels, spread over the images (default 8)")
@@ -63,7 +67,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     report.add_argument("--overwrite", action="store_true", help="replace an existing evaluation")
     declare_quiet(report, shown="the table")
     declare_json(report, printed="metrics.json without its images")
-    declare_tile(parser.add_argument_group("tiles"), default=1280)  # 1280x720, the size of GoPro, whole
 
 
 def run(arguments: argparse.Namespace) -> int:
