@@ -180,7 +180,11 @@ PROBLEMS = {
         ],
     ),
     "no truth": (_without(downloads.hide_files(), "GT/3"), "hide", ["test: 1 without a sharp image (test-close-ups/3.MP4)"]),
-    "no list": (_without(downloads.realblur_files(), "RealBlur_J_test"), "realblur", ["RealBlur_J_test_list.txt, the list of its images, is missing"]),
+    "no list": (
+        _without(downloads.realblur_files(), "RealBlur_J_test"),
+        "realblur",
+        ["RealBlur_J_test_list.txt, the list of its images, is missing"],
+    ),
     "listed but missing": (
         _without(downloads.realblur_files(), f"{realblur.FOLDERS['j']}/scene001/blur/blur_2"),
         "realblur",
