@@ -43,14 +43,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 @pytest.fixture(autouse=True, scope="module")
 def plain_for_third_parties(request):
-    """The settings that JAX comes with, for modules that run code which needs them."""
+    """Use JAX's default settings in modules that run code of third parties that needs them."""
     with strictness.plain_settings(*strictness.third_parties_of(request.path)):
         yield
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_heap():
-    """Programs and traces of a module are looked at by the collector once: else it takes a second and more towards the end."""
+    """Freeze the objects of each finished module, because otherwise each garbage collection takes over a second at the end."""
     yield
     gc.freeze()
 
@@ -82,13 +82,13 @@ def photograph() -> np.ndarray:
 
 
 def pytest_configure(config):
-    """Files go to the processes in the order below, not by the number of their tests."""
+    """Distribute files to the processes in the order below, not by their number of tests."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(config, items):
-    """The files that take longest come first, so that all processes end together; tests that take minutes run when they are asked for."""
+    """Run the longest files first, so that all processes end together. Tests of minutes only run on request."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     if "soak" not in (config.getoption("-m") or ""):

@@ -1,4 +1,4 @@
-"""Strict numbers: an implicit conversion of a type, or of a number of axes, is an error wherever tests run code of this package alone."""
+"""Strict promotion: an implicit conversion of a dtype or a rank is an error in tests that only run code of this package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 
 
 class ThirdParty(NamedTuple):
-    """Why it converts implicitly, which test modules run it (by the beginning of their path), and whether it converts ranks too."""
+    """The reason for its implicit conversions, the test modules that run it (by path prefix), and whether it also converts ranks."""
 
     why: str
     modules: tuple[str, ...]
@@ -33,14 +33,14 @@ THIRD_PARTIES = {
 
 
 def be_strict() -> None:
-    """Makes implicit conversions an error in this process."""
+    """Make implicit conversions an error in this process."""
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @contextmanager
 def plain_settings(*names: str) -> Iterator[None]:
-    """Lets some of THIRD_PARTIES convert as JAX does unless told otherwise, in every thread: JAX's own context managers bind one."""
+    """Restore JAX's default conversions for some of THIRD_PARTIES, in all threads. JAX's own context managers only affect one thread."""
     before = jax.config.jax_numpy_dtype_promotion, jax.config.jax_numpy_rank_promotion
     if names:
         jax.config.update("jax_numpy_dtype_promotion", "standard")
@@ -54,6 +54,6 @@ def plain_settings(*names: str) -> Iterator[None]:
 
 
 def third_parties_of(module: Path) -> list[str]:
-    """Names of those that a test module runs."""
+    """Return the names of the third parties that a test module runs."""
     place = module.relative_to(TESTS).as_posix()
     return [name for name, party in THIRD_PARTIES.items() if place.startswith(party.modules)]

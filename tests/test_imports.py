@@ -173,7 +173,7 @@ def python(code, *arguments, cwd=None):
 
 
 def test_no_module_loads_tensorflow_when_it_is_imported():
-    """Those that the verbs begin with; they import all others that matter. What one loads, the next has loaded too, so each is asked."""
+    """The modules that the verbs import first; these import all others that matter. In one process, so the check follows each import."""
     modules = ("drsn_jax", "drsn_jax.weights.model", "drsn_jax.restoration.restore", "drsn_jax.run.loop")
     done = python("; ".join(f"import {module}; {LOADED}" for module in modules))
     assert done.stdout.splitlines() == ["[]"] * len(modules), done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""What is built elsewhere from this checkout, a conda package and two containers: true to pyproject.toml, to the tree and to the parser."""
+"""The recipes of a conda package and two containers: they agree with pyproject.toml, the tree and the parser."""
 
 import json
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONTAINERS = sorted((ROOT / "tools" / "release" / "containers").glob("*.Dockerfile"))
 OF_EXTRAS = {"etils[epath]": {"fsspec", "importlib-resources", "typing-extensions", "zipp"}}
-"""What the extra of a requirement brings by PyPI, and conda has to name."""
+"""The packages that an extra of a requirement installs from PyPI, which a conda recipe must name."""
 
 
 def test_the_conda_recipe_is_that_of_pyproject():
@@ -55,7 +55,7 @@ def test_the_extras_that_conda_has_to_name_are_those_of_the_packages():
 
 
 def instructions(path):
-    """(word, rest) of each instruction of a container file, its lines joined."""
+    """Yield (word, rest) of each instruction of a container file, with its lines joined."""
     text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
     for line in text.replace("\\\n", " ").splitlines():
         if line.strip():
@@ -64,7 +64,7 @@ def instructions(path):
 
 
 def stages(path):
-    """The instructions of each stage, by the words that begin with FROM."""
+    """Return the instructions of each stage by their first word. A stage begins with FROM."""
     found = []
     for word, rest in instructions(path):
         if word == "FROM":
@@ -74,7 +74,7 @@ def stages(path):
 
 
 def installed(stage):
-    """The extras of ours and the other requirements that `pip install` is given."""
+    """Return our extras and the other requirements in the `pip install` of a stage."""
     [words] = [words for line in stage["RUN"] if "install" in (words := shlex.split(line))]
     packages = [word for word in words[words.index("install") + 1 :] if not word.startswith("-")]
     [own] = [package for package in packages if package.startswith(".")]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 class Server:
-    """The warm process: started by the first run, ended with this process. It executes `prelude` before anything else."""
+    """The warm process. The first run starts it, and it ends with this process. It executes `prelude` first."""
 
     def __init__(self, environment: dict[str, str], *, prelude: str = ""):
         self.environment = environment
@@ -43,7 +43,7 @@ class Server:
 
 
 def remember_steps() -> None:
-    """Lets runs of one configuration share their step, and with it traces and programs. To be called before others import it."""
+    """Make runs of one configuration share their step, with its traces and programs. Call this before others import it."""
     from drsn_jax.config import build
     from drsn_jax.training import step
 

@@ -33,7 +33,7 @@ PROTOCOL = {
     "imported_bytes": "of the process, after the imports; those of the Keras subjects include JAX, which reads the weights",
     "macs": "nominal multiply-adds of one call, of the configured step, the same for every subject (drsn_jax.benchmark.workload)",
     "share_of_peak": "2 x macs / seconds / the rate of a matrix product (2048 wide, 8192 on an accelerator) timed in the same rounds",
-    "precision": "bfloat16 where the device has units for it: ours with dtype=bfloat16, Keras under the policy mixed_bfloat16",
+    "precision": "bfloat16 if the device has units for it: ours with dtype=bfloat16, Keras under the policy mixed_bfloat16",
     "ratios": "by precision, fastest Keras median / our median: above 1 ours is faster",
 }
 

@@ -94,7 +94,7 @@ def summarise_row(row: Row, cells: Mapping[str, Cell], samples: Samples) -> dict
 
 
 def _find_ratios(medians: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """By precision, for those that both sides were measured in."""
+    """Compute the ratio for each precision that was measured on both sides."""
     ratios = {}
     for precision in ("float32", "bfloat16"):
         keras = [subject for subject in medians if family_of(subject) != "ours" and precision_of(subject) == precision]

@@ -1,4 +1,4 @@
-"""drsn-jax complete."""
+"""The verb `complete`: print the completion script of a shell."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ from drsn_jax.weights.shipped import SHIPPED
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
-# Bash cuts words at "=", and what shtab writes knows --format onnx alone: it is handed --format=onnx in that form.
+# Bash splits words at "=", and the script of shtab only knows `--format onnx`. This function rewrites --format=onnx to that form.
 _BASH_EQUALS = """
 _drsn_jax_equals() {
   local i words=()
@@ -27,16 +27,16 @@ complete -o bashdefault -F _drsn_jax_equals drsn-jax
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    """The verb's arguments."""
+    """Declare the verb's arguments."""
     parser.add_argument("shell", choices=SHELLS, help="the shell to print the script for")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the script that completes the whole command line."""
+    """Print the script that completes the whole command line."""
     try:
         import shtab
     except ImportError as error:
-        raise InputError(f"Completion is written by shtab ({error}); pip install 'drsn-jax[completion]'.") from error
+        raise InputError(f"Completion needs shtab ({error}); pip install 'drsn-jax[completion]'.") from error
     from drsn_jax.config.files import config_names
 
     words = {"model": SHIPPED, "config": config_names()}
@@ -45,19 +45,19 @@ def run(arguments: argparse.Namespace) -> int:
             action.complete = _files_and(action.dest, words[action.dest], shtab.FILE)
         elif action.type in (path, place):
             action.complete = shtab.FILE
-        if arguments.shell == "zsh" and action.metavar:  # where a colon ends the name of a value
+        if arguments.shell == "zsh" and action.metavar:  # in zsh a colon ends the name of a value
             action.metavar = action.metavar.replace(":", "\\:")
     script = shtab.complete(arguments.parser, shell=arguments.shell)
     if arguments.shell == "bash":
         script += _BASH_EQUALS
-    elif arguments.shell == "zsh":  # an option that takes a value takes it after "=" too
+    elif arguments.shell == "zsh":  # so that "=" may also precede the value of an option
         script = re.sub(r'^(\s*"--[\w-]+)(\[.*\]:)', r"\1=\2", script, flags=re.MULTILINE)
     sys.stdout.write(f"{script.rstrip()}\n")
     return 0
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[Any]:
-    """The arguments of a parser and of all below it."""
+    """Yield the arguments of a parser and of all parsers below it."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):
@@ -66,7 +66,7 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[Any]:
 
 
 def _files_and(name: str, words: Any, files: Any) -> dict[str, Any]:
-    """What shtab is told of an argument that is one of `words` or a file."""
+    """Return the completion of an argument that is one of `words` or a file, for shtab."""
     listed, function = " ".join(words), f"_drsn_jax_files_and_{name}"
     return {
         "bash": function,

@@ -45,7 +45,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--noise-sweep", action="store_true", help="score at noise variances 0, 0.0005, 0.001, 0.005 and 0.01, and plot the curve"
     )
-    aligned = "also PSNR after the best whole-pixel shift of up to 3 per image, for ground truth that is shifted, as in GoPro"
+    aligned = "also PSNR after the best shift of up to 3 whole pixels, for shifted ground truth as in GoPro"
     how.add_argument("--aligned", action="store_true", help=aligned)
     how.add_argument("--lpips", action="store_true", help="also compute LPIPS (pip install 'drsn-jax[lpips]')")
     how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects found by this YOLOX or YOLOv8")
@@ -132,7 +132,7 @@ def _prepare(arguments: argparse.Namespace) -> Any:
 
 
 def _spread(model: Any) -> tuple[Any, int]:
-    """The model on every device of this machine, each with images of its own, and how many that are; exported files run on one."""
+    """Put the model on every device of this machine, each with its own images. Returns it and their number; exported files use one."""
     from functools import partial
 
     import jax

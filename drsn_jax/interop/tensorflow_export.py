@@ -44,7 +44,7 @@ def write_saved_model(
             saved = tf.saved_model.load(str(temporary)).signatures["serving_default"]
             check_fn(lambda images: saved(images=tf.constant(images))["restored"].numpy())
     except FileExistsError as error:
-        raise InputError(f"{folder} is there already; choose another --output.") from error
+        raise InputError(f"{folder} already exists; choose another --output.") from error
     except tf.errors.OpError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(

@@ -42,9 +42,9 @@ class Data(NamedTuple):
 class Held(NamedTuple):
     """The data in the memory of the devices."""
 
-    bank: Bank  # of photographs or pairs
+    bank: Bank  # photographs or pairs
     clip: clips.Clip | None
-    shapes: Shapes | None  # of objects
+    shapes: Shapes | None  # shapes of objects
 
 
 def open_data(config: Mapping[str, Any], *, mesh: Mesh) -> Data:
@@ -87,7 +87,7 @@ def _open_resident(config: Mapping[str, Any], stages: Sequence[Stage], mesh: Mes
         raise InputError(f"cache=True is for data=pairs; data={config['data']} is always held on the device (--config.cache=False).")
     rows = {stage: _clip_rows(config, stage) for stage in stages}
     for stage in stages:
-        _drawn_share(config, stage, of_clip=rows[stage])  # refused before anything is read
+        _drawn_share(config, stage, of_clip=rows[stage])  # raises before anything is read
     crop_size = max(stage.crop_size for stage in stages)
     shapes = read_run_shapes(config)
     images, validation_fn = read_resident_images(config, crop_size=crop_size, shapes=shapes)

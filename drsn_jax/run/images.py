@@ -25,7 +25,7 @@ ValidationFn = Callable[[], Iterator[photos.Sample | None]]  # None for an image
 
 
 def find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
-    """The pairs below `train_dir` or `eval_dir`. Raises InputError where the key is empty or the folder is none of pairs."""
+    """Find the pairs below `train_dir` or `eval_dir`. Raises InputError if the key is empty or the folder has no pairs."""
     if not config[key]:
         raise InputError(f"data={config['data']} needs pairs to train on: give --config.{key}=DIR, or --config.data=photos or demo.")
     split = "train" if key == "train_dir" else "validation"
@@ -33,7 +33,7 @@ def find_pairs(config: Mapping[str, Any], key: str) -> list[pair_files.Pair]:
 
 
 def count_bad_images(config: Mapping[str, Any], total: int, what: str) -> BadImages:
-    """The count of damaged ones among so many images, as `on_bad_image` says."""
+    """Make the counter of damaged images among `total`, which skips or raises according to `on_bad_image`."""
     return BadImages(total, what=what, skip=config["on_bad_image"] == "skip", tell_fn=warn)
 
 

@@ -1,4 +1,4 @@
-"""Work in another thread, a little ahead of what is asked for: files are read and results written while the device computes."""
+"""Work in another thread, one item ahead: files are read and results are written while the device computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ _END: Any = object()
 
 
 def map_ahead(executor: Executor, function: Callable[[T], S], items: Iterable[T]) -> Iterator[S]:
-    """`map` in another thread, one item ahead of what is asked for. What `function` raises is raised here."""
+    """Apply `map` in another thread, one item ahead. Errors of `function` are raised here."""
     futures: deque[Future[S]] = deque()
     for item in items:
         futures.append(executor.submit(function, item))
@@ -22,7 +22,7 @@ def map_ahead(executor: Executor, function: Callable[[T], S], items: Iterable[T]
 
 
 def iterate_ahead(executor: Executor, items: Iterable[T]) -> Iterator[T]:
-    """The items, the next of them made in another thread while one is worked on. What making it raises is raised here."""
+    """Yield the items, and make the next one in another thread in the meantime. Errors of `items` are raised here."""
     iterator = iter(items)
     future = executor.submit(next, iterator, _END)
     while (item := future.result()) is not _END:

@@ -60,9 +60,9 @@ def local_path(text: str | os.PathLike[str], *, instead: str = "copy it to this 
 
 
 def local_paths(text: str) -> list[Path]:
-    """The local paths of a list with commas between them; a text that is itself the name of something that is there is one path.
+    """Split a list with commas into local paths. If the whole text is an existing path, it is the only one.
 
-    Raises InputError for any address.
+    Raises InputError for an address.
     """
     whole = local_path(text)
     return [whole] if whole.exists() else [local_path(part.strip()) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""The processor of this machine, as Linux describes it."""
+"""The processor of this machine, as reported by Linux."""
 
 import platform
 from pathlib import Path
@@ -8,19 +8,19 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class Processor(NamedTuple):
-    """The processor's model name, and its instruction sets where Linux lists them (empty elsewhere)."""
+    """The processor's model name, and its instruction sets if Linux lists them (empty otherwise)."""
 
     name: str
     flags: frozenset[str]
 
     @property
     def has_bfloat16(self) -> bool:
-        """Whether it has units for bfloat16 products: AVX-512 BF16 or AMX."""
+        """Whether the processor has units for bfloat16 products: AVX-512 BF16 or AMX."""
         return not self.flags.isdisjoint({"avx512_bf16", "amx_bf16"})
 
 
 def read_processor() -> Processor:
-    """Reads the processor of this machine."""
+    """Read name and instruction sets of this machine's processor."""
     text = _CPUINFO.read_text() if _CPUINFO.is_file() else ""
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
     name = fields.get("model name") or platform.processor() or platform.machine()

@@ -50,11 +50,11 @@ def check_batch_size(batch_size: int, *, devices: int, accumulation_steps: int =
 
 
 def spread_rows(function: Callable[..., Any], *, whole: int, mesh: Mesh | None) -> Callable[..., Any]:
-    """Lets each device compute its own rows: function(*whole, *by_rows) -> arrays by rows, whose rows must not depend on each other.
+    """Make each device compute only its own rows of function(*whole, *by_rows). Rows of the results must not depend on each other.
 
-    The first `whole` arguments are whole on every device, the leading axes of the others and of the results are split. XLA would compute
-    every row on every device where it cannot split an operation, as with FFTs. Rows that do not divide over the devices of the mesh, or
-    no mesh, leave the function as it is.
+    The first `whole` arguments are replicated on every device. The leading axes of the others and of the results are split. Without this,
+    XLA computes all rows on every device for operations that it cannot split, such as FFTs. The function is unchanged without a mesh, and
+    if the rows do not divide over its devices.
     """
 
     def spread(*arguments: Any) -> Any:
@@ -67,7 +67,7 @@ def spread_rows(function: Callable[..., Any], *, whole: int, mesh: Mesh | None) 
 
 
 def divides(mesh: Mesh, *rows: int) -> bool:
-    """Whether each of these numbers of rows splits evenly over the devices of a mesh."""
+    """Check whether each of these numbers of rows divides evenly over the devices of a mesh."""
     return all(number % mesh.size == 0 for number in rows)
 
 

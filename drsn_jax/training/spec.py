@@ -96,7 +96,7 @@ class StepSpec:
 
     @property
     def micro_batches(self) -> MicroBatches:
-        """The micro-batches that each gradient is the mean over."""
+        """The micro-batches over which each gradient is averaged."""
         return MicroBatches(self.accumulation_steps, self.forms)
 
     def check(self, critic: Critic) -> None:

@@ -55,7 +55,7 @@ def compact_model(model: AnyPath, output: AnyPath, *, training: bool) -> str:
         fields = {name: fields[name] for name in INFERENCE_FIELDS}
     elif not saved.config["adversarial_weight"]:  # the critic was never trained
         fields |= {"critic_params": {}, "critic_stats": {}}
-    # Several folders may stand in one text, with commas between them.
+    # A value may be a list of folders with commas.
     names = {key: ",".join(Path(path).name for path in saved.config[key].split(",")) for key in PATHS if saved.config.get(key)}
     config = saved.config | names
     files = write_compact(output, fields=fields, config=config, step=saved.step or 0)

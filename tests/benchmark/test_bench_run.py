@@ -164,7 +164,7 @@ def test_what_the_loops_do_otherwise_is_said():
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch, capfd):
-    """Runs the verb in this process, with real workers; `returncode`, `stdout` and `stderr` as of a process."""
+    """Run the verb in this process, with real workers. Returns `returncode`, `stdout` and `stderr` like a process."""
 
     def run(*arguments):
         options = [f"--config.{key}={value}" for key, value in TINY.items()]
@@ -172,7 +172,7 @@ def bench(tmp_path, monkeypatch, capfd):
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     monkeypatch.chdir(tmp_path)
-    # Workers compile with a little optimisation: with none a call takes seconds, with all of it compiling takes three times as long.
+    # Workers compile with little optimisation: without any a call takes seconds, with all of it compilation takes three times as long.
     for name, value in tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS="--xla_backend_optimization_level=1").items():
         monkeypatch.setenv(name, value)
     return run
@@ -184,7 +184,7 @@ def test_a_whole_run_against_keras_with_a_trace(bench, tmp_path):
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "bench.json").read_text())
     [row] = document["rows"]
-    cells = {cell["subject"]: cell for cell in row["cells"]}  # and in bfloat16, on a processor with units for it
+    cells = {cell["subject"]: cell for cell in row["cells"]}  # also in bfloat16, on a processor with units for it
     ours, keras = cells["ours-float32"], cells["keras-jax"]
     assert row["title"] == "inference 32x32"
     assert row["ratios"]["float32"] == {"ratio": keras["median"] / ours["median"], "fastest_keras": "keras-jax"}
@@ -223,7 +223,7 @@ def test_the_rows_of_keras_train_its_networks(row, dtype, monkeypatch):
     assert ("critic/sharp" in first) == (row == "training-step")
     assert prepared.images == 2
     assert {layer.compute_dtype for layer in made[0].layers} == {dtype}
-    assert keras_rows.keras.config.dtype_policy().name == "float32", "others' layers are as they were"
+    assert keras_rows.keras.config.dtype_policy().name == "float32", "layers of others are unchanged"
 
 
 def test_a_refusal_of_a_worker_is_one_line(bench, tmp_path):

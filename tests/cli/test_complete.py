@@ -1,4 +1,4 @@
-"""Completion: the scripts that shtab makes of our parser, the one for bash run by a real bash."""
+"""Completion: the scripts that shtab makes from our parser. A real bash runs the one for bash."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from drsn_jax.cli.complete import SHELLS
 from drsn_jax.cli.main import main, make_parser
 
-# What readline hands over: words, cut at "=" too, the last of them being typed. compopt speaks to readline, which is not there.
+# The input from readline: words, also split at "=", with the typed one last. compopt needs readline, which is missing here.
 ASK = """
 compopt() { :; }
 source "$1"

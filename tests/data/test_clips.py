@@ -38,7 +38,7 @@ def read_clip(*folders, crop_size=8, **options):
 
 
 def frames_of(clip):
-    """The frames as they were read."""
+    """Return the frames as they were read."""
     bank = clip.frames
     sheet = np.asarray(bank.pixels).reshape(len(bank.pixels), -1, 3)
     places = zip(bank.tops, bank.lefts, bank.heights, bank.widths, strict=True)
@@ -104,7 +104,7 @@ def test_the_same_key_gives_the_same_batch(tmp_path):
 
 
 def test_the_windows_of_a_seed_are_those_of_older_workdirs():
-    """By their sharp sides, which no sum has rounded. The digest is of what was drawn when all frames lay in one array."""
+    """The sharp sides are compared, because no sum has rounded them. The digest is from the time when all frames were in one array."""
     frames = np.zeros((12, 20, 24, 3), np.uint8)
     frames[..., 0], frames[..., 1], frames[..., 2] = np.arange(12)[:, None, None], np.arange(20)[:, None], np.arange(24)
     clip = make_clip(list(frames), np.array([8, 7, 6, 5, 4, 3, 2, 1, 4, 3, 2, 1]))
@@ -153,10 +153,10 @@ def test_a_damaged_frame_stops_or_is_missing(tmp_path, capsys):
 
 
 def test_what_a_folder_may_hold(tmp_path):
-    with pytest.raises(InputError, match="no frames named by their numbers"):
+    with pytest.raises(InputError, match="no frames with numbered names"):
         read_clip(tmp_path, crop_size=8)
     folder = write_frames(tmp_path / "clip", [1, 2])
-    with pytest.raises(InputError, match="hold a crop of 32"):
+    with pytest.raises(InputError, match="at least as large as the crop of 32"):
         read_clip(folder, crop_size=32)
     with pytest.raises(InputError, match="averages up to 5 frames"):
         read_clip(folder, crop_size=8, averaged=(1, 5))
@@ -164,7 +164,7 @@ def test_what_a_folder_may_hold(tmp_path):
     with pytest.raises(InputError, match=r"000003\.png is 12x12"):
         read_clip(folder, crop_size=8)
     (folder / "000003.png").rename(folder / "title.png")
-    with pytest.raises(InputError, match="named by their numbers"):
+    with pytest.raises(InputError, match="with numbered names"):
         read_clip(folder, crop_size=8)
 
 
@@ -172,13 +172,13 @@ def test_what_a_folder_may_hold(tmp_path):
 
 
 def ramps(number, speed):
-    """A step of light that moves right by so many pixels a frame; every row is alike."""
+    """Return a step of light that moves right by `speed` pixels per frame, with equal rows."""
     place = np.arange(80)[None] - speed * np.arange(number)[:, None] - 32
     return np.broadcast_to(np.rint(255 / (1 + np.exp(-place / 2.0))).astype(np.uint8)[:, None, :, None], (number, 48, 80, 3))
 
 
 def test_the_middle_of_an_odd_window_is_where_an_even_motion_is_in_the_mean():
-    """A step that moves: it is in the mean where the sharp one is when as much light is left of that as is missing right of it."""
+    """A moving step: its mean position is that of the sharp one if light gained on one side equals light lost on the other."""
     clip = make_clip(list(ramps(9, 2)), np.arange(9, 0, -1, dtype=np.int32))
 
     def offsets(**options):
@@ -189,12 +189,12 @@ def test_the_middle_of_an_odd_window_is_where_an_even_motion_is_in_the_mean():
     odd, all_numbers = offsets(odd=True), offsets()
     assert len(odd) > 3
     assert np.abs(odd).max() < 0.05
-    assert np.abs(all_numbers).max() > 0.9, "half a frame late where the number is even"
+    assert np.abs(all_numbers).max() > 0.9, "half a frame late for even numbers"
 
 
 @pytest.mark.parametrize(("averaged", "expected"), [((2, 7), {3, 5, 7}), ((5, 5), {5}), ((1, 4), {1, 3})])
 def test_odd_numbers_alone_are_drawn_and_each_is(averaged, expected):
-    """One white frame among black ones: the mean says how many there are."""
+    """One white frame among black ones: the mean shows the number of frames."""
     frames = np.zeros((15, 8, 8, 3), np.uint8)
     frames[7] = 255
     blurred, _ = batches_of(make_clip(list(frames), np.arange(15, 0, -1, dtype=np.int32)), batch_size=128, averaged=averaged, odd=True)
@@ -203,7 +203,7 @@ def test_odd_numbers_alone_are_drawn_and_each_is(averaged, expected):
 
 
 def test_a_range_without_an_odd_number_is_refused():
-    with pytest.raises(InputError, match="frames_averaged=4,4 with frames_odd=True holds no odd number"):
+    with pytest.raises(InputError, match="frames_averaged=4,4 with frames_odd=True contains no odd number"):
         batches_of(make_clip(list(np.zeros((5, 8, 8, 3), np.uint8)), np.arange(5, 0, -1, dtype=np.int32)), averaged=(4, 4), odd=True)
 
 
@@ -239,7 +239,7 @@ def test_a_soft_frame_is_softer_than_its_clip_or_than_its_neighbours():
 
 
 def moving(number, size, shift, seed):
-    """A smooth random picture that moves to the right by so many pixels a frame."""
+    """Return a smooth random picture that moves to the right by `speed` pixels per frame."""
     picture = np.random.default_rng(seed).integers(0, 256, (size[0] // 4, size[1] // 4, 3), np.uint8)
     picture = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
     return [np.roll(picture, shift * i, axis=1) for i in range(number)]
@@ -256,12 +256,12 @@ def test_speed_is_pixels_a_frame_and_gaps_count_for_none():
 
 
 def test_clips_of_different_sizes_are_drawn_by_their_motion(tmp_path):
-    """A short clip that moves, a long one that moves half as much for each frame, and one that stands still, each of its own size."""
+    """Write a short moving clip, a long one with half the motion per frame, and a static one, of three sizes."""
     write_clip(tmp_path / "clips" / "a", moving(8, (48, 64), 2, 0))
     write_clip(tmp_path / "clips" / "b", moving(32, (40, 40), 1, 1))
     write_clip(tmp_path / "clips" / "c", moving(40, (32, 64), 0, 2))
     clip, shares = read_clips([tmp_path / "clips"], crop_size=16, averaged=(1, 3))
-    assert [name[-1] for name in shares] == ["a", "b", "c"], "a folder of folders stands for these"
+    assert [name[-1] for name in shares] == ["a", "b", "c"], "a folder of folders is replaced by these"
     assert sum(shares.values()) == pytest.approx(1)
     assert shares[str(tmp_path / "clips" / "c")] == 0
     assert 0.2 < shares[str(tmp_path / "clips" / "a")] < 0.5
@@ -277,14 +277,14 @@ def test_several_folders_are_named_with_commas(tmp_path):
     for name, value in (("a", 255), ("b", 255)):
         write_clip(tmp_path / "more" / name, [np.full((48, 48, 3), value, np.uint8)] * 3)
     data = open_mixed(tmp_path, frames_dir=f"{tmp_path / 'more' / 'a'},{tmp_path / 'more' / 'b'}", frames_odd=True)
-    assert "6 frames, windows 50% of " in data.description, "nothing moves: each counts alike"
+    assert "6 frames, windows 50% of " in data.description, "without motion all have the same weight"
     assert sorted(np.asarray(next(iter(data.stream_fn(0, 1)))["sharp"])[:, 0, 0, 0]) == [-1] * 8 + [1] * 8
-    with pytest.raises(InputError, match="gone holds no frames"):
+    with pytest.raises(InputError, match="gone contains no frames"):
         open_mixed(tmp_path, frames_dir=f"{tmp_path / 'more' / 'a'},{tmp_path / 'gone'}")
 
 
 def test_a_window_beside_a_smaller_clip_is_of_its_own_clip_alone():
-    """The last window of a clip is cut together with frames of the next, which count for nothing."""
+    """The last window of a clip is cut together with frames of the next one, which have the weight 0."""
     frames = [np.full((40, 40, 3), 100, np.uint8)] * 4 + [np.full((16, 16, 3), 200, np.uint8)] * 3
     clip = make_clip(frames, np.array([4, 3, 2, 1, 3, 2, 1], np.int32))
     blurred, sharp = batches_of(clip, batch_size=64, crop_size=16, averaged=(1, 3))

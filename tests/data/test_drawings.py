@@ -1,4 +1,4 @@
-"""Sheets of text and lines: the same of a seed, varied, legible, and as many of a batch as is asked for."""
+"""Sheets of text and lines: reproducible, varied and legible, and with the configured share of a batch."""
 
 import jax
 import numpy as np
@@ -54,7 +54,7 @@ def test_words_are_written_in_the_fonts_that_are_given(monkeypatch, tmp_path):
     drawings.draw_sheets(number=3, side=96, fonts=fonts)
     assert set(used) <= set(fonts)
     assert len(set(used)) > 3
-    with pytest.raises(InputError, match=r"holds no fonts; .*--config.text_fonts away"):
+    with pytest.raises(InputError, match=r"contains no fonts; .*omit --config.text_fonts"):
         drawings.list_fonts(tmp_path)
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     with pytest.raises(InputError, match=r"broken\.ttf cannot be opened as a font"):
@@ -74,7 +74,7 @@ def test_letters_are_drawn_and_not_only_lines(monkeypatch):
 
 @pytest.mark.parametrize("candidates", [1, 4])
 def test_the_share_of_drawings_is_kept_whatever_their_size_and_detail(candidates, rng):
-    """A large sheet of detail beside a small, flat photograph: neither its size nor its detail makes it more frequent."""
+    """The share of a large, detailed sheet beside a small, flat photograph depends on neither size nor detail."""
     drawing = rng.integers(100, 256, (90, 90, 3), dtype=np.uint8)
     bank = make_bank([np.zeros((20, 20, 3), np.uint8), drawing], names=["photograph", "drawing"], crop_size=8, drawn=1)
     batch_fn = jax.jit(make_batch_fn(batch_size=400, crop_size=8, recipe=QUIET, drawn_share=0.25, candidates=candidates))
@@ -85,7 +85,7 @@ def test_the_share_of_drawings_is_kept_whatever_their_size_and_detail(candidates
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Black photographs, and two white sheets in the place of the drawings."""
+    """Write black photographs, and replace the drawings by two white sheets."""
     white = [np.full((64, 64, 3), 255, np.uint8)] * 2
     monkeypatch.setattr(drawings, "draw_sheets", lambda **options: white)
     for name, number in (("photos", 2), ("clip", 3)):
@@ -103,7 +103,7 @@ def test_text_is_a_share_of_the_whole_batch_beside_a_clip(run):
     assert "1 photographs, blurred there" in data.description
     assert "2 sheets of text and lines" in data.description
     sharp = np.asarray(next(iter(data.stream_fn(0, 1)))["sharp"])
-    assert sorted(sharp[:, 0, 0, 0]) == [-1] * 8 + [1] * 8, "all of the rows that the clip leaves"
+    assert sorted(sharp[:, 0, 0, 0]) == [-1] * 8 + [1] * 8, "all rows except those of the clip"
 
 
 def test_a_share_that_there_is_no_room_for_is_refused_before_anything_is_read(run, monkeypatch):

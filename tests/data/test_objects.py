@@ -1,4 +1,4 @@
-"""Shapes of objects from masks in files, and how they lie in front of a photograph."""
+"""Shapes of objects from masks in files, and their place in front of a photograph."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ def draw_many(shapes, height, width, *, number):
 
 
 def bar(height=90, width=60):
-    """An upright bar three times as high as it is wide, somewhere in a frame."""
+    """Return an upright bar, three times as high as wide, in a frame."""
     mask = np.zeros((height + 37, width + 11), bool)
     mask[20 : 20 + height, 7 : 7 + height // 3] = True
     return mask
@@ -41,7 +41,7 @@ def test_a_shape_is_the_distance_to_the_edge_wherever_the_object_was():
     inside = np.argwhere(shape > 128)
     top, left = inside.min(0)
     bottom, right = inside.max(0) + 1
-    assert (bottom - top, right - left) == (96, 32), "as large as there is room for"
+    assert (bottom - top, right - left) == (96, 32), "as large as possible"
     assert (top, left) == (16, 48), "in the middle"
     np.testing.assert_array_equal(shape, shape[::-1])
     across = (shape[SIDE // 2, left - 2 : left + 2] - 128) / 8
@@ -86,7 +86,7 @@ def test_the_edge_has_a_slope_of_three_pixels_however_large_the_object_is():
 
 def test_every_shape_is_drawn_and_mirrored():
     left = np.zeros((60, 60), bool)
-    left[:, :20] = left[40:] = True  # an L, which no turn makes its mirror image
+    left[:, :20] = left[40:] = True  # an L: no rotation turns it into its mirror image
     shapes = np.stack([to_shape(left), to_shape(bar())])
     masks = draw_many(shapes, 300, 300, number=60) > 0.5
     filled = []
@@ -107,7 +107,7 @@ def test_without_shapes_objects_are_the_ellipses_of_before():
     add = jax.jit(partial(add_object, recipe=recipe))
     seen = add(key, light, jnp.zeros_like(light))
     ellipse = random_ellipse(mask_key, 40, 40)
-    assert float(jnp.abs(seen.sum((0, 1)) - ellipse.sum()).max()) < 1e-2 * float(ellipse.sum()), "blur keeps the light of all of it"
+    assert float(jnp.abs(seen.sum((0, 1)) - ellipse.sum()).max()) < 1e-2 * float(ellipse.sum()), "blur keeps the total light"
     shapes = to_shape(bar())[None]
     other = add(key, light, jnp.zeros_like(light), shapes=shapes)
     expected = random_shape(mask_key, shapes, 40, 40)
@@ -116,7 +116,7 @@ def test_without_shapes_objects_are_the_ellipses_of_before():
 
 @pytest.fixture
 def masks(tmp_path):
-    """As DAVIS has them: one bit, colours of a palette, and a frame that the object has left."""
+    """Masks as in DAVIS: one bit, colours of a palette, and a frame without the object."""
     folder = tmp_path / "masks"
     (folder / "bar").mkdir(parents=True)
     Image.fromarray(bar()).save(folder / "bar" / "00000.png")
@@ -136,7 +136,7 @@ def test_masks_are_read_whatever_their_colours(masks):
         read_shapes([masks, masks / "nowhere"], bad_images_fn=all_of)
     for i in range(2):
         (masks / "bar" / f"0000{i}.png").unlink()
-    with pytest.raises(InputError, match=r"masks: no mask of an object among 1 images; .*object_masks"):
+    with pytest.raises(InputError, match=r"masks: none of 1 images is the mask of an object; .*object_masks"):
         read_shapes([masks], bad_images_fn=all_of)
 
 

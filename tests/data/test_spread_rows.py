@@ -1,4 +1,4 @@
-"""Batches made over eight devices: the rows of one device bit for bit, an eighth of the operations each, and nothing that moves."""
+"""Batches made over eight devices: bit-identical to one device, with an eighth of the operations each, without communication."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def bank():
 
 
 def compile_batch(batch_fn, held, *, mesh):
-    """The compiled program whose result lies split over the devices, and its operands."""
+    """Compile the program with a result that is split over the devices. Returns it with its operands."""
     operands = replicate((held, jax.random.key(0)), mesh)
     return jax.jit(batch_fn, out_shardings=over_data(mesh)).lower(*operands).compile(), operands
 
@@ -38,7 +38,7 @@ def test_synthesis_of_eight_devices_is_that_of_one_in_an_eighth_of_the_operation
     alike, _ = compile_batch(make_batch_fn(**options), bank, mesh=mesh)
     assert not [word for word in COLLECTIVES if word in spread.as_text()]
     ours, theirs = (np.array([program.cost_analysis()[name] for name in ("flops", "bytes accessed")]) for program in (spread, alike))
-    assert ours[0] < 0.2 * theirs[0], "XLA alone lets every device transform every row"
+    assert ours[0] < 0.2 * theirs[0], "with XLA alone every device transforms every row"
     alone = jax.jit(make_batch_fn(**options))(bank, jax.random.key(0))
     for name, images in spread(*operands).items():
         assert images.sharding.is_equivalent_to(over_data(mesh), images.ndim)
@@ -47,7 +47,7 @@ def test_synthesis_of_eight_devices_is_that_of_one_in_an_eighth_of_the_operation
 
 @pytest.mark.parametrize(("share", "rows"), [(0.5, 8), (0.25, 4)])
 def test_photographs_and_frames_are_mixed_on_each_device(bank, share, rows, unchecked):
-    """8 of 16 rows divide over eight devices; of 4 every device makes the whole batch."""
+    """8 of 16 rows divide over eight devices. 4 rows do not, so every device makes the whole batch."""
     mesh = make_mesh()
     overrides = {"data": "photos", "crop_size": 16, "batch_size": 16, "stages": (), "noise_variance": "0.001,0.001"}
     overrides |= {"critic_batches": "same", "frames_dir": "clip", "frames_share": share, "frames_averaged": "1,3", "blur_length": "2.0,5.0"}

@@ -1,4 +1,4 @@
-"""PSNR over shifts against a loop in numpy, and how it is asked for."""
+"""PSNR over shifts against a loop in numpy, and its option."""
 
 import numpy as np
 import pytest

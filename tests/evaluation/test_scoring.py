@@ -80,7 +80,7 @@ def test_neighbours_of_one_size_are_restored_together(sharp, together):
     assert [shape[1] for shape in batches] == [48, 20, 48, 48]
 
 
-def test_figures_of_the_input_that_are_known_are_not_computed_again(sharp):
+def test_known_scores_of_the_input_are_not_computed_again(sharp):
     seen = []
 
     def score_fn(images, truth):

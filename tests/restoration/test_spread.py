@@ -59,7 +59,7 @@ def test_devices_together_make_what_one_makes(case, rng):
 
 @pytest.mark.parametrize("number", [1, 4, 5])
 def test_each_device_restores_images_of_its_own(number, rng):
-    """As many as there are devices, fewer, and one more; their thresholds are those of each image alone."""
+    """As many images as devices, fewer, and one more. The thresholds are those of each image alone."""
     generator = CASES["best"][0]
     variables = draw_variables(generator, images(height=generator.stride, width=generator.stride))
     parallel = make_parallel(generator.apply, devices=DEVICES[:4])

@@ -56,7 +56,7 @@ def test_the_same_command_goes_on_with_the_optimiser_of_before(older, photos, tm
     again = train(workdir, photos, num_train_steps=7)
     assert "Resumed from step 6." in again
     assert "parameter_groups stays 'by_shape'" in again
-    assert "drawn anew" not in again, "once: what is stored now is of now"
+    assert "drawn anew" not in again, "only once: the new checkpoint has the new keys"
 
 
 def test_another_group_is_a_choice_of_the_command_and_is_said(older, photos, tmp_path):

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, under a name that nobody else has taken."""
+"""Files and folders that appear whole or not at all, and never replace an existing path."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from drsn_jax.system.files import appearing, write_atomically
 
 
 def make(path, kind, meanwhile=lambda: None):
-    """Writes a file or a folder that is to be `path`, and does something else before it appears."""
+    """Write a file or a folder that will become `path`, and do something else before it appears."""
     with appearing(path, overwrite=False) as name:
         if kind == "folder":
             (name / "inner").mkdir(parents=True)

@@ -16,14 +16,14 @@ def test_parts_run_in_order_while_time_lasts_and_results_are_written_after_each(
     def run(part, plan):
         started.append((part.name, plan.seconds))
         stored = json.loads((tmp_path / "results.json").read_text()) if started[:-1] else []
-        assert len(stored) == parts.index(part), "those before it, whether run or left out"
+        assert len(stored) == parts.index(part), "the parts before it, run or skipped"
         now[0] += 150
         return Result(part.name, [row("what", "1 ms")], "")
 
     results = survey(parts, plan=Plan(tmp_path), minutes=8, run_fn=run, clock=lambda: now[0])
     assert started == [("a", 100), ("b", 100), ("d", 100)]
-    assert [result.problem for result in results] == ["", "", "left out: 180 s were left, it takes at least 300", ""]
-    assert "| c |  |  | left out: 180 s were left" in (tmp_path / "table.md").read_text()
+    assert [result.problem for result in results] == ["", "", "skipped: 180 s remained, and it needs at least 300", ""]
+    assert "| c |  |  | skipped: 180 s remained" in (tmp_path / "table.md").read_text()
     assert format_table(results).splitlines()[2] == "| a | what | 1 ms |  |"
 
 

@@ -268,7 +268,7 @@ def assert_same_step(ours, theirs, optimizer):
 
 
 def take_keras_step(start, backend):
-    """The step of a process of its own with both optimisers, each to be asked for."""
+    """Run the step with both optimisers in another process. Returns a function of the optimiser."""
     argv = [sys.executable, str(Path(__file__).parents[1] / "keras_step.py"), str(start[0]), *RATES]
     done = subprocess.run(argv, env=tiny.environment(KERAS_BACKEND=backend), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -277,7 +277,7 @@ def take_keras_step(start, backend):
 
 @pytest.fixture(scope="module")
 def keras_reference(start):
-    """The step on TensorFlow, the back end of the Keras reference."""
+    """Run the step on TensorFlow, the back end of the Keras reference."""
     pytest.importorskip("tensorflow")
     return take_keras_step(start, "tensorflow")
 

@@ -394,7 +394,7 @@ def test_an_adversarial_weight_of_0_leaves_the_critic_bitwise_alone():
 
 @pytest.fixture(scope="module")
 def switched():
-    """The state after one step for the Keras reference's three switches: neither, each alone, all three."""
+    """Compute the state after one step for the Keras reference's three switches: none, each alone, all three."""
     results = {}
     first, second = ("joint", "train", "batch"), ("alternating", "inference", "moving")
     alone = [(*first[:i], second[i], *first[i + 1 :]) for i in range(3)]
@@ -423,7 +423,7 @@ def test_every_choice_of_the_switches_runs(switched):
 def test_each_switch_changes_what_it_is_about(switched, index):
     choices = list(switched)
     (a, _), (b, _) = switched[choices[0]], switched[choices[1 + index]]
-    same_critic = index == 2  # how the generator's step scores does not touch the critic
+    same_critic = index == 2  # the scores in the generator's step do not affect the critic
     assert (largest_difference(a.critic_params, b.critic_params) < 1e-6) == same_critic
     assert (largest_difference(a.critic_stats, b.critic_stats) < 1e-6) == same_critic
     assert largest_difference(a.generator_params, b.generator_params) > 1e-5

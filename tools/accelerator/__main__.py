@@ -1,8 +1,8 @@
 """A survey of an accelerator in a limited time: `python tools/accelerator --minutes=15 --output=DIR`.
 
-Its parts run in the order of their value, each in a process of its own, so that one that fails or hangs costs only itself. After each part
-DIR/results.json and DIR/table.md are written anew. A part that no longer fits into the time is named in the table. Needs jax, flax, optax,
-orbax and what they bring; neither Keras, TensorFlow, clu nor any data.
+The parts run in the order of their value. Each has its own process, so that a part that fails or hangs does not affect the others. After
+each part DIR/results.json and DIR/table.md are rewritten. The table also names each part that no longer fits into the time. Needs jax,
+flax, optax, orbax and their dependencies, but no Keras, TensorFlow, clu or data.
 """
 
 import argparse
@@ -26,12 +26,12 @@ Run = Callable[[Part, Plan], Result]
 
 
 def survey(parts: Sequence[Part], *, plan: Plan, minutes: float, run_fn: Run, clock: Callable[[], float] = time.monotonic) -> list[Result]:
-    """Run the parts while time lasts, and write the results so far after each; return all of them."""
+    """Run the parts until the time is over, and write the results so far after each. Returns all results."""
     end, results = clock() + 60 * minutes, []
     for part in parts:
         left = end - clock()
         if left < part.least_seconds and not plan.tiny:
-            result = Result(part.name, [], f"left out: {left:.0f} s were left, it takes at least {part.least_seconds}")
+            result = Result(part.name, [], f"skipped: {left:.0f} s remained, and it needs at least {part.least_seconds}")
         else:
             result = run_fn(part, plan._replace(seconds=min(part.most_seconds, left)))
         results.append(result)
@@ -42,7 +42,7 @@ def survey(parts: Sequence[Part], *, plan: Plan, minutes: float, run_fn: Run, cl
 
 
 def run_apart(part: Part, plan: Plan) -> Result:
-    """Run one part in a process of its own, which is killed when its seconds are over."""
+    """Run one part in its own process, which is killed when its time is over."""
     arguments = [f"--part={part.name}", f"--seconds={plan.seconds}", f"--output={plan.folder}", *(["--tiny"] if plan.tiny else [])]
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}  # the processes of the bench share the device with this one
     pythonpath = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
@@ -54,7 +54,7 @@ def run_apart(part: Part, plan: Plan) -> Result:
             process.kill()
             return Result(part.name, [], f"ended after {plan.seconds + part.grace_seconds:.0f} s without a result")
     if process.returncode:
-        return Result(part.name, [], f"failed with code {process.returncode}; its messages are on stderr")
+        return Result(part.name, [], f"failed with code {process.returncode}; see its messages on stderr")
     return Result(part.name, json.loads(out.splitlines()[-1]), "")
 
 
@@ -68,12 +68,12 @@ def format_table(results: Sequence[Result]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Survey the device; exit code 1 where a part failed."""
+    """Survey the device. The exit code is 1 if a part failed."""
     parser = argparse.ArgumentParser(prog="accelerator", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--minutes", type=float, default=15.0, metavar="N", help="time for everything, 8 to 60 (default 15)")
+    parser.add_argument("--minutes", type=float, default=15.0, metavar="N", help="total time, 8 to 60 (default 15)")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for results.json, table.md and the trace")
     parser.add_argument("--tiny", action="store_true", help="a dry run: small networks and few samples, on any device")
-    parser.add_argument("--part", choices=[part.name for part in PARTS], help="this part alone, its rows as a line of JSON")
+    parser.add_argument("--part", choices=[part.name for part in PARTS], help="only this part, with its rows as a line of JSON")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="time for --part (default 60)")
     arguments = parser.parse_args(argv)
     if not 8 <= arguments.minutes <= 60:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     results = survey(PARTS, plan=plan, minutes=arguments.minutes, run_fn=run_apart)
     sys.stdout.write(format_table(results))
-    return int(any(result.problem and not result.problem.startswith("left out") for result in results))
+    return int(any(result.problem and not result.problem.startswith("skipped") for result in results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What only an accelerator can get wrong, computed there and on the CPU: TF32, bfloat16, Fourier transforms, gathers, rematerialisation."""
+"""Comparison of an accelerator with the CPU, for typical errors: TF32, bfloat16, Fourier transforms, gathers, rematerialisation."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from drsn_jax.ops.metrics import score_pair
 
 
 class Check(NamedTuple):
-    """A comparison: the largest difference that was found, and the largest that is right."""
+    """A comparison: the largest difference, and its bound."""
 
     what: str
     worst: float
@@ -25,18 +25,18 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is within the bound; one that is not finite is not."""
+        """Whether the difference is finite and within the bound."""
         return bool(self.worst <= self.bound)
 
 
 def largest(a: Any, b: Any) -> float:
-    """The largest absolute difference between two pytrees of arrays, computed in float64."""
+    """Return the largest absolute difference between two pytrees of arrays, computed in float64."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(float(np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)).max()) for x, y in pairs)
 
 
 def on(device: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of the jitted function with its arguments on one device, on the host."""
+    """Run the jitted function on one device, and return the result on the host."""
     return jax.device_get(jax.jit(function)(*jax.device_put(arguments, device)))
 
 
@@ -77,7 +77,7 @@ def _compare_network(device: Any, cpu: Any, *, tiny: bool) -> Iterator[Check]:
 
 
 def _draw_variables(network: Any, images: Any) -> Any:
-    """Seeded values without compiling the initialisation: kernels of variance 2 / fan in, scales and variances 1, small biases."""
+    """Draw seeded values without compiling the initialisation: kernels of variance 2 / fan in, scales and variances near 1, small bias."""
     rng = np.random.default_rng(0)
 
     def draw(path: Any, leaf: Any) -> np.ndarray:

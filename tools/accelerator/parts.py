@@ -1,4 +1,4 @@
-"""The parts of the survey, the most valuable first. Each gives rows of what was measured, its figure and a remark."""
+"""The parts of the survey, the most valuable first. Each returns rows with a description, a figure and a remark."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ TINY = ("widths=4,6,8", "num_blocks=1", "critic_widths=4,4", "dense_features=16"
 
 
 class Plan(NamedTuple):
-    """Where results go, the seconds that a part may take, and whether it is a dry run."""
+    """The folder for results, the seconds for a part, and whether it is a dry run."""
 
     folder: Path
     seconds: float = 60.0
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a part gave, or why it gave nothing."""
+    """The rows of a part, or the problem that prevented them."""
 
     part: str
     rows: Rows
@@ -33,7 +33,7 @@ class Result(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part, the least time that it is begun with, the most that it is given, and the time it may need beyond to end by itself."""
+    """A part: its minimum time to start, its maximum time, and the additional time before it is killed."""
 
     name: str
     run_fn: Callable[[Plan], Rows]
@@ -48,7 +48,7 @@ def row(what: str, figure: Any, remark: str = "") -> dict[str, Any]:
 
 
 def describe_device(plan: Plan) -> Rows:
-    """The device, the driver's plugin and the versions."""
+    """Describe the device, the driver's plugin and the versions."""
     del plan
     from drsn_jax.planning.environment import read_environment
 
@@ -58,7 +58,7 @@ def describe_device(plan: Plan) -> Rows:
 
 
 def check_parity(plan: Plan) -> Rows:
-    """What only this device can get wrong, against the CPU: see `accelerator.parity`."""
+    """Compare this device with the CPU: see `accelerator.parity`."""
     from accelerator.parity import compare_all
 
     verdicts = {True: "within", False: "**beyond**"}
@@ -85,7 +85,7 @@ def _cells(document: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Map
 
 
 def measure_speed(plan: Plan) -> Rows:
-    """The paper's training step with its parts, and inference: both precisions, the share of the peak, and memory against the estimate."""
+    """Time the paper's training step, its parts, and inference, in both precisions, with the share of the peak and the peak memory."""
     rows = "inference" if plan.tiny else "training-step,critic-part,generator-part,inference,inference-720p"
     found = []
     for measured, cell in _cells(_bench(plan, rows)):
@@ -113,7 +113,7 @@ def measure_best_batch(plan: Plan) -> Rows:
 
 
 def compare_memory(plan: Plan) -> Rows:
-    """What `info --fit` computes of a step, against the memory that running it takes."""
+    """Compare the memory of a step as computed by `info --fit` with its measured memory."""
     import jax
 
     from drsn_jax.benchmark.our_rows import make_step_call, peak_bytes
@@ -124,14 +124,14 @@ def compare_memory(plan: Plan) -> Rows:
         sizes = {"batch_size": batch_size, "crop_size": crop_size}
         computed = step_bytes(config, **sizes, accumulation_steps=1)
         make_step_call(config | sizes)()
-        measured = peak_bytes() if jax.default_backend() != "cpu" else None  # of a CPU's process, not of the step
-        remark = f"{measured / 1e9:.2f} GB at most so far" if measured else "not measured on a CPU"
+        measured = peak_bytes() if jax.default_backend() != "cpu" else None  # on a CPU it is that of the process, not of the step
+        remark = f"{measured / 1e9:.2f} GB peak so far" if measured else "not measured on a CPU"
         found.append(row(f"step, batch {batch_size} of {crop_size}", f"{computed / 1e9:.2f} GB computed", remark))
     return found
 
 
 def train_a_minute(plan: Plan) -> Rows:
-    """Training on resident photographs that are drawn here, by the command line, for one minute: the share of waiting for data."""
+    """Train for one minute on synthetic resident photographs, by the command line, and return the share of waiting for data."""
     from PIL import Image
 
     photographs = plan.folder / "photographs"
@@ -156,7 +156,7 @@ def train_a_minute(plan: Plan) -> Rows:
 
 
 def write_trace(plan: Plan) -> Rows:
-    """A trace of a training step and an inference, for XProf and Perfetto."""
+    """Write a trace of training steps and inferences, for XProf and Perfetto."""
     document = _bench(plan, "inference", profile=plan.folder / "trace")
     return [row("trace", path.name, "") for path in map(Path, document["profile"].get("files", ()))]
 

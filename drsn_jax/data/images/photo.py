@@ -26,7 +26,7 @@ class Metadata:
 
     exif: bytes = b""  # with its Exif\0\0 prefix
     xmp: bytes = b""
-    iptc: bytes = b""  # the record alone
+    iptc: bytes = b""  # only the record, without its segment
     icc_profile: bytes | None = None
     dpi: tuple[float, float] | None = None
     comment: bytes = b""

@@ -1,13 +1,13 @@
-"""How sharp an image is, beside others of the same scene."""
+"""Sharpness of an image, compared with others of the same scene."""
 
 import numpy as np
 from jaxtyping import UInt8
 
 
 def measure_sharpness(image: UInt8[np.ndarray, "h w 3"]) -> float:
-    """The variance of the Laplacian of the green channel: larger where edges are sharper, and where there is more to see or more noise.
+    """Measure the variance of the Laplacian of the green channel, in squared grey levels. The image is at least 3x3.
 
-    In squared grey levels, 3x3 at least. A figure for comparing frames of one sequence, not photographs of different things.
+    It grows with the sharpness of edges, but also with detail and noise. So compare only frames of one sequence with it.
     """
     grey = image[..., 1].astype(np.float32)
     inner = grey[1:-1, 1:-1]

@@ -1,4 +1,4 @@
-"""Folders of frames read for the device: where frames are missing, how much the picture moves, and which frames are soft."""
+"""Folders of frames, read for the device with their gaps, their motion and their soft frames."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from drsn_jax.data.making.windows import measure_motion, travelled
 from drsn_jax.data.synthesis.clips import Clip, make_clip, window_numbers
 from drsn_jax.system.errors import InputError
 
-_NEIGHBOURS = 4  # frames on each side: of seven that were put in between two, each has a filmed one this near
-_LAG = 2  # frames: what moves differs more from two frames before than from one, and noise does not
+_NEIGHBOURS = 4  # frames on each side: of seven inserted between two, each has a filmed one this near
+_LAG = 2  # frames: motion grows with the distance between two frames, noise does not
 
 
 class Folder(NamedTuple):
-    """The frames of one folder, all of one size, in order; `following` as in `Clip`, `speed` in pixels a frame."""
+    """The frames of one folder in order, all of one size. `following` is as in `Clip`, `speed` in pixels per frame."""
 
     path: Path
     frames: list[UInt8[np.ndarray, "h w 3"]]
@@ -42,15 +42,15 @@ def read_clips(
     sharpness: float = 0.0,
     bad_images_fn: Callable[[int], BadImages] | None = None,
 ) -> tuple[Clip, dict[str, float]]:
-    """Reads folders of frames named by their numbers (000001.jpg ...), and says which share of all windows is of which folder.
+    """Read folders of frames with numbered names (000001.jpg ...). Returns the clip, and each folder's share of all windows.
 
-    One that holds no frames but folders stands for these. Where a number is missing no average reaches across, and where `bad_images_fn`,
-    given how many frames there are, says that a damaged one is passed over, it is missing. Of several folders a window is drawn as often
-    as its folder's picture moves from frame to frame: a long clip of little motion weighs no more than a short one of much, and more
-    frames in between change nothing. With `sharpness`, windows are left out whose middle frame is soft (`find_sharp`).
+    A folder that contains only folders is replaced by these. A missing number is a gap, and no average extends over a gap. `bad_images_fn`
+    gets the number of frames; a damaged frame that it skips is a gap too. With several folders, the probability of a window is
+    proportional to its folder's motion per frame. The share of a folder is then its total motion, for any frame rate. With `sharpness`,
+    windows are excluded if their middle frame is soft (`find_sharp`).
 
-    Raises InputError if there are none, if names hold no number, if frames differ in size or are smaller than the crop, or if a folder has
-    no window of as many frames as are to be averaged.
+    Raises InputError if there are no frames, if names have no number, if frames differ in size or are smaller than the crop, or if a folder
+    has no window of the numbers of frames to average.
     """
     numbers = window_numbers(averaged, odd=odd)
     found = [(folder, _number_frames(folder)) for folder in _expand(folders)]
@@ -68,7 +68,7 @@ def read_clips(
 
 
 def _expand(folders: Sequence[Path]) -> list[Path]:
-    """Folders of frames: each itself, or those in it where it holds none of its own."""
+    """Return the folders of frames: each folder itself, or the folders in it if it has no frames."""
     expanded = []
     for folder in folders:
         if folder.is_dir() and not list_images(folder, deep=False):
@@ -80,11 +80,11 @@ def _expand(folders: Sequence[Path]) -> list[Path]:
 
 
 def _number_frames(folder: Path) -> list[tuple[Path, int]]:
-    """Path and number of every frame of a folder."""
+    """Return path and number of every frame of a folder."""
     paths = list_images(folder, deep=False) if folder.is_dir() else []
     numbers = [int(found.group()) if (found := re.search(r"\d+(?=\D*$)", path.stem)) else None for path in paths]
     if not paths or None in numbers:
-        raise InputError(f"{folder} holds no frames named by their numbers, such as 000001.jpg; give a folder of a clip's frames.")
+        raise InputError(f"{folder} contains no frames with numbered names, such as 000001.jpg; give a folder of a clip's frames.")
     return [(path, number) for path, number in zip(paths, numbers, strict=True) if number is not None]
 
 
@@ -94,13 +94,13 @@ def _read_folder(
     read = [(path, number, bad_images.read(str(path), partial(read_rgb, path))) for path, number in numbered]
     kept = [(path, number, image) for path, number, image in read if image is not None]
     if not kept:
-        raise InputError(f"Of {folder} no frame can be read; give a folder of a clip's frames.")
+        raise InputError(f"No frame of {folder} can be read; give a folder of a clip's frames.")
     size = kept[0][2].shape
     for path, _, image in kept:
         if image.shape != size or min(image.shape[:2]) < crop_size:
             raise InputError(
                 f"{path} is {image.shape[1]}x{image.shape[0]}; frames must be of one size ({size[1]}x{size[0]},"
-                f" as the first) and hold a crop of {crop_size} (--config.crop_size)."
+                f" as the first) and at least as large as the crop of {crop_size} (--config.crop_size)."
             )
     frames, following = [image for _, _, image in kept], np.ones(len(kept), np.int32)
     for i in range(len(kept) - 2, -1, -1):
@@ -122,7 +122,7 @@ def find_sharp(sharpness: Sequence[float], *, share: float) -> Bool[np.ndarray, 
 
 
 def measure_speed(frames: Sequence[UInt8[np.ndarray, "h w 3"]], following: Int[np.ndarray, " n"]) -> float:
-    """About how many pixels the picture moves from one frame to the next, in the mean over all that no gap parts; 0 where none are left."""
+    """Estimate the mean motion in pixels from one frame to the next, over all runs without a gap; 0 if all are too short."""
     motion = measure_motion(map(Frame, frames), lag=_LAG)
     first, far, steps = 0, 0.0, 0
     while first < len(frames):
@@ -134,18 +134,18 @@ def measure_speed(frames: Sequence[UInt8[np.ndarray, "h w 3"]], following: Int[n
 
 
 def _relative(speeds: Sequence[float]) -> list[float]:
-    """Speeds as shares of the largest; all 1 where nothing moves anywhere."""
+    """Divide speeds by the largest; all are 1 if nothing moves."""
     return [speed / max(speeds) for speed in speeds] if max(speeds) else [1.0] * len(speeds)
 
 
 def _shares(folders: Sequence[Folder], speeds: Sequence[float]) -> dict[str, float]:
-    """The share of each folder among all windows, about: windows that are too long or too soft count too."""
+    """Estimate the share of each folder in all windows. Windows that are too long or too soft also count."""
     weights = {str(folder.path): len(folder.frames) * speed for folder, speed in zip(folders, speeds, strict=True)}
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 def _check_windows(folder: Folder, numbers: Sequence[int], *, sharpness: float) -> None:
-    """Raises InputError where a folder has no window of one of the numbers of frames."""
+    """Raise InputError if a folder has no window for one of the numbers of frames."""
     longest = int(folder.following.max())
     if longest < max(numbers):
         raise InputError(

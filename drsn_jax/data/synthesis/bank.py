@@ -1,7 +1,7 @@
-"""Images of any sizes held on the device as uint8, on one sheet from which windows are cut as slices of rows.
+"""Images of different sizes on the device as uint8, on one sheet. Windows are cut from it as slices of rows.
 
-Nothing is padded or cut before training. A pixel is found by its image's place on the sheet, then its row and column in it: each of these
-numbers fits into 32 bits however many bytes the sheet has.
+Nothing is padded or cut before training. The address of a pixel is the place of its image on the sheet, and its row and column in the
+image. Each of these numbers fits into 32 bits, for a sheet of any size.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ from jaxtyping import Array, Int, UInt8
 from drsn_jax.data.pairs.crops import half_of_memory
 from drsn_jax.system.errors import InputError
 
-_WIDEST = 8  # times the widest image: narrow ones stand side by side
+_WIDEST = 8  # times the widest image: narrow images are placed side by side
 
 
 @struct.dataclass
 class Bank:
     """Images on a sheet. `channels` is 1 (masks), 3 (sharp photographs, frames) or 6 (blurred and sharp).
 
-    The channels of a pixel lie side by side in a row of the sheet: an axis of three would be padded to 128 on a TPU.
+    The channels of a pixel are adjacent in a row of the sheet: on a TPU an axis of three would be padded to 128.
     """
 
     pixels: UInt8[Array, "rows columns"]
@@ -31,15 +31,14 @@ class Bank:
     heights: Int[Array, " images"]
     widths: Int[Array, " images"]
     channels: int = struct.field(pytree_node=False)
-    drawn: int = struct.field(pytree_node=False, default=0)  # so many of the images, the last ones, are drawings and no photographs
+    drawn: int = struct.field(pytree_node=False, default=0)  # number of drawings; these are the last images
 
 
 def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[str], crop_size: int, drawn: int = 0) -> Bank:
-    """Lays images [h w 3], or pairs [h w 6] (blurred, sharp), on a sheet, the tallest first; they keep their order as images.
+    """Place images [h w 3], or pairs [h w 6] (blurred, sharp), on a sheet, the tallest first. The order of the images is kept.
 
-    The last `drawn` of them are drawings.
-
-    Raises InputError if there are none, if one (its name is given) is smaller than the crop, or if they do not fit into memory.
+    The last `drawn` images are drawings. Raises InputError if there are no images, if one is smaller than the crop (the message has its
+    name), or if they do not fit into memory.
     """
     if not images:
         raise InputError("There are no training images; give a folder of photographs or pairs (--config.train_dir=DIR).")
@@ -47,7 +46,7 @@ def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[s
         if (side := min(image.shape[:2])) < crop_size:
             raise InputError(
                 f"{name} is {image.shape[1]}x{image.shape[0]}, smaller than the crop of {crop_size};"
-                f" use --config.crop_size={side // 16 * 16 or side} or less (also in --config.stages), or take it out."
+                f" use --config.crop_size={side // 16 * 16 or side} or less (also in --config.stages), or remove it."
             )
     sizes, channels = [(image.shape[0], image.shape[1]) for image in images], images[0].shape[-1]
     check_room(sum(height * width for height, width in sizes), channels=channels)
@@ -60,7 +59,7 @@ def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[s
 
 
 def check_room(pixels: int, *, channels: int) -> None:
-    """Raises InputError for images that take more than half of this machine's memory: while they are laid out they are there twice."""
+    """Raise InputError for images that need more than half of this machine's memory: the sheet is a second copy of them."""
     needed, limit = pixels * channels, half_of_memory()
     if needed > limit:
         raise InputError(
@@ -72,13 +71,13 @@ def check_room(pixels: int, *, channels: int) -> None:
 def cut(
     bank: Bank, image: Int[Array, ""], row: Int[Array, ""], column: Int[Array, ""], *, height: int, width: int
 ) -> UInt8[Array, "h w c"]:
-    """Cuts height x width pixels of an image, from row and column on; all of them have to lie in it."""
+    """Cut height x width pixels of an image, starting at row and column. All must be inside the image."""
     start = (bank.tops[image] + row, (bank.lefts[image] + column) * bank.channels)
     return jax.lax.dynamic_slice(bank.pixels, start, (height, width * bank.channels)).reshape(height, width, bank.channels)
 
 
 def cut_mirrored(bank: Bank, image: Int[Array, ""], row: Int[Array, ""], column: Int[Array, ""], *, side: int) -> UInt8[Array, "s s c"]:
-    """Cuts a square from row and column on, which may lie before the image; what leaves the image is mirrored, as often as it takes."""
+    """Cut a square that starts at row and column, which may be negative. Parts outside the image are mirrored, repeatedly if needed."""
     (high, wide), (rows, columns) = bank.pixels.shape, ([], [])
     wide //= bank.channels
     window = (min(side, high), min(side, wide))
@@ -87,7 +86,7 @@ def cut_mirrored(bank: Bank, image: Int[Array, ""], row: Int[Array, ""], column:
         (rows, row, bank.tops[image], bank.heights[image], window[0], high),
         (columns, column, bank.lefts[image], bank.widths[image], window[1], wide),
     ):
-        # Whatever is mirrored lies in the square that is moved inside the image, or in the whole image where that is smaller.
+        # Mirrored pixels are in the square moved into the image, or in the whole image if that is smaller.
         start = jnp.minimum(at + jnp.clip(first, 0, jnp.maximum(size - side, 0)), extent - most)
         kept.append(at + _mirror(first + jnp.arange(side), size) - start)
         starts.append(start)
@@ -97,14 +96,14 @@ def cut_mirrored(bank: Bank, image: Int[Array, ""], row: Int[Array, ""], column:
 
 
 def _mirror(index: jax.Array, size: jax.Array) -> jax.Array:
-    """Reflects indices beyond 0 and size - 1 back inside, as often as it takes."""
+    """Reflect indices outside 0 to size - 1 back inside, repeatedly if needed."""
     period = jnp.maximum(2 * size - 2, 1)
     index = jnp.abs(index) % period
     return jnp.minimum(index, period - index)
 
 
 def _choose_sheet(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, list[tuple[int, int]]]:
-    """Rows and columns of the smallest of a few sheets, and (top, left) of each image on it."""
+    """Choose the smallest of a few sheets. Returns its rows and columns, and (top, left) of each image."""
     widest = max(width for _, width in sizes)
     sheets = ((times * widest, *_place(sizes, columns=times * widest)) for times in range(1, min(_WIDEST, len(sizes)) + 1))
     columns, rows, places = min(sheets, key=lambda sheet: sheet[0] * sheet[1])
@@ -112,7 +111,7 @@ def _choose_sheet(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, list[tupl
 
 
 def _place(sizes: Sequence[tuple[int, int]], *, columns: int) -> tuple[int, list[tuple[int, int]]]:
-    """Places images in strips from left to right, the tallest first: the number of rows, and (top, left) of each."""
+    """Place images in strips from left to right, the tallest first. Returns the number of rows, and (top, left) of each image."""
     places, top, left, strip = [(0, 0)] * len(sizes), 0, 0, 0
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i][0]):
         height, width = sizes[i]

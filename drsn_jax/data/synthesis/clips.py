@@ -1,4 +1,4 @@
-"""Consecutive video frames on the device, blurred by averaging as GoPro's were, and cropped, inside jit. No TensorFlow."""
+"""Consecutive video frames on the device, averaged to blur as in GoPro, and cropped, inside jit. No TensorFlow."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,10 +21,10 @@ from drsn_jax.training.sharding import spread_rows
 
 @struct.dataclass
 class Clip:
-    """Frames in order, of one clip or several. `following[i]` is how many frames from i on, itself included, come without a gap in between.
+    """Frames of one clip or several, in order. `following[i]` is the number of frames from i, itself included, up to the next gap.
 
-    `weights[i]` is how often a window that begins with frame i is drawn, against others; None: as often. `sharp[i]` is whether frame i may
-    be the truth in the middle of a window; None: every frame may.
+    `weights[i]` is the relative frequency of windows that begin with frame i; None: all are equal. `sharp[i]` tells if frame i may be the
+    ground truth in the middle of a window; None: every frame may.
     """
 
     frames: Bank
@@ -40,13 +40,13 @@ def make_clip(
     weights: Float[np.ndarray, " n"] | None = None,
     sharp: Bool[np.ndarray, " n"] | None = None,
 ) -> Clip:
-    """Frames as they lie on the device. Raises InputError where there are none, or where they do not fit into memory."""
+    """Put frames on the device. Raises InputError if there are none, or if they do not fit into memory."""
     bank = make_bank(frames, names=[f"frame {i}" for i in range(len(frames))], crop_size=1)
     return Clip(bank, jnp.asarray(following), *(None if x is None else jnp.asarray(x) for x in (weights, sharp)))
 
 
 def window_numbers(averaged: tuple[int, int], *, odd: bool) -> list[int]:
-    """How many frames a window may have. Raises InputError for a range that holds no such number, or others than whole ones from 1 on."""
+    """List the allowed numbers of frames of a window. Raises InputError for an empty range, or if a limit is not a positive integer."""
     if not all(isinstance(number, int) for number in averaged) or averaged[0] < 1:
         raise InputError(
             f"frames_averaged={averaged[0]},{averaged[1]} must be whole numbers of frames, 1 or more (--config.frames_averaged=7,13)."
@@ -54,7 +54,7 @@ def window_numbers(averaged: tuple[int, int], *, odd: bool) -> list[int]:
     numbers = [number for number in range(averaged[0], averaged[1] + 1) if number % 2 or not odd]
     if not numbers:
         raise InputError(
-            f"frames_averaged={averaged[0]},{averaged[1]} with frames_odd=True holds no odd number; use --config.frames_averaged=7,13."
+            f"frames_averaged={averaged[0]},{averaged[1]} with frames_odd=True contains no odd number; use --config.frames_averaged=7,13."
         )
     return numbers
 
@@ -72,12 +72,12 @@ def make_clip_batch_fn(
     candidates: int = 1,
     mesh: Mesh | None = None,
 ) -> Callable[[Clip, PRNGKeyArray], dict[str, Float[Array, "b h w 3"]]]:
-    """Builds the pure function (clip, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
+    """Build the pure function (clip, key) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
-    A blurred crop is the gamma 2.2 mean of as many consecutive frames as is drawn from `averaged`, low to high; its sharp one is of
-    their centre frame (the later of two), as in GoPro's pairs. With `odd` numbers alone the sharp frame is in the middle of the exposure,
-    where an even motion is in the mean. Of so many `candidates` the crop with the most detail is taken. Each device of a
-    `mesh` makes its own rows, the same as one device.
+    A blurred crop is the gamma 2.2 mean of consecutive frames; their number is drawn from the range `averaged`. The sharp crop is from the
+    centre frame (the later of two), as in GoPro's pairs. With only `odd` numbers the sharp frame is in the middle of the exposure, at the
+    mean position of a uniform motion. The crop with the most detail of `candidates` random ones is used. Each device of a `mesh` makes its
+    own rows, equal to those of a single device.
     """
     numbers = window_numbers(averaged, odd=odd)
     most = numbers[-1]
@@ -95,7 +95,7 @@ def make_clip_batch_fn(
 
         number, first, row, column = draw_place(choose_key(cut_sharp, place_key, candidates=candidates))
         begin = jnp.minimum(first, len(clip.following) - most)
-        # Beside the window lie frames that are not taken, perhaps of another clip: whatever is cut from them counts for nothing.
+        # Frames beside the window, perhaps of another clip, are cut too; they have the weight 0.
         window = jax.vmap(lambda frame: cut_frame(frame, row, column))(begin + jnp.arange(most))
         window = window.astype(jnp.float32) / 255.0
         place = begin + jnp.arange(most) - first
@@ -113,7 +113,7 @@ def make_clip_batch_fn(
 
 
 def _draw_place(clip: Clip, key: PRNGKeyArray, *, crop_size: int, numbers: Sequence[int]) -> tuple[jax.Array, ...]:
-    """How many frames to average, the first of them, and where to cut: row and column."""
+    """Draw the number of frames to average, the first of them, and the row and column of the crop."""
     number_key, first_key, row_key, column_key = jax.random.split(key, 4)
     total, step = len(clip.following), numbers[1] - numbers[0] if len(numbers) > 1 else 1
     number = numbers[0] + step * jax.random.randint(number_key, (), 0, len(numbers))

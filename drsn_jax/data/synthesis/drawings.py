@@ -1,4 +1,4 @@
-"""Sheets of rendered text and line drawings, to be blurred like photographs: letters and signs, which few photographs of nature have."""
+"""Sheets of rendered text and line drawings, to be blurred like photographs: letters and signs are rare in photographs of nature."""
 
 import math
 from collections.abc import Sequence
@@ -11,40 +11,38 @@ from PIL import Image, ImageDraw, ImageFont
 
 from drsn_jax.system.errors import InputError
 
-SHEETS, SIDE = 64, 512  # how many, and pixels of a side: 17 megapixels
-_FINER = 2  # drawn so much larger and averaged, so that edges are as a camera's pixels see them
+SHEETS, SIDE = 64, 512  # number of sheets, and the side of each in pixels: 17 megapixels
+_FINER = 2  # drawn at this scale and averaged, so that edges are as in a camera's pixels
 _LETTERS, _FREQUENT = "etaoinshrdlcumwfgypbvkjxqz", np.array([12.7, 9.1, 8.2, 7.5, 7.0, 6.7, 6.3, 6.1, 6.0, 4.3, 4.0, 2.8, 2.8, 2.4])
 _WEIGHTS = np.concatenate([_FREQUENT, np.array([2.4, 2.2, 2.0, 2.0, 1.9, 1.5, 1.0, 0.8, 0.5, 0.5, 0.5, 0.5])])
-_LEAST_CONTRAST = 70.0  # grey levels between what is drawn and its ground
+_LEAST_CONTRAST = 70.0  # grey levels between the drawing and its ground
 
 Colour = tuple[int, int, int]
 
 
 def list_fonts(folder: Path) -> list[Path]:
-    """The TrueType and OpenType fonts directly in a folder, sorted. Raises InputError where there are none, or one cannot be opened."""
+    """List the TrueType and OpenType fonts directly in a folder, sorted. Raises InputError if there are none, or one cannot be opened."""
     fonts = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".ttf", ".otf")) if folder.is_dir() else []
     if not fonts:
-        raise InputError(
-            f"{folder} holds no fonts; give a folder of .ttf or .otf files, or leave --config.text_fonts away for Pillow's own."
-        )
+        raise InputError(f"{folder} contains no fonts; give a folder of .ttf or .otf files, or omit --config.text_fonts for Pillow's own.")
     for font in fonts:
         try:
             ImageFont.truetype(font, 12)
         except OSError as error:
-            raise InputError(f"{font} cannot be opened as a font ({error}); take it out of the folder.") from error
+            raise InputError(f"{font} cannot be opened as a font ({error}); remove it from the folder.") from error
     return fonts
 
 
 def draw_sheets(*, number: int = SHEETS, side: int = SIDE, seed: int = 0, fonts: Sequence[Path] = ()) -> list[UInt8[np.ndarray, "s s 3"]]:
-    """Draws sheets of text and lines, uint8 RGB. Of a seed each is the same, however many are drawn.
+    """Draw sheets of text and lines, uint8 RGB. Each sheet depends only on the seed and its position, not on `number`.
 
-    Words, colours, sizes, angles and places are drawn at random; `fonts` are files, and where there are none Pillow's own font is taken.
+    Words, colours, sizes, angles and places are random. `fonts` are files; without any, Pillow's own font is used.
     """
     return [_draw_sheet(np.random.default_rng((seed, i)), side, fonts) for i in range(number)]
 
 
 def _draw_sheet(rng: np.random.Generator, side: int, fonts: Sequence[Path]) -> UInt8[np.ndarray, "s s 3"]:
-    """One to nine panels, each with a ground of its own."""
+    """Draw one to nine panels, each with its own ground."""
     sheet = Image.new("RGB", (side * _FINER, side * _FINER))
     rows, columns = map(int, rng.integers(1, 4, 2))
     for top, bottom in _parts(side, rows):
@@ -59,12 +57,12 @@ def _parts(side: int, number: int) -> list[tuple[int, int]]:
 
 
 def _draw_panel(rng: np.random.Generator, size: tuple[int, int], fonts: Sequence[Path]) -> Image.Image:
-    """Text, lines or both on a plain or shaded ground, turned in half of all draws. `size` is width and height as the sheet has them."""
+    """Draw text, lines or both on a plain or shaded ground, rotated in half of all draws. `size` is (width, height) on the sheet."""
     width, height = (extent * _FINER for extent in size)
     angle = 0.0
     if rng.random() < 0.5:
         angle = rng.normal(0.0, 6.0) if rng.random() < 0.7 else rng.uniform(-90.0, 90.0)
-    reach = math.ceil(math.hypot(width, height))  # whatever the angle, the panel is covered
+    reach = math.ceil(math.hypot(width, height))  # covers the panel at any angle
     ground = _draw_colour(rng)
     panel = Image.new("RGB", (reach, reach) if angle else (width, height), ground)
     if rng.random() < 0.4:
@@ -81,7 +79,7 @@ def _draw_panel(rng: np.random.Generator, size: tuple[int, int], fonts: Sequence
 
 
 def _draw_colour(rng: np.random.Generator) -> Colour:
-    """Grey in a third of all draws, near black or white in another."""
+    """Draw a colour: grey in a third of all draws, near black or white in another third."""
     kind = rng.random()
     if kind < 0.33:
         grey = int(rng.integers(256))
@@ -95,7 +93,7 @@ def _draw_colour(rng: np.random.Generator) -> Colour:
 
 
 def _ink(rng: np.random.Generator, ground: Colour) -> Colour:
-    """A colour that can be told from the ground."""
+    """Draw a colour with enough contrast to the ground."""
     while True:
         colour = _draw_colour(rng)
         if abs(float(np.dot(np.subtract(colour, ground), (0.299, 0.587, 0.114)))) >= _LEAST_CONTRAST:
@@ -103,7 +101,7 @@ def _ink(rng: np.random.Generator, ground: Colour) -> Colour:
 
 
 def _shade(rng: np.random.Generator, panel: Image.Image, ground: Colour) -> Image.Image:
-    """The ground with a gradient of up to 25 grey levels over it."""
+    """Add a gradient of up to 25 grey levels to the ground."""
     across = rng.random() < 0.5
     ramp = np.linspace(0.0, rng.uniform(-25.0, 25.0), panel.width if across else panel.height)
     line = np.rint(np.clip(np.array(ground, float) + ramp[:, None], 0, 255)).astype(np.uint8)
@@ -111,7 +109,7 @@ def _shade(rng: np.random.Generator, panel: Image.Image, ground: Colour) -> Imag
 
 
 def _write(rng: np.random.Generator, panel: Image.Image, ground: Colour, fonts: Sequence[Path]) -> None:
-    """Lines of words from the top to the bottom, in blocks of one size, font and colour each."""
+    """Write lines of words from top to bottom, in blocks that each have one size, font and colour."""
     draw, top = ImageDraw.Draw(panel), 0.0
     while top < panel.height:
         size = math.exp(rng.uniform(math.log(9.0), math.log(80.0))) * _FINER
@@ -126,7 +124,7 @@ def _write(rng: np.random.Generator, panel: Image.Image, ground: Colour, fonts: 
 
 
 def _draw_word(rng: np.random.Generator) -> str:
-    """Letters as often as in English, or a number; some with a capital or a mark."""
+    """Draw letters with the frequencies of English, or a number; some with a capital or a punctuation mark."""
     length = int(rng.integers(1, 10))
     if rng.random() < 0.12:
         return "".join(map(str, rng.integers(0, 10, length % 5 + 1)))
@@ -136,7 +134,7 @@ def _draw_word(rng: np.random.Generator) -> str:
 
 
 def _draw_lines(rng: np.random.Generator, panel: Image.Image, ground: Colour) -> None:
-    """Strokes, outlines, filled figures and hatchings, of one to eight pixels and in a few colours."""
+    """Draw strokes, outlines, filled figures and hatchings, one to eight pixels wide, in a few colours."""
     draw, reach = ImageDraw.Draw(panel), max(panel.size)
     colours = [_ink(rng, ground) for _ in range(rng.integers(1, 4))]
     for _ in range(rng.integers(4, 40)):

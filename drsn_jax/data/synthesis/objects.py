@@ -1,4 +1,4 @@
-"""Objects in front of a photograph that move in their own way: parts of it cut out by an ellipse, or by masks of real objects."""
+"""Objects in front of a photograph that move separately: parts of it, cut out as ellipses or by masks of real objects."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,20 +18,20 @@ from drsn_jax.data.images.rgb import read_rgb
 from drsn_jax.data.synthesis.camera_shake import BlurRecipe, blur_linear, shake_kernels
 from drsn_jax.system.errors import InputError
 
-SIDE = 128  # of a stored shape
-_REACH = 16  # pixels of a stored shape to which distances are kept, and that lie free around the object
-_SLOPE = 3.0  # pixels of an image in which an object's edge goes from 0 to 1
-_SMALLEST, _LARGEST = 0.2, 0.8  # of the shorter side: an object's length
+SIDE = 128  # pixels of a stored shape
+_REACH = 16  # pixels of a stored shape: the largest stored distance, and the margin around the object
+_SLOPE = 3.0  # width of an object's edge, from 0 to 1, in pixels of an image
+_SMALLEST, _LARGEST = 0.2, 0.8  # length of an object, relative to the shorter side of the image
 
 Shapes = UInt8[Array | np.ndarray, "n s s"]
-"""Shapes of objects by their distances: 128 is the edge, each step more 1/8 of a pixel inside, each less outside."""
+"""Shapes of objects as distances from their edge: 128 is on the edge, and each step is 1/8 pixel, positive inside."""
 
 
 def read_shapes(folders: Sequence[Path], *, bad_images_fn: Callable[[int], BadImages]) -> Shapes:
-    """Reads the masks of objects below folders: images that are black but for the object. Those without an object are left out.
+    """Read the masks of objects below folders: black images with one bright object. Masks without an object are skipped.
 
-    A mask becomes a shape of one size, the object's box in the middle: what it looked like, not where it was or how large.
-    `bad_images_fn` is given how many masks there are. Raises InputError for no folder, and where no mask has an object.
+    All shapes have one size, with the object's box in the middle: position and size of the object are not kept. `bad_images_fn` gets the
+    number of masks. Raises InputError for a missing folder, and if no mask has an object.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -42,14 +42,14 @@ def read_shapes(folders: Sequence[Path], *, bad_images_fn: Callable[[int], BadIm
     shapes = [to_shape(mask) for image in read if image is not None and (mask := image.max(-1) >= 64).any()]
     if not shapes:
         raise InputError(
-            f"{', '.join(map(str, folders))}: no mask of an object among {len(paths)} images; give folders of masks, which are black but"
-            " for the object (--config.object_masks=DIR)."
+            f"{', '.join(map(str, folders))}: none of {len(paths)} images is the mask of an object; give folders of black images with"
+            " one bright object (--config.object_masks=DIR)."
         )
     return np.stack(shapes)
 
 
 def to_shape(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
-    """One mask that holds an object as one of `Shapes`."""
+    """Convert a mask with an object to one of `Shapes`."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     inner = SIDE - 2 * _REACH
@@ -60,7 +60,7 @@ def to_shape(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "s s"]:
     top, left = ((SIDE - extent) // 2 for extent in size)
     whole = np.zeros((SIDE, SIDE), bool)
     whole[top : top + size[0], left : left + size[1]] = small
-    # Half a pixel is from the middle of a pixel to the edge between it and the next.
+    # The edge between two pixels is half a pixel from the middle of each.
     inside, outside = (np.asarray(ndimage.distance_transform_edt(part)) for part in (whole, ~whole))
     distance = np.where(whole, inside - 0.5, 0.5 - outside)
     return np.rint(128 + 8 * np.clip(distance, -_REACH, _REACH - 1 / 8)).astype(np.uint8)
@@ -73,10 +73,10 @@ def add_object(
     recipe: BlurRecipe,
     shapes: Shapes | None = None,
 ) -> Float[Array, "h w 3"]:
-    """Puts a part of the sharp photograph, blurred by a motion of its own, before the blurred background, in `object_share` of all draws.
+    """Add an object to a share `object_share` of all photographs: a part of the sharp one with its own motion, in front of the blurred one.
 
-    The part is one of `shapes`, or else an ellipse, of any place and direction with an edge of a few pixels. What it covers during the
-    exposure is as far as it covers it: its mask is blurred as it is.
+    The part is one of `shapes`, or an ellipse without them, with random position and direction and an edge of a few pixels. Its mask is
+    blurred like the object, so it covers the background as long as the object did during the exposure.
     """
     there_key, mask_key, kernel_key = jax.random.split(key, 3)
     there = jax.random.bernoulli(there_key, recipe.object_share).astype(jnp.float32)
@@ -89,7 +89,7 @@ def add_object(
 
 
 def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "h w"]:
-    """1 inside a random ellipse, 0 outside, with a slope of three pixels in between. Its axes are 0.1 to 0.4 of the shorter side."""
+    """Return 1 inside a random ellipse, 0 outside, with a slope of three pixels. Its axes are 0.1 to 0.4 of the shorter side."""
     centre_key, size_key, angle_key = jax.random.split(key, 3)
     side = min(height, width)
     y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in (height, width)), indexing="ij")
@@ -98,19 +98,19 @@ def random_ellipse(key: PRNGKeyArray, height: int, width: int) -> Float[Array, "
     angle = jax.random.uniform(angle_key, maxval=math.pi)
     down, right = y - centre[0], x - centre[1]
     along, across = jnp.cos(angle) * right + jnp.sin(angle) * down, jnp.cos(angle) * down - jnp.sin(angle) * right
-    distance = (1.0 - jnp.sqrt(jnp.square(along / axes[0]) + jnp.square(across / axes[1]))) * axes.min()  # in pixels, about
+    distance = (1.0 - jnp.sqrt(jnp.square(along / axes[0]) + jnp.square(across / axes[1]))) * axes.min()  # in pixels, approximately
     return jnp.clip(distance / _SLOPE + 0.5, 0.0, 1.0)
 
 
 def random_shape(key: PRNGKeyArray, shapes: Shapes, height: int, width: int) -> Float[Array, "h w"]:
-    """1 inside one of the shapes, 0 outside, with a slope of three pixels in between; at any place, in any direction, mirrored or not.
+    """Return 1 inside one of the shapes, 0 outside, with a slope of three pixels. Position, direction and mirroring are random.
 
-    The longer side of the object's box is 0.2 to 0.8 of the shorter side, as an ellipse's axes.
+    The longer side of the object's box is 0.2 to 0.8 of the shorter side of the image, like an ellipse's full axes.
     """
     which_key, centre_key, size_key, angle_key, mirror_key = jax.random.split(key, 5)
     shape = jnp.asarray(shapes)[jax.random.randint(which_key, (), 0, len(shapes))].astype(jnp.float32)
     length = jax.random.uniform(size_key, minval=_SMALLEST, maxval=_LARGEST) * min(height, width)
-    scale = length / (SIDE - 2 * _REACH)  # pixels of the image to one of the shape
+    scale = length / (SIDE - 2 * _REACH)  # pixels of the image per pixel of the shape
     angle = jax.random.uniform(angle_key, maxval=2 * math.pi)
     centre = jax.random.uniform(centre_key, (2,)) * jnp.array([height, width], jnp.float32)
     y, x = jnp.meshgrid(*(jnp.arange(size, dtype=jnp.float32) for size in (height, width)), indexing="ij")

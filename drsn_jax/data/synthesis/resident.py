@@ -22,9 +22,9 @@ from drsn_jax.training.sharding import spread_rows
 def sample_window(
     bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool, drawn: Bool[Array, ""] | None = None
 ) -> UInt8[Array, "side side c"]:
-    """Cuts a random square of size + 2 margin, mirrored where the margin leaves the image; then flips and quarter turns.
+    """Cut a random square of size + 2 margin, mirrored where the margin exceeds the image. Then flip it and turn it by quarters.
 
-    An image is drawn as often as its share of all pixels; where `drawn` is given, of all pixels of drawings or of photographs.
+    The probability of an image is its share of all pixels. If `drawn` is given, only drawings (true) or photographs (false) are used.
     """
     image_key, row_key, column_key, flip_key, turn_key = jax.random.split(key, 5)
     shares = bank.heights.astype(jnp.float32) * bank.widths.astype(jnp.float32)
@@ -43,7 +43,7 @@ def sample_window(
 def turn(
     flip_key: PRNGKeyArray, turn_key: PRNGKeyArray, window: Shaped[Array, "side side c"], *, flip: bool, rotate: bool
 ) -> Shaped[Array, "side side c"]:
-    """Mirrors a square left to right in half of all draws (`flip`), and turns it by 0 to 3 quarters (`rotate`)."""
+    """Mirror a square left to right in half of all draws (`flip`), and turn it by 0 to 3 quarters (`rotate`)."""
     if flip:
         window = jnp.where(jax.random.bernoulli(flip_key), window[:, ::-1], window)
     if rotate:
@@ -64,11 +64,12 @@ def make_batch_fn(
     drawn_share: float = 0.0,
     mesh: Mesh | None = None,
 ) -> Callable[..., dict[str, Float[Array, "b h w 3"]]]:
-    """Builds the pure function (bank, key, shapes=None) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
+    """Build the pure function (bank, key, shapes=None) -> {'blurred', 'sharp'}, [b h w 3] in [-1, 1], to be jitted by its caller.
 
-    A bank of photographs is blurred by the recipe, objects cut out by `Shapes` or ellipses; of a bank of pairs only the recipe's noise is
-    used. Of so many `candidates` the crop with the most detail is taken. Of all crops `drawn_share` are of the bank's drawings, whatever
-    their detail; 0 is for a bank without any. Each device of a `mesh` makes its own rows, the same as one device.
+    A bank of photographs is blurred by the recipe, with objects cut out as `Shapes` or ellipses. A bank of pairs only gets the recipe's
+    noise. The crop with the most detail of `candidates` random ones is used. `drawn_share` is the share of crops from the bank's drawings,
+    independent of their detail; use 0 for a bank without drawings. Each device of a `mesh` makes its own rows, equal to those of a single
+    device.
     """
     recipe.check()
 

@@ -1,6 +1,7 @@
-"""PSNR over whole-pixel shifts: of a restoration that is right but a little beside the truth, as where the truth is off the blur's middle.
+"""PSNR after the best whole-pixel shift, for restorations that are slightly shifted against the ground truth.
 
-GoPro's truth of an even number of frames is half a frame late. Nobody can see that in one blurred image, so raw PSNR punishes it by chance.
+With an even number of frames, GoPro's ground truth is half a frame after the middle of the blur. One blurred image does not show in which
+direction the camera moved, so raw PSNR contains a random penalty.
 """
 
 import jax
@@ -17,11 +18,11 @@ LARGEST_SHIFT = 3
 
 
 def psnr_aligned(restored: Image, sharp: Image) -> Float[Array, ""]:
-    """The largest PSNR in dB over all shifts of `restored` by up to `LARGEST_SHIFT` whole pixels down, up, right and left.
+    """Return the largest PSNR in dB over all shifts of `restored` by up to `LARGEST_SHIFT` whole pixels down, up, right and left.
 
-    Images: uint8 [h w 3], 11x11 at least. Every shift is scored against the same pixels of `sharp`, all but a frame of `LARGEST_SHIFT`:
-    what a shift brings in or loses at the border counts for none. `PSNR_CAP_DB` at most. Raises InputError where sizes differ or are too
-    small, TypeError where the arrays are not uint8 RGB.
+    Images: uint8 [h w 3], at least 11x11. All shifts are scored on the same pixels of `sharp`, without a border of `LARGEST_SHIFT`, so
+    that pixels that a shift moves in or out do not count. The result is at most `PSNR_CAP_DB`. Raises InputError if sizes differ or are too
+    small, TypeError if the arrays are not uint8 RGB.
     """
     check_pair(restored, sharp)
     return _best_psnr(jnp.asarray(restored), jnp.asarray(sharp))
@@ -35,7 +36,7 @@ def _best_psnr(restored: UInt8[Array, "h w 3"], sharp: UInt8[Array, "h w 3"]) ->
 
     def measure_error(shift: jax.Array) -> Float[Array, ""]:
         moved = jax.lax.dynamic_slice(restored, (shift[0], shift[1], 0), inner).astype(jnp.int32)
-        rows = jnp.square(moved - truth).sum((1, 2))  # as integers, without an error up to widths of 11,000
+        rows = jnp.square(moved - truth).sum((1, 2))  # as integers, exact up to widths of 11,000
         return (rows.astype(jnp.float32) / (inner[1] * 3)).mean()
 
     shifts = jnp.stack(jnp.meshgrid(*[jnp.arange(2 * reach + 1)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)

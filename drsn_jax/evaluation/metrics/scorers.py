@@ -52,8 +52,8 @@ MS_SSIM = Metric("ms_ssim", "MS-SSIM", "multi-scale SSIM: five scales, Gaussian 
 PSNR_ALIGNED = Metric(
     "psnr_aligned",
     "PSNR aligned (dB)",
-    f"the largest PSNR over whole-pixel shifts of up to {LARGEST_SHIFT}, for input and result alike, over all pixels but a frame of"
-    f" {LARGEST_SHIFT}",
+    f"the largest PSNR over whole-pixel shifts of up to {LARGEST_SHIFT}, for both input and result, without a border of"
+    f" {LARGEST_SHIFT} pixels",
     2,
 )
 LPIPS = Metric(
@@ -71,8 +71,9 @@ PAIRED = Scorer(BASIC, lambda images, sharp: [_score_basic(image, sharp) for ima
 
 
 def make_paired_scorer(*, smallest_side: int, lpips: bool = False, aligned: bool = False) -> Scorer:
-    """PSNR, the SSIMs, MS-SSIM where the smallest side of all images (pixels) allows five scales, and what is asked for: LPIPS, and PSNR
-    over whole-pixel shifts beside the raw one.
+    """Make the scorer of pairs: PSNR, the SSIMs, and MS-SSIM if the smallest side of all images (pixels) allows five scales.
+
+    `lpips` adds LPIPS, and `aligned` adds PSNR over whole-pixel shifts.
 
     Raises InputError where the package of LPIPS is missing.
     """

@@ -1,6 +1,6 @@
-"""Restoring and scoring a stream of images, a few at a time, so that memory does not grow with their number.
+"""Restoring and scoring of a stream of images, a few at a time, so that memory does not grow with their number.
 
-The training loop scores images that it holds, `evaluate` scores files.
+The training loop scores images in memory, `evaluate` scores files.
 """
 
 import time
@@ -19,7 +19,7 @@ from drsn_jax.system.errors import InputError
 
 
 class _Restored(NamedTuple):
-    """A case that is to be scored."""
+    """A restored case, before scoring."""
 
     case: Case
     restored: Image
@@ -36,14 +36,14 @@ def score_images(
     inspect_fn: Callable[[Mapping[str, Image]], dict[str, Any]] | None = None,
     on_image: Callable[[ImageScore, Case, Image], None] | None = None,
 ) -> Iterator[ImageScore]:
-    """Restore and score cases, yielding the scores in their order; images are uint8 [h w 3].
+    """Restore and score the cases, and yield the scores in the same order; images are uint8 [h w 3].
 
-    `restore_fn` maps uint8 [h w 3] to the same. With `together` above 1 it maps up to so many neighbours of one size at once, [b h w 3].
-    While it runs a thread makes the next case and another scores the last, so a few images are held. `inspect_fn` may find more in the
-    versions of an image, the reference among them as 'sharp'. `on_image(score, case, restored)` is called before the score is yielded, to
-    draw panels or show progress while the pixels are at hand. A size seen for the first time is marked (`first_of_size`), not warmed up:
-    restoring a large image twice only to time it costs too much. Raises InputError with the image's name where it cannot be scored
-    (unequal sizes, below 11x11), ValueError where `restore_fn` changes shape or type.
+    `restore_fn` maps uint8 [h w 3] to the same. With `together` above 1 it maps batches [b h w 3] of up to `together` neighbours of one
+    size. While it runs, one thread makes the next case and another scores the last one, so a few images are in memory. `inspect_fn` may
+    analyse the versions of an image, with the reference as 'sharp'. `on_image(score, case, restored)` is called before the score is
+    yielded, to draw panels or show progress while the pixels are in memory. The first image of a size is marked (`first_of_size`) instead
+    of restored twice, which would be too expensive for large images. Raises InputError with the image's name if it cannot be scored
+    (unequal sizes, below 11x11), ValueError if `restore_fn` changes shape or type.
     """
     score_fn = partial(_score, scorer=scorer, inspect_fn=inspect_fn)
     with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as scoring:
@@ -56,7 +56,7 @@ def score_images(
 
 
 def _checked(cases: Iterable[Case], scorer: Scorer) -> Iterator[Case]:
-    """A bad pair fails before the costly part."""
+    """Check each case before its restoration, so that a bad pair fails early."""
     for case in cases:
         with _naming(case):
             for image in (case.blurred, *case.others.values()):
@@ -66,6 +66,7 @@ def _checked(cases: Iterable[Case], scorer: Scorer) -> Iterator[Case]:
 
 @contextmanager
 def _naming(case: Case) -> Iterator[None]:
+    """Add the name of the case to an InputError in the block."""
     try:
         yield
     except InputError as error:
@@ -73,7 +74,7 @@ def _naming(case: Case) -> Iterator[None]:
 
 
 def _group(cases: Iterable[Case], most: int) -> Iterator[list[Case]]:
-    """Neighbours of one size, up to so many."""
+    """Group neighbours of one size, at most `most` per group."""
     group: list[Case] = []
     for case in cases:
         if group and (len(group) == most or case.blurred.shape != group[0].blurred.shape):
@@ -91,7 +92,7 @@ def _restore_all(groups: Iterable[list[Case]], restore_fn: Callable[..., Any], *
         start = time.perf_counter()
         with _naming(group[0]._replace(name=names)):
             images = np.stack([case.blurred for case in group]) if stacked else group[0].blurred
-            restored = np.asarray(restore_fn(images))  # waits for the device: the pixels have to be here
+            restored = np.asarray(restore_fn(images))  # waits for the device to finish
         seconds = (time.perf_counter() - start) / len(group)
         if restored.shape != images.shape or restored.dtype != np.uint8:
             raise ValueError(f"{names}: restore_fn returned {restored.dtype} {restored.shape} for uint8 {images.shape}; both must agree.")

@@ -1,4 +1,4 @@
-"""What each format holds of a photo beside its pixels, and how Pillow is handed it."""
+"""The metadata that each image format supports, and the options of Pillow that write it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from drsn_jax.data.images import iptc
 from drsn_jax.data.images.exif import PREFIX, block_of_tiff
 from drsn_jax.data.images.photo import Metadata, Photo
 
-_HOLDERS = {  # of each piece of metadata, the formats that hold it
+_HOLDERS = {  # for each piece of metadata, the formats that support it
     "EXIF block": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
     "XMP": {"JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF"},
     "IPTC record": {"JPEG", "TIFF"},
@@ -19,23 +19,23 @@ _HOLDERS = {  # of each piece of metadata, the formats that hold it
     "text": {"PNG"},
 }
 _TIFF_TAGS = {"XMP": 700, "IPTC record": iptc.TIFF_TAG}  # XMP specification, part 3, 1.1.5
-_SEGMENT = 65_533  # bytes that a segment of a JPEG file takes
+_SEGMENT = 65_533  # maximum bytes in a segment of a JPEG file
 
 
 def png_chunks(metadata: Metadata) -> tuple[tuple[bytes, bytes], ...]:
-    """Colour and text as PNG holds them; text in UTF-8 that is not packed (PNG specification, 11.3.3.4)."""
+    """Return colour and text as chunks of PNG. Text is uncompressed UTF-8 (PNG specification, 11.3.3.4)."""
     own = {b"Comment": metadata.comment, b"XML:com.adobe.xmp": metadata.xmp}
     texts = tuple((b"iTXt", keyword + b"\0\0\0\0\0" + text) for keyword, text in own.items() if text)
     return (*metadata.colour_chunks, *metadata.text_chunks, *texts)
 
 
 def pieces(photo: Photo, format: str, mode: str, options: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Of each piece of metadata that is there its name and the ways to hand it to Pillow, the first that works to be taken.
+    """Yield the name of each existing piece of metadata, and the choices of Pillow's options for it. The caller uses the first that works.
 
-    `options` are those that were taken of the pieces before: a TIFF holds XMP and IPTC among its EXIF tags.
+    `options` are those chosen for earlier pieces, because in a TIFF XMP and IPTC are EXIF tags.
     """
     metadata = photo.metadata
-    profile = metadata.icc_profile if mode.rstrip("A") == photo.mode.rstrip("A") else None  # that of inks says nothing of RGB
+    profile = metadata.icc_profile if mode.rstrip("A") == photo.mode.rstrip("A") else None  # a profile of inks does not describe RGB
     there: dict[str, Any] = {"EXIF block": metadata.exif, "XMP": metadata.xmp, "IPTC record": metadata.iptc}
     there |= {"comment": metadata.comment, "text": metadata.text_chunks, "colour profile": metadata.icc_profile}
     for name, piece in there.items():
@@ -50,13 +50,13 @@ def pieces(photo: Photo, format: str, mode: str, options: dict[str, Any]) -> Ite
             segment = iptc.jpeg_segment(piece)
             yield name, [{"extra": options.get("extra", b"") + segment}] if segment else []
         elif piece:
-            # PNG's are chunks; without an option here, Pillow is not asked.
+            # PNG's are chunks, which we write ourselves without an option of Pillow.
             yield name, [{} if format == "PNG" else {name.lower(): piece}] if held else []
 
 
 def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
     if format == "JPEG" and len(exif) > _SEGMENT:
-        # Over several segments, as cameras write it; each begins with the prefix.
+        # Split into several segments, as cameras do. Each begins with the prefix.
         block, step = exif.removeprefix(PREFIX), _SEGMENT - len(PREFIX)
         parts = [PREFIX + block[at : at + step] for at in range(0, len(block), step)]
         yield {"extra": b"".join(b"\xff\xe1" + (len(part) + 2).to_bytes(2, "big") + part for part in parts)}
@@ -66,14 +66,14 @@ def _exif_choices(exif: bytes, format: str) -> Iterator[dict[str, Any]]:
         tags = Image.Exif()
         tags.load(exif)
         writable = block_of_tiff(tags)[0]
-    except Exception:  # Pillow's parser raises whatever the damage happens to trip
+    except Exception:  # Pillow's parser raises different errors, depending on the damage
         return
     if writable:
         yield _tiff_options(writable) if format == "TIFF" else {"exif": writable}
 
 
 def _tiff_options(exif: bytes, more: dict[int, bytes] | None = None) -> dict[str, Any]:
-    """EXIF tags, and `more`, among those of a TIFF. libtiff, which compresses, cannot write the directories of a camera and of GPS."""
+    """Return the options for EXIF tags and `more` in a TIFF. Compression uses libtiff, which cannot write the EXIF and GPS directories."""
     tags = Image.Exif()
     try:
         if exif:
@@ -82,5 +82,5 @@ def _tiff_options(exif: bytes, more: dict[int, bytes] | None = None) -> dict[str
             tags[tag] = value
         plain = {"compression": "raw"} if {IFD.Exif, IFD.GPSInfo, IFD.Interop} & set(tags) else {}
         return {"exif": tags.tobytes()} | plain
-    except Exception:  # tags that are read and cannot be written: Pillow will refuse them again
+    except Exception:  # tags that can be read but not written: Pillow will refuse them again
         return {"exif": exif, "compression": "raw"}
