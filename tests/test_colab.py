@@ -191,6 +191,7 @@ def test_what_is_trained(data, expected, tmp_path, capsys):
     assert "Mesh: 8 device(s) along the axis `data`: cpu, cpu\n" in capsys.readouterr().out
 
 
+@pytest.mark.soak
 def test_a_training_in_colab_goes_on_after_a_disconnect(tmp_path):
     workdir = tmp_path / "runs" / "demo"
     colab = {"COLAB": "1"}

@@ -148,7 +148,7 @@ def test_pairs_that_do_not_fit_are_no_damage(tmp_path):
     pairs = write_pairs(tmp_path, 5)
     Image.new("RGB", (40, 25)).save(pairs[2].sharp)
     for read in (lambda: batches(pairs), lambda: pair_files.check_pairs(pairs, bad_images=passing_over(5))):
-        with pytest.raises(InputError, match=r"24.*25.*; replace or remove"):
+        with pytest.raises(InputError, match=r"24x40 but .* is 25x40 .*; give both one size, or remove the pair"):
             read()
 
 

@@ -303,7 +303,7 @@ def test_frames_that_do_not_fit(tmp_path, pairs):
     assert "smaller than the crop of 25" in _refused(pairs, crop_size=25)
     assert "smaller than the crop of 16" in _refused(pairs, frame="half_crop")
     Image.fromarray(_map_image(0, HEIGHT, WIDTH + 1)).save(tmp_path / "odd.png")
-    assert "differ in size" in _refused([Pair("odd", pairs[0].blurred, tmp_path / "odd.png")])
+    assert "give both one size" in _refused([Pair("odd", pairs[0].blurred, tmp_path / "odd.png")])
 
 
 @pytest.mark.parametrize(

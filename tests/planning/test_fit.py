@@ -211,6 +211,7 @@ def test_fresh_batches_are_counted():
     assert more >= 2 * 2 * 2 * 32 * 32 * 3 * 4, "blurred and sharp of two more batches"
 
 
+@pytest.mark.soak
 def test_from_the_command_line(capsys):
     assert main(["info", "--config=default", *network(batch_size=4, crop_size=32), "--fit=100MB"]) == 0
     text = capsys.readouterr().out

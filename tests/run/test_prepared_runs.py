@@ -24,7 +24,7 @@ def prepared(gopro, tmp_path, monkeypatch):
     return "deblurring_pairs/own"
 
 
-@pytest.mark.parametrize("data", ["pairs", "resident"])
+@pytest.mark.parametrize("data", ["pairs", pytest.param("resident", marks=pytest.mark.soak)])
 def test_training_sees_the_same_batches_as_from_the_folder(data, gopro, prepared, tmp_path):
     losses = []
     for place in (gopro, prepared):

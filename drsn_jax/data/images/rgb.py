@@ -4,6 +4,7 @@ Uses Pillow and numpy only. Any image that `read_rgb` reads can be used for trai
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from drsn_jax.data.images.metadata import read_orientation
 from drsn_jax.data.images.opening import ImageSource, opening
 from drsn_jax.data.images.photo import quoted, to_rgb8
 from drsn_jax.data.images.reader import decode_upright, upright_size
-from drsn_jax.system.errors import BadImageError
+from drsn_jax.system.errors import BadImageError, InputError
 
 FRAMES = ("resize", "half_crop", "crop")
 # Parts of a PNG that may contain an orientation, or make colours transparent.
@@ -123,3 +124,10 @@ class _Encoded:
 
     def __str__(self) -> str:
         return self.name
+
+
+def check_same_size(files: Sequence[Any], sizes: Sequence[tuple[int, ...]]) -> None:
+    """Raise InputError, naming both files of a pair, unless their two sizes (height, width) are equal."""
+    if sizes[0] != sizes[1]:
+        shown = [f"{file} is {height}x{width}" for file, (height, width) in zip(files, sizes, strict=True)]
+        raise InputError(f"{shown[0]} but {shown[1]} (height x width); give both one size, or remove the pair")

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from drsn_jax.data.images.bad_images import BadImages
 from drsn_jax.data.images.opening import ImageSource
-from drsn_jax.data.images.rgb import FRAMES, fit_frame, fitted_size, image_size, read_rgb
+from drsn_jax.data.images.rgb import FRAMES, check_same_size, fit_frame, fitted_size, image_size, read_rgb
 from drsn_jax.system.errors import InputError
 
 
@@ -64,8 +64,7 @@ class CropLoader:
     def _fit(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         names = self.files[number]
         blurred, sharp = (self.decode(path) for path in names)
-        if blurred.shape != sharp.shape:
-            raise InputError(f"{names[0]} and {names[1]} differ in size: {blurred.shape[:2]}, {sharp.shape[:2]}; replace or remove them")
+        check_same_size(names, (blurred.shape[:2], sharp.shape[:2]))
         blurred, sharp = (fit_frame(image, frame=self.frame, crop_size=self.crop_size) for image in (blurred, sharp))
         if min(blurred.shape[:2]) < self.crop_size:
             raise InputError(

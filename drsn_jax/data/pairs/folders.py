@@ -11,7 +11,7 @@ import numpy as np
 from drsn_jax.data.images.bad_images import BadImages
 from drsn_jax.data.images.listing import IMAGE_SUFFIXES, is_hidden, name_images
 from drsn_jax.data.images.opening import ImageSource
-from drsn_jax.data.images.rgb import image_size, read_rgb
+from drsn_jax.data.images.rgb import check_same_size, image_size, read_rgb
 from drsn_jax.system.errors import InputError
 from drsn_jax.system.paths import local_path
 
@@ -84,11 +84,7 @@ def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_image
         opened = ((pair, *sizes) for pair, sizes in zip(pairs, pool.map(sizes_of, pairs), strict=True) if sizes)
         for pair, blurred, sharp in opened:
             readable.append(pair)
-            if blurred != sharp:
-                raise InputError(
-                    f"{pair.blurred} is {_shown(blurred)} but {pair.sharp} is {_shown(sharp)} (height x width);"
-                    " give both one size, or remove the pair"
-                )
+            check_same_size((pair.blurred, pair.sharp), (blurred, sharp))
             if min_size is not None and min(blurred) < min_size:
                 raise InputError(
                     f"{pair.blurred} is {_shown(blurred)} (height x width), at least {min_size}x{min_size} is needed; "
