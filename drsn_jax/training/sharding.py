@@ -1,6 +1,6 @@
 """Arrays over devices: the batch split over a mesh's `data` axis, the state on every device. The same code serves a single CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,11 @@ def make_mesh() -> Mesh:
             f"Process {jax.process_index()} has {jax.local_device_count()} of the {jax.device_count()} devices of {jax.process_count()}"
             " processes; start each with as many devices as the others."
         )
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return mesh_of(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
+
+
+def mesh_of(devices: Sequence[Any]) -> Mesh:
+    """Return these devices along one axis, `data`."""
     # JAX's default, explicit axes, would make shardings part of the types. Here the compiler propagates them.
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
@@ -58,7 +62,7 @@ def spread_rows(function: Callable[..., Any], *, whole: int, mesh: Mesh | None) 
     """
 
     def spread(*arguments: Any) -> Any:
-        if mesh is None or not divides(mesh, *(leaf.shape[0] for leaf in jax.tree.leaves(arguments[whole:]))):
+        if mesh is None or mesh.size == 1 or not divides(mesh, *(leaf.shape[0] for leaf in jax.tree.leaves(arguments[whole:]))):
             return function(*arguments)
         specs = (PartitionSpec(),) * whole + (PartitionSpec("data"),) * (len(arguments) - whole)
         return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("data"))(*arguments)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from levels import assert_same_levels
 from networks import draw_variables, images, quick_compiles  # noqa: F401
 from PIL import Image
@@ -18,8 +18,9 @@ from drsn_jax.config.files import load_config
 from drsn_jax.models.generator import Generator
 from drsn_jax.ops.layout import convolve_zero_padded, mean_pixels, pad_by_reflection
 from drsn_jax.ops.rows import Rows
-from drsn_jax.restoration.core.spread import _spread_images, make_parallel, make_spread_fn, spread_bytes
+from drsn_jax.restoration.core.spread import make_parallel, make_spread_fn, spread_bytes
 from drsn_jax.restoration.core.tiling import restore_array, restore_arrays, restore_uint8
+from drsn_jax.training.sharding import mesh_of, over_data, spread_rows
 
 DEVICES = jax.devices()
 SMALL = {"widths": (4, 6, 8), "num_blocks": 1}
@@ -74,10 +75,10 @@ def test_each_device_restores_images_of_its_own(number, rng):
 def test_devices_with_images_of_their_own_exchange_nothing():
     generator = CASES["best"][0]
     variables = draw_variables(generator, images(height=generator.stride, width=generator.stride))
-    mesh = Mesh(np.array(DEVICES), ("images",), axis_types=(AxisType.Auto,))
-    batch = jax.ShapeDtypeStruct((8, 16, 16, 3), np.float32, sharding=NamedSharding(mesh, PartitionSpec("images")))
+    mesh = mesh_of(DEVICES)
+    batch = jax.ShapeDtypeStruct((8, 16, 16, 3), np.float32, sharding=over_data(mesh))
     variables = make_parallel(generator.apply, devices=DEVICES).place_fn(variables)
-    program = _spread_images(generator.apply, mesh=mesh).lower(variables, batch).compile().as_text()
+    program = jax.jit(spread_rows(generator.apply, whole=1, mesh=mesh)).lower(variables, batch).compile().as_text()
     assert not [word for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute") if word in program]
 
 

@@ -14,10 +14,10 @@ from drsn_jax.models.generator import Generator
 from drsn_jax.ops.backend import forms_for
 from drsn_jax.ops.costs import peak_bytes
 from drsn_jax.ops.rows import Rows
+from drsn_jax.training.sharding import mesh_of, over_data, replicated, spread_rows
 
 _AXIS = "rows"
 _STRIPS, _WHOLE = PartitionSpec(None, _AXIS), PartitionSpec()  # images [b h w 3] by rows; parameters
-_IMAGES = PartitionSpec("images")
 
 
 def make_spread_fn(
@@ -65,20 +65,14 @@ class Parallel(NamedTuple):
 
 def make_parallel(apply_fn: Callable[[Any, Any], Any], *, devices: Sequence[Any]) -> Parallel:
     """Spreads batches over devices: each image is restored as `apply_fn(variables, [1 h w 3])` does it alone, thresholds included."""
-    mesh = Mesh(np.array(devices), ("images",), axis_types=(AxisType.Auto,))
-    own_fn = _spread_images(apply_fn, mesh=mesh)
+    mesh = mesh_of(devices)
+    own_fn = jax.jit(spread_rows(apply_fn, whole=1, mesh=mesh))
 
     def apply(variables: Any, blurred: Float[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b h w 3"]:
         filled = np.concatenate([blurred, np.repeat(blurred[-1:], -len(blurred) % mesh.size, axis=0)])
-        return np.asarray(own_fn(variables, jax.device_put(filled, NamedSharding(mesh, _IMAGES))))[: len(blurred)]
+        return np.asarray(own_fn(variables, jax.device_put(filled, over_data(mesh))))[: len(blurred)]
 
-    return Parallel(mesh.size, lambda variables: jax.device_put(variables, NamedSharding(mesh, _WHOLE)), apply)
-
-
-def _spread_images(apply_fn: Callable[[Any, Any], Any], *, mesh: Mesh) -> Any:
-    """The jitted function on batches whose images lie split over the devices; one device keeps the program of `jax.jit(apply_fn)`."""
-    spread = jax.shard_map(apply_fn, mesh=mesh, in_specs=(_WHOLE, _IMAGES), out_specs=_IMAGES)
-    return jax.jit(spread if mesh.size > 1 else apply_fn)
+    return Parallel(mesh.size, lambda variables: jax.device_put(variables, replicated(mesh)), apply)
 
 
 def spread_bytes(generator: Generator, *, height: int, width: int, devices: Sequence[Any]) -> int | None:
