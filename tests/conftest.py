@@ -32,6 +32,7 @@ strictness.be_strict()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_traceback_in_locations_limit", 0)  # lines of source in compiled programs cost a twentieth of the time
 
 # Tracing makes millions of objects and frees most of them without the collector, which else takes a twentieth of the time.
 gc.set_threshold(100_000, 20, 50)
