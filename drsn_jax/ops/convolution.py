@@ -37,8 +37,8 @@ def convolve(
 ) -> Float[Array, "b h2 w2 d"]:
     """Compute `lax.conv_general_dilated`, as a `conv_general_dilated` for `flax.linen.Conv`. Values are equal, gradients to rounding.
 
-    With `forms.native` and drsn-jax-native, oneDNN runs the convolutions that it is faster at (`ops.native`). With `crop_convolutions`
-    a VALID one is computed as SAME and cropped. With `multiply_kernel_gradients` the gradient has another form for float32, one stride
+    With `forms.native` and drsn-jax-native, oneDNN runs the convolutions that it is faster at (`ops.native`). With `crop_convolutions` a
+    VALID one is computed as SAME and cropped. With `multiply_kernel_gradients` the gradient has another form for float32, the same stride
     in both directions, and more than a few channels (or blocks of pixels). Everything else is passed to XLA unchanged.
     """
     plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))

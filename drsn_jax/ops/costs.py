@@ -117,9 +117,8 @@ def _count_convolution(eqn: Any) -> int:
     )  # batch, channels out, channels in of a group
     for step, *axes in zip(dilation, numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True):
         pixels, taps, positions = (shape[axis] for shape, axis in zip((image, kernel, made), axes, strict=True))
-        # In a transposed convolution every pixel meets every tap. In the gradient of one for its kernel the map acts as the kernel: at each
-        # of
-        # its few positions one tap in `step` meets a pixel.
+        # In a transposed convolution every pixel meets every tap. In its gradient for the kernel the map acts as the kernel: at each of its
+        # few positions one tap in `step` meets a pixel.
         macs *= pixels * taps if step > 1 and pixels <= positions else -(-positions * taps // step)
     return macs
 

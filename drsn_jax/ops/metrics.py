@@ -1,4 +1,4 @@
-"""PSNR and three kinds of SSIM for one pair of images, on the device: pure functions for use inside or outside `jit`.
+"""PSNR and three kinds of SSIM for one pair of images on the device: pure functions, inside or outside `jit`.
 
 The kinds of SSIM differ: for one result at 32.66 dB they read 0.957, 0.963 and 0.973 (SPEC section 3). So each has its own name, and no
 function is called plain `ssim`. All take uint8 RGB as stored in files, with k1 = 0.01, k2 = 0.03 and L = 255. The arithmetic is float32:

@@ -40,8 +40,8 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
     - A phone's HEIC or AVIF becomes JPEG. The result of an image without a suffix gets that of its content. `output_format` only
       applies to images.
 
-    Raises InputError for no inputs, a folder without images and videos, an unknown format, a file as `output` for several inputs, and two
-    inputs with the same target.
+    Raises InputError for no inputs, a folder without images and videos, and an unknown format. It is also raised for a file as `output` for
+    several inputs, and for two inputs with the same target.
     """
     if not inputs:
         raise InputError("No input was given; name at least one image file or folder.")

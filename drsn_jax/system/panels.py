@@ -1,4 +1,4 @@
-"""Comparison pictures: images side by side with labels, a red box and its enlargement in a corner (Jiang & Liu, section 5)."""
+"""Comparison pictures: labelled images side by side, a red box and its enlargement in a corner (Jiang & Liu, section 5)."""
 
 import io
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ import time
 
 
 def draw_bar(done: int, total: int, *, width: int = 20) -> str:
-    """`[########............] 12/30`."""
+    """Draw `[########............] 12/30`."""
     filled = width * done // max(total, 1)
     return f"[{'#' * filled}{'.' * (width - filled)}] {done:,}/{total:,}"
 

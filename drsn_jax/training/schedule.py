@@ -18,8 +18,8 @@ def make_learning_rate(
 ) -> optax.Schedule:
     """Build the learning rate as a function of the step: linear warm-up from 0, then the schedule.
 
-    cosine falls to 1 % of the peak at `num_train_steps`. linear_decay is constant for the first half and falls to 0 over the second,
-    as in DeblurGAN. Raises InputError if the warm-up is longer than the training.
+    The schedule cosine falls to 1 % of the peak at `num_train_steps`. The schedule linear_decay is constant for the first half and falls to
+    0 over the second, as in DeblurGAN. Raises InputError if the warm-up is longer than the training.
     """
     if warmup_steps > num_train_steps:
         raise InputError(

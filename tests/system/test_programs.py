@@ -122,7 +122,7 @@ def test_it_is_switched_off_by_a_variable_and_by_a_cache_of_ones_own(folder, mon
     monkeypatch.setenv(SWITCH, "off")
     assert run(2) == {"hits": 0, "compiled": 0}
     monkeypatch.setenv(SWITCH, "no")
-    with pytest.raises(InputError, match=rf"^{SWITCH}=no is not known; set it to off, or leave it away\.$"), keep_programs():
+    with pytest.raises(InputError, match=rf"^{SWITCH}=no is not known; set it to off, or unset it\.$"), keep_programs():
         pass
     monkeypatch.delenv(SWITCH)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
