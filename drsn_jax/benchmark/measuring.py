@@ -27,10 +27,9 @@ def measure_row(
 ) -> dict[str, Any]:
     """Time every subject of a row. The cell of a subject that fails states the reason, and the others go on.
 
-    `configs` is keyed by subject, `folder` holds the pairs of the input pipeline, `seconds` is the budget of the row's samples,
-    `start_fn` starts the worker of a subject, and `say` reports progress. Without `interleave`, and in rows that need the whole memory of
-    the
-    device, each subject finishes before the next one starts.
+    `configs` is keyed by subject, `folder` holds the pairs of the input pipeline, `seconds` is the budget of the row's samples, `start_fn`
+    starts the worker of a subject, and `say` reports progress. Without `interleave`, and in rows that need the whole memory of the device,
+    each subject finishes before the next one starts.
     """
     groups = [list(subjects)] if interleave and not row.alone else [[subject] for subject in subjects]
     cells: dict[str, Cell] = {subject: {"subject": subject} for subject in subjects}

@@ -22,8 +22,7 @@ def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | 
     - the generator part: 3 G; through the frozen critic forward and back, 2 C; VGG19 of the sharp image, V, and of the restored one
       forward and back, 2 V. A term of weight 0 costs nothing;
     - the training step: both parts, and the restorations that only the critic sees, G each: critic_steps with critic_batches=fresh, one
-      with
-      fake_mode=inference, else none.
+      with fake_mode=inference, else none.
 
     All subjects use the same count for their share of the peak, also a loop that predicts once more, as Keras' does.
     Norms, thresholds, Adam and reading images are not counted. A gradient penalty differentiates twice, for which there is no

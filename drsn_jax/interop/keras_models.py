@@ -88,8 +88,7 @@ def make_generator(
     """Build the quarter-resolution generator, [b h w 3] -> [b h w 3] in [-1, 1]; the defaults are those of configs/keras_reference.py.
 
     `image_size` is height x width; None accepts any multiples of 4. With shrinkage=False and block_order="post" it is the DeblurGAN
-    generator
-    of the Keras reference. The keywords have the meaning of those of `drsn_jax.models.generator.Generator`.
+    generator of the Keras reference. The keywords have the meaning of those of `drsn_jax.models.generator.Generator`.
     """
     inputs = keras.Input((*(image_size or (None, None)), 3), name="blurred")
     x = _norm_relu(_reflect_conv(inputs, widths[0], 7, "stem"), norm, "stem_norm")

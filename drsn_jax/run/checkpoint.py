@@ -112,9 +112,8 @@ class Checkpoints:
         """Restore the newest readable checkpoint, placed as in `abstract_state`; None if there is no checkpoint.
 
         Failed reads are repeated (`read_patiently`). After an older checkpoint was read, damaged newer ones are renamed to STEP.damaged,
-        with
-        a message. Raises InputError, with nothing changed, if none can be read, if one fails for a reason other than damage, if
-        memory is short, or if a complete one has another architecture.
+        with a message. Raises InputError, with nothing changed, if none can be read, or if one fails for a reason other than damage. Raises
+        it also if memory is short, or if a complete checkpoint has another architecture.
         """
         steps, damaged = self.steps(), []
         for step in reversed(steps):

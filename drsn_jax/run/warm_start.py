@@ -49,8 +49,8 @@ def start_from(state: TrainState, path: AnyPath) -> TrainState:
 def _grow(params: dict[str, Any], *, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the parameters into `fresh`, which may have more channels and blocks. The function stays the same except for new blocks.
 
-    A new block's last convolution is small instead of zero: where a whole residual is zero, soft thresholding has no gradient, and the
-    block would never learn. Parameters without a place in `fresh` are kept, so that they are refused.
+    A new block's last convolution is small instead of zero. If a whole residual is zero, soft thresholding has no gradient, and the block
+    never learns. Parameters without a place in `fresh` are kept, so that they are refused.
     """
     old = flatten_dict(params)
     new = {path: np.array(leaf) for path, leaf in flatten_dict(dict(fresh)).items()}  # copies, because the step donates its input

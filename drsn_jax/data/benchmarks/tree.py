@@ -49,7 +49,7 @@ class TreeFile:
             raise InputError(f"{self} is damaged ({' '.join(str(error).split())}); download it again") from error
 
     def crc32(self) -> int:
-        """The CRC-32 of the content; archives store it. Raises `InputError` naming the file if it cannot be read."""
+        """Return the CRC-32 of the content, which archives store. Raises `InputError` naming the file if it cannot be read."""
         return zlib.crc32(self.read_bytes()) if self.archive is None else self.archive.getinfo(self.where).CRC
 
     def __str__(self) -> str:

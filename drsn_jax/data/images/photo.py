@@ -1,4 +1,4 @@
-"""A photograph file in memory: its pixels, and everything that is needed to write the restored one in the same form."""
+"""A photograph file in memory: its pixels, and the properties for writing the restored photograph in the same form."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

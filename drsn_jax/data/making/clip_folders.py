@@ -49,8 +49,8 @@ def read_clips(
     proportional to its folder's motion per frame. The share of a folder is then its total motion, for any frame rate. With `sharpness`,
     windows are excluded if their middle frame is soft (`find_sharp`).
 
-    Raises InputError if there are no frames, if names have no number, if frames differ in size or are smaller than the crop, or if a folder
-    has no window of the numbers of frames to average.
+    Raises InputError if there are no frames, if names have no number, or if frames differ in size or are smaller than the crop. Raises it
+    also if a folder has no window for one of the numbers of frames to average.
     """
     numbers = window_numbers(averaged, odd=odd)
     found = [(folder, _number_frames(folder)) for folder in _expand(folders)]
@@ -111,10 +111,10 @@ def _read_folder(
 
 
 def find_sharp(sharpness: Sequence[float], *, share: float) -> Bool[np.ndarray, " n"]:
-    """Which frames of a clip have at least this share of its median sharpness, and of the sharpest of the four before and after.
+    """Mark the frames that have at least `share` of the clip's median sharpness, and of the largest among four frames on each side.
 
-    The median finds frames that were taken while all moved fast; the neighbours find those that were computed and not filmed, however
-    much there is to see in this part of the clip.
+    The median excludes frames of a fast motion of the whole view. The neighbours exclude frames that were computed instead of filmed, for
+    any amount of detail in this part of the clip.
     """
     measured = np.array(sharpness)
     near = ndimage.maximum_filter1d(measured, 2 * _NEIGHBOURS + 1, mode="nearest")

@@ -1,4 +1,4 @@
-"""Objects in front of a photograph that move separately: parts of it, cut out as ellipses or by masks of real objects."""
+"""Objects that move separately in front of a photograph: parts of it, cut out as ellipses or by masks of real objects."""
 
 import math
 from collections.abc import Callable, Sequence

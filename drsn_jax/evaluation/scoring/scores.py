@@ -32,7 +32,7 @@ class Case(NamedTuple):
     input_scores: Scores | None = None
 
     def versions(self, restored: Image) -> dict[str, Image]:
-        """The scored versions: the input, our restoration and those of other methods."""
+        """Return the scored versions: the input, our restoration and those of other methods."""
         return {"input": self.blurred, "restored": restored, **self.others}
 
 
@@ -53,17 +53,17 @@ class ImageScore:
 
     @property
     def input(self) -> Scores:
-        """Figures of the blurred image."""
+        """The figures of the blurred image."""
         return self.scores["input"]
 
     @property
     def restored(self) -> Scores:
-        """Figures of our restoration."""
+        """The figures of our restoration."""
         return self.scores["restored"]
 
     @property
     def gain_db(self) -> float | None:
-        """PSNR of the restored image minus that of the input; None without PSNR."""
+        """The PSNR of the restored image minus that of the input; None without PSNR."""
         return self.restored["psnr"] - self.input["psnr"] if "psnr" in self.restored else None
 
     @property
