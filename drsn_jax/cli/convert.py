@@ -15,8 +15,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=path,
         required=True,
         metavar="FILE_OR_MODEL",
-        help="a generator's weights from Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors),"
-        " or a model (the --workdir of a training, or one of its checkpoints)",
+        help="a generator's weights, or a model. Weights: .keras, .weights.h5, .h5 (Keras 2), or .pth or .safetensors (PyTorch)."
+        " A model: the --workdir of a training, or one of its checkpoints",
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""Export of a generator as StableHLO, for any image size and several platforms in one file, and the check of its accuracy."""
+"""Export of a generator as StableHLO, for any image size and several platforms, and the check of its accuracy."""
 
 import contextlib
 import io

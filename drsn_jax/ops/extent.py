@@ -1,7 +1,7 @@
 """Maps in which an image fills only the top left corner: one compiled program serves images of many sizes.
 
-The values beside the image are undefined and never reach it. An operation that looks further than one pixel first writes the values that it
-needs beyond the image's last row and column.
+The values beside the image are undefined and never reach it. An operation with a reach of more than one pixel first writes the values that
+it needs beyond the image's end.
 """
 
 from collections.abc import Callable

@@ -150,7 +150,7 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
         ignored += len(visible) - len(found)
     if not images and len(plan.failed) == failures:
         raise InputError(
-            f"{quoted(folder)} holds no images and no videos ({ignored} other files); give a folder with files ending in "
+            f"{quoted(folder)} holds no images and no videos ({ignored} other files). Give a folder with files ending in "
             f"{', '.join(_KNOWN)}, or name the file itself."
         )
     plan.ignored += ignored

@@ -39,7 +39,7 @@ def start_from(state: TrainState, path: AnyPath) -> TrainState:
     if differing := [name for name, tree in found.items() if _shapes(tree) != _shapes(getattr(state, name))]:
         network = differing[0].split("_")[0]
         raise InputError(
-            f"init_from={path} holds a {network} that differs from this configuration; make them equal (`drsn-jax info --model={path}`"
+            f"init_from={path} holds a {network} that differs from this configuration. Make them equal (`drsn-jax info --model={path}`"
             " lists the values). widths, num_blocks and middle_blocks may be larger."
         )
     placed = {name: jax.device_put(tree, jax.tree.map(lambda x: x.sharding, getattr(state, name))) for name, tree in found.items()}

@@ -1,4 +1,4 @@
-"""A run of several processes on one or many machines: joining, decisions of process 0 for all, and a common end."""
+"""A run of several processes on one or many machines: joining, decisions of process 0, and a common end."""
 
 import contextlib
 import itertools
@@ -33,11 +33,11 @@ _turns = itertools.count()
 def joined(*, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> Iterator[None]:
     """Make this process part of a run of several while the block lasts. No device may have been used before.
 
-    Give all three arguments to join by hand; `coordinator` is HOST:PORT, a free port on the machine of process 0. Without arguments JAX
-    detects TPU pods, Slurm and Open MPI. Anywhere else, and for a launcher's single task, this process runs alone.
-    `num_processes=1` forces that. An exception inside the block is not raised in a run of several: it is printed as by `explain`, and this
-    process exits. JAX's heartbeat then ends the other processes within `HEARTBEAT_SECONDS`, as it does after a kill or a hang. Raises
-    InputError for any other combination of arguments, and if joining fails.
+    Give all three arguments to join by hand. `coordinator` is HOST:PORT, a free port on the machine of process 0. Without arguments JAX
+    detects TPU pods, Slurm and Open MPI. Anywhere else, and for a launcher's single task, this process runs alone. `num_processes=1` forces
+    that. An exception inside the block is not raised in a run of several: it is printed as by `explain`, and this process exits. JAX's
+    heartbeat then ends the other processes within `HEARTBEAT_SECONDS`, as it does after a kill or a hang. Raises InputError for any other
+    combination of arguments, and if joining fails.
     """
     _check(coordinator, num_processes, process_id)
     if num_processes != 1:

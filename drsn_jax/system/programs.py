@@ -45,8 +45,8 @@ def keep_programs() -> Iterator[None]:
     """Let JAX read the programs of earlier runs inside the block, and store new ones for later runs.
 
     Each version of this package and of JAX, and each set of processor instructions, has its own folder. Folders that were unused for a
-    month are removed. The block has no effect if the environment variable DRSN_JAX_COMPILATION_CACHE is off, if JAX has its own cache
-    (JAX_COMPILATION_CACHE_DIR), or if the user's cache folder cannot be written. Raises InputError for another value of the variable.
+    month are removed. The block has no effect if the environment variable DRSN_JAX_COMPILATION_CACHE is off, or if the user's cache folder
+    cannot be written. Nor has it if JAX has its own cache (JAX_COMPILATION_CACHE_DIR). Raises InputError for another value of the variable.
     """
     folder = _choose_folder()
     if folder is None or not _prepare(folder):

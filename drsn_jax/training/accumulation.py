@@ -1,4 +1,4 @@
-"""Gradient accumulation: means over the micro-batches of a batch, one at a time, so that memory holds only one of them."""
+"""Gradient accumulation: means over the micro-batches of a batch, with one of them in memory at a time."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

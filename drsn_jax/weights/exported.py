@@ -65,8 +65,8 @@ def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> E
     """Read an export and check that this jax can run it on the platform of `device` or the default one.
 
     Raises InputError for files that are damaged or no exports, and for exports of a newer drsn-jax or for other platforms. Raises it also
-    for an export whose jax is too old or too new for this one, and for a program that calls functions of jaxlib by name. Generators do not
-    call such functions.
+    for an export of a jax that is too old or too new for this one. A program that calls functions of jaxlib by name is refused too, because
+    generators do not.
     """
     export, name = import_export(), "the export" if isinstance(file, io.BufferedIOBase) else str(file)
     try:

@@ -225,7 +225,7 @@ def test_windows_with_a_soft_frame_in_the_middle_are_left_out(tmp_path, rng):
         seen[sharpness] = {i for crop in sharp for i, frame in enumerate(frames) if _holds(frame, crop)}
     assert seen[0.0] == set(range(9))
     assert seen[0.5] == set(range(9)) - {3, 4}
-    with pytest.raises(InputError, match=r"frames_sharpness=0.5 leaves no window of 3 frames in .*short.*; use a lower"):
+    with pytest.raises(InputError, match=r"frames_sharpness=0.5 leaves no window of 3 frames in .*short.*\. Use a lower"):
         read_clip(write_clip(tmp_path / "short", frames[[2, 3, 5]]), averaged=(3, 3), sharpness=0.5)
 
 

@@ -136,7 +136,7 @@ def test_masks_are_read_whatever_their_colours(masks):
         read_shapes([masks, masks / "nowhere"], bad_images_fn=all_of)
     for i in range(2):
         (masks / "bar" / f"0000{i}.png").unlink()
-    with pytest.raises(InputError, match=r"masks: none of 1 images is the mask of an object; .*object_masks"):
+    with pytest.raises(InputError, match=r"masks: none of 1 images is the mask of an object\. .*object_masks"):
         read_shapes([masks], bad_images_fn=all_of)
 
 

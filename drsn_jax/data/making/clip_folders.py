@@ -99,8 +99,8 @@ def _read_folder(
     for path, _, image in kept:
         if image.shape != size or min(image.shape[:2]) < crop_size:
             raise InputError(
-                f"{path} is {image.shape[1]}x{image.shape[0]}; frames must be of one size ({size[1]}x{size[0]},"
-                f" as the first) and at least as large as the crop of {crop_size} (--config.crop_size)."
+                f"{path} is {image.shape[1]}x{image.shape[0]}. Frames must have the size of the first ({size[1]}x{size[0]})"
+                f" and hold the crop of {crop_size} (--config.crop_size). Remove this one, or use a smaller crop."
             )
     frames, following = [image for _, _, image in kept], np.ones(len(kept), np.int32)
     for i in range(len(kept) - 2, -1, -1):
@@ -149,13 +149,13 @@ def _check_windows(folder: Folder, numbers: Sequence[int], *, sharpness: float) 
     longest = int(folder.following.max())
     if longest < max(numbers):
         raise InputError(
-            f"frames_averaged={min(numbers)},{max(numbers)} averages up to {max(numbers)} frames, and {folder.path} has runs of at most"
-            f" {longest} without a gap; use 1 to {longest} (--config.frames_averaged)."
+            f"frames_averaged={min(numbers)},{max(numbers)} averages more frames than the longest run without a gap in {folder.path},"
+            f" {longest} frames; use 1 to {longest} (--config.frames_averaged)."
         )
     for number in numbers if folder.sharp is not None else ():
         firsts = np.flatnonzero(folder.following >= number)
         if folder.sharp is not None and not folder.sharp[firsts + number // 2].any():
             raise InputError(
-                f"frames_sharpness={sharpness:g} leaves no window of {number} frames in {folder.path}: each has a soft frame in the middle;"
-                " use a lower share (--config.frames_sharpness=0.5), or fewer frames."
+                f"frames_sharpness={sharpness:g} leaves no window of {number} frames in {folder.path}: each has a soft frame in the middle."
+                " Use a lower share (--config.frames_sharpness=0.5), or fewer frames."
             )

@@ -131,8 +131,8 @@ def _extended(output: Path, stored: list[Line], plan: list[Line]) -> list[Line]:
     gone = [line for line in stored if named.get(line["name"]) != line and _has_image(output, line)]
     if gone:
         raise InputError(
-            f"The source of {len(gone)} pairs in {output} is missing or has changed (the first is {gone[0]['name']}); "
-            "restore it, give another folder, or --overwrite"
+            f"The source of {len(gone)} pairs in {output} is missing or has changed (the first is {gone[0]['name']}). "
+            "Restore it, give another folder, or --overwrite."
         )
     if plan != stored:
         _write_plan(output, plan)

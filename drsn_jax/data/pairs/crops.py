@@ -82,8 +82,8 @@ class CropLoader:
         needed = sum(height * width * 6 for height, width in fitted)
         if needed > limit:
             raise InputError(
-                f"Caching {len(fitted)} pairs needs {needed / 1e9:.3g} GB, and the limit is {limit / 1e9:.3g} GB; "
-                "switch the cache off, raise its limit or use smaller frames (frame='half_crop' or 'resize')"
+                f"Caching {len(fitted)} pairs needs {needed / 1e9:.3g} GB, more than the limit of {limit / 1e9:.3g} GB. "
+                "Switch the cache off, raise its limit, or use smaller frames (frame='half_crop' or 'resize')."
             )
 
 

@@ -165,8 +165,8 @@ def _match(blurred: dict[str, Path], sharp: dict[str, Path], blurred_where: str,
     if blurred.keys() != sharp.keys():
         raise InputError(
             f"{_first_three(blurred.keys() - sharp.keys())} of {blurred_where} lack a sharp image, "
-            f"{_first_three(sharp.keys() - blurred.keys())} of {sharp_where} lack a blurred one; "
-            "give both images of a pair the same name (suffixes may differ)"
+            f"{_first_three(sharp.keys() - blurred.keys())} of {sharp_where} lack a blurred one. "
+            "Give both images of a pair the same name (suffixes may differ)."
         )
     return [Pair(name, blurred[name], sharp[name]) for name in sorted(blurred)]
 

@@ -50,7 +50,7 @@ def make_batches(
     frames as in `CropLoader`, up to `cache_limit_bytes` (None: half of the memory). `noise_variance` is a range on the scale [0, 1]. A
     share `noise_share` of the blurred crops gets Gaussian noise, as in `synthesis.camera_noise`. Its standard deviation is uniform between
     the range's square roots. The crop is then clipped and rounded to k/255. Process p of n makes the p-th of n equal parts of each batch.
-    Raises `InputError` at once for invalid arguments and without TensorFlow; for a damaged image, by name, when its turn comes, unless
+    Raises `InputError` at once for invalid arguments and without TensorFlow. A damaged image raises it by name when its turn comes, unless
     `bad_images` skips it (see `CropLoader`).
     """
     check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)

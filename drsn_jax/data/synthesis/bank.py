@@ -63,8 +63,8 @@ def check_room(pixels: int, *, channels: int) -> None:
     needed, limit = pixels * channels, half_of_memory()
     if needed > limit:
         raise InputError(
-            f"{pixels / 1e6:.0f} megapixels take {needed / 1e9:.3g} GB, and half of this machine's memory is {limit / 1e9:.3g} GB;"
-            " use fewer or smaller images, or --config.data=pairs (tf.data)."
+            f"{pixels / 1e6:.0f} megapixels take {needed / 1e9:.3g} GB, and half of this machine's memory is {limit / 1e9:.3g} GB."
+            " Use fewer or smaller images, or --config.data=pairs (tf.data)."
         )
 
 

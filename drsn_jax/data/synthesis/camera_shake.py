@@ -27,7 +27,7 @@ class BlurRecipe(NamedTuple):
     - `saturation`: how far the light of the brightest pixels may exceed white.
     - `object_share`: share of photographs with a separately moving object in front.
     - `softness`: range of the standard deviation (pixels) of a Gaussian lens that softens the photograph itself, sharp and blurred.
-    - `jpeg_quality`: range of the JPEG quality (1 to 100, Pillow's scale) of blurred images, applied before the noise; a range of 100 to
+    - `jpeg_quality`: range of the JPEG quality (1 to 100, Pillow's scale) of blurred images, applied before the noise. A range of 100 to
       100 means none.
     - `noise_variance`: range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
     - `noise_share`: share of images with noise.

@@ -42,7 +42,7 @@ def read_shapes(folders: Sequence[Path], *, bad_images_fn: Callable[[int], BadIm
     shapes = [to_shape(mask) for image in read if image is not None and (mask := image.max(-1) >= 64).any()]
     if not shapes:
         raise InputError(
-            f"{', '.join(map(str, folders))}: none of {len(paths)} images is the mask of an object; give folders of black images with"
+            f"{', '.join(map(str, folders))}: none of {len(paths)} images is the mask of an object. Give folders of black images with"
             " one bright object (--config.object_masks=DIR)."
         )
     return np.stack(shapes)
@@ -73,7 +73,7 @@ def add_object(
     recipe: BlurRecipe,
     shapes: Shapes | None = None,
 ) -> Float[Array, "h w 3"]:
-    """Add an object to a share `object_share` of all photographs: a part of the sharp one with its own motion, in front of the blurred one.
+    """Add an object to a share `object_share` of all photographs: a part of the sharp one, with its own motion before the blurred one.
 
     The part is one of `shapes`, or an ellipse without them, with random position and direction and an edge of a few pixels. Its mask is
     blurred like the object, so it covers the background as long as the object did during the exposure.

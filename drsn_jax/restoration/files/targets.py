@@ -1,4 +1,4 @@
-"""The features of a photo that an output file can keep: format, mode, depth and metadata, known before the network runs."""
+"""The features of a photo that an output file can keep, known before the network runs: format, mode, depth, metadata."""
 
 import io
 from dataclasses import dataclass
