@@ -13,9 +13,9 @@ Size = tuple[int, int]
 def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | None:
     """Count the multiply-adds of one call of a row with the configuration's batch; `size` is height x width of an image. None: not counted.
 
-    Let G, C and V be the counts of one image's forward pass through the generator, the critic, and VGG19 up to the content layer
-    (`costs.count_module_macs`). They do not depend on the form of an operation. By the usual convention every multiply-add of a forward
-    pass counts twice more: for the gradient of a layer's input, and for that of its kernel. One image costs
+    Let G, C and V be the counts of one image's forward pass (`costs.count_module_macs`): through the generator, the critic, and VGG19 up to
+    the content layer. They do not depend on the form of an operation. By the usual convention every multiply-add of a forward pass counts
+    twice more: for the gradient of a layer's input, and for that of its kernel. One image costs
 
     - inference: G;
     - the critic part: critic_steps updates on a sharp and a restored image each, 3 C an image;

@@ -90,7 +90,7 @@ def declare_json(parser: Any, *, printed: str) -> None:
 
 @contextlib.contextmanager
 def no_progress(quiet: bool) -> Iterator[None]:
-    """If `quiet`, suppress progress on stderr inside the block. Errors are exceptions, so they are not lost."""
+    """Suppress progress on stderr inside the block if `quiet`. Errors are exceptions, so they are not lost."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere) if quiet else contextlib.nullcontext():
         yield
 

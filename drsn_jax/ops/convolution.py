@@ -2,7 +2,7 @@
 
 Two cases are slow on XLA's CPU back end:
 
-- The gradient of a kernel. XLA computes it as a convolution whose window is as large as the map, which has no fast path. Here it is one
+- The gradient of a kernel. XLA computes it as a convolution with a window as large as the map, which has no fast path. Here it is one
   matrix product per kernel position.
 - A 3x3 convolution after nearest upsampling. Here it is four 2x2 convolutions of the original map, with 4/9 of the multiply-adds.
 
@@ -151,7 +151,7 @@ def _multiply_windows(
         return window.T @ columns if transposed is None else transposed @ window
 
     products = lax.map(multiply, jnp.arange(size[0] * size[1]))
-    if transposed is not None:  # once here: fused into the optimiser, every moment would read it with strides
+    if transposed is not None:  # transposed once: fused into the optimiser, it would be read with strides for every moment
         products = lax.optimization_barrier(products.swapaxes(1, 2))
     return products.reshape(*size, c, d)
 

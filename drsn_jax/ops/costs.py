@@ -31,9 +31,9 @@ def measure_costs(
 ) -> list[Cost]:
     """Measure a batch of one [1 h w 3] float32 in inference at each of `sizes` (height, width), on the default device.
 
-    The parameters are initialised for `init_size` (default: the first size). Where they do not fit another size, as those of the dense
-    critic, all other values are None. Each size is one compilation. With `run` each program also runs four times on random parameters;
-    the result is the median of the last three. `macs` is `count_macs`. Raises ValueError for sizes that the network does not accept.
+    The parameters are initialised for `init_size` (default: the first size). If they do not fit another size, as those of the dense critic,
+    all other values are None. Each size is one compilation. With `run` each program also runs four times on random parameters; the result
+    is the median of the last three. `macs` is `count_macs`. Raises ValueError for sizes that the network does not accept.
     """
     variables = jax.eval_shape(module.init, jax.random.key(0), _image(init_size or sizes[0]))
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))

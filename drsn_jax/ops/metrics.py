@@ -104,7 +104,7 @@ def _gaussian_moments(restored: Image, sharp: Image) -> Float[Array, "h w 15"]:
 
 
 def _crop(moments: Float[Array, "h w 15"]) -> Float[Array, "H W 15"]:
-    """Keep only the positions whose window lies wholly inside the image."""
+    """Keep only the positions with a window wholly inside the image."""
     return moments[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
 
 

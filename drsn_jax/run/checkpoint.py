@@ -100,7 +100,7 @@ class Checkpoints:
         return f"make room or choose another --workdir; the newest complete checkpoint is {self.newest_whole() or 'none yet'}"
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints on disk, ascending."""
+        """Return the steps of the checkpoints on disk, ascending."""
         return sorted(self._manager.all_steps())
 
     def newest_whole(self) -> int | None:

@@ -24,7 +24,7 @@ HEARTBEAT_SECONDS = 25  # JAX aborts a run this long after one process died or h
 _FOR_EVER = 2**40  # milliseconds; JAX's heartbeat ends a wait for a dead process
 _BLOCK = 1024  # bytes; broadcasts are padded to multiples of it, each of which is compiled once
 _HOW = "start each process with the same --coordinator=HOST:PORT and --num-processes=N, and with a --process-id of its own from 0 to N-1"
-# JAX's messages where it finds no cluster, and where devices were used before, as in a notebook.
+# JAX's messages if it finds no cluster, and if devices were used before, as in a notebook.
 _ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
 _turns = itertools.count()
 
@@ -109,7 +109,7 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
 
 
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Call `jax.distributed.initialize`; return without effect where there is no cluster."""
+    """Call `jax.distributed.initialize`; return without effect if there is no cluster."""
     if coordinator is None and _started_alone():
         return
     with contextlib.suppress(AttributeError):  # `feed.StopSignal` replaces it: it keeps early signals

@@ -1,4 +1,4 @@
-"""Skipping of steps whose metrics or new state are infinite or not a number."""
+"""Skipping of steps with metrics or a new state that are infinite or not a number."""
 
 import dataclasses
 from collections.abc import Callable

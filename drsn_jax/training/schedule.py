@@ -66,7 +66,7 @@ def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: in
 
 
 def steps_for(images: int, stages: Sequence[Stage], *, parts: int = 1) -> int:
-    """Return the number of steps that read so many images, where each step reads `parts` batches of its stage."""
+    """Return the number of steps that read this number of images. Each step reads `parts` batches of its stage."""
     steps = 0
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         each = stage.batch_size * parts

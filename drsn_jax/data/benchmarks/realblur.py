@@ -1,4 +1,4 @@
-"""RealBlur (Rim et al. 2020): RealBlur_{J,R}_{train,test}_list.txt, where each line has a sharp and a blurred image."""
+"""RealBlur (Rim et al. 2020): RealBlur_{J,R}_{train,test}_list.txt, with a sharp and a blurred image in each line."""
 
 import re
 

@@ -39,8 +39,8 @@ class Metadata:
 class Photo:
     """One decoded image file, turned upright.
 
-    `samples` are uint8 or uint16, as in the file, for the channels of `mode` (L, LA, RGB, RGBA or CMYK); palettes and
-    1-bit images are widened.
+    `samples` are uint8 or uint16, as in the file, for the channels of `mode` (L, LA, RGB, RGBA or CMYK). Palettes and 1-bit images are
+    widened.
     """
 
     samples: Integer[np.ndarray, "h w channels"]

@@ -102,8 +102,8 @@ def choose_windows(
     """Choose windows of `frames[0]` to `frames[1]` frames; the number is drawn for each from (seed, scene, first frame).
 
     A window starts where the last one ended, or `stride` frames after its start. None contains a cut, missing frames, or a frame of
-    `exclude` (ranges with both ends, 1 is the first frame); after these a new window starts. Windows with less than
-    `min_motion` pixels of motion (see `travelled`) are static. `motion` needs a lag below `frames[0]`.
+    `exclude` (ranges with both ends, 1 is the first frame). After these a new window starts. Windows with less than `min_motion` pixels of
+    motion (see `travelled`) are static. `motion` needs a lag below `frames[0]`.
     """
     cuts = find_cuts(motion.levels, threshold=cut_threshold)
     out = {frame - 1 for low, high in exclude for frame in range(low, min(high, len(motion.levels)) + 1)}

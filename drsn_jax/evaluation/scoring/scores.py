@@ -38,7 +38,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The measurements on one image: `scores[version][metric]`, where version is input, restored or another method's name."""
+    """The measurements on one image: `scores[version][metric]`. A version is input, restored or another method's name."""
 
     name: str
     height: int
@@ -75,8 +75,8 @@ class ImageScore:
 def summarise(scores: Iterable[ImageScore], *, metrics: Sequence[Metric] = PAIRED.metrics) -> dict[str, Any]:
     """Summarise the images: means for each version, the gain, the number made worse, and the median seconds per image.
 
-    The median excludes the first image of each size, whose time may include a compilation. If every image is the first
-    of its size, all count and `seconds_include_compilation` is true. Raises InputError if there is no image.
+    The median excludes the first image of each size, because its time may include a compilation. If every image is the first of its size,
+    all count and `seconds_include_compilation` is true. Raises InputError if there is no image.
     """
     scores = list(scores)
     if not scores:
