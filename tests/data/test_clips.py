@@ -158,7 +158,7 @@ def test_what_a_folder_may_hold(tmp_path):
     folder = write_frames(tmp_path / "clip", [1, 2])
     with pytest.raises(InputError, match="at least as large as the crop of 32"):
         read_clip(folder, crop_size=32)
-    with pytest.raises(InputError, match="averages up to 5 frames"):
+    with pytest.raises(InputError, match="frames_averaged=1,5 averages more frames than the longest run"):
         read_clip(folder, crop_size=8, averaged=(1, 5))
     write_frames(folder, [3], size=(12, 12))
     with pytest.raises(InputError, match=r"000003\.png is 12x12"):

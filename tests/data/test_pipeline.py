@@ -322,7 +322,7 @@ def test_frames_that_do_not_fit(tmp_path, pairs):
         ({"noise_variance": (0.2, 0.1)}, "0 <= low <= high"),
         ({"noise_variance": (-0.1, 0.1)}, "0 <= low <= high"),
         ({"noise_variance": (0.0, float("nan"))}, "0 <= low <= high"),
-        ({"cache": True, "cache_limit_bytes": 100}, "switch the cache off"),
+        ({"cache": True, "cache_limit_bytes": 100}, "Switch the cache off"),
     ],
 )
 def test_impossible_arguments_are_refused_at_once(pairs, wrong, told):

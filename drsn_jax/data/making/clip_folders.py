@@ -100,7 +100,7 @@ def _read_folder(
         if image.shape != size or min(image.shape[:2]) < crop_size:
             raise InputError(
                 f"{path} is {image.shape[1]}x{image.shape[0]}. Frames must have the size of the first ({size[1]}x{size[0]})"
-                f" and hold the crop of {crop_size} (--config.crop_size). Remove this one, or use a smaller crop."
+                f" and be at least as large as the crop of {crop_size} (--config.crop_size). Remove this one, or use a smaller crop."
             )
     frames, following = [image for _, _, image in kept], np.ones(len(kept), np.int32)
     for i in range(len(kept) - 2, -1, -1):
@@ -149,7 +149,7 @@ def _check_windows(folder: Folder, numbers: Sequence[int], *, sharpness: float) 
     longest = int(folder.following.max())
     if longest < max(numbers):
         raise InputError(
-            f"frames_averaged={min(numbers)},{max(numbers)} averages more frames than the longest run without a gap in {folder.path},"
+            f"frames_averaged={min(numbers)},{max(numbers)} averages more frames than the longest run without a gap in {folder.path}:"
             f" {longest} frames; use 1 to {longest} (--config.frames_averaged)."
         )
     for number in numbers if folder.sharp is not None else ():
