@@ -116,7 +116,7 @@ def test_without_shapes_objects_are_the_ellipses_of_before():
 
 @pytest.fixture
 def masks(tmp_path):
-    """Masks as in DAVIS: one bit, colours of a palette, and a frame without the object."""
+    """Write masks as in DAVIS: one bit, colours of a palette, and a frame without the object."""
     folder = tmp_path / "masks"
     (folder / "bar").mkdir(parents=True)
     Image.fromarray(bar()).save(folder / "bar" / "00000.png")

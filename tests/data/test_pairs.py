@@ -28,7 +28,7 @@ def _gopro(root, scenes=("GOPR01", "GOPR02"), frames=("000001", "000002"), folde
 
 
 def _refused(function, *args, **kwargs):
-    """The message of the InputError that must come; always one line."""
+    """Return the message of the expected InputError, which is always one line."""
     with pytest.raises(InputError) as caught:
         function(*args, **kwargs)
     message = str(caught.value)

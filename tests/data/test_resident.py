@@ -253,7 +253,7 @@ def folder(tmp_path):
 
 
 def all_of(number):
-    """Passes over none."""
+    """Count all images, and skip none."""
     return BadImages(number, what="photographs", skip=False)
 
 

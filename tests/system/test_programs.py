@@ -22,7 +22,7 @@ EVENTS = {"hits": "/jax/compilation_cache/cache_hits", "compiled": "/jax/compila
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The user's cache folder, in place of the one that the tests share."""
+    """Return the user's cache folder, which replaces the folder that the tests share."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(SWITCH, raising=False)
     before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
@@ -38,7 +38,7 @@ def entries(folder):
 
 @contextmanager
 def counting():
-    """How many programs the block found in a cache and how many it compiled and left there."""
+    """Count the programs that the block found in a cache, and those that it compiled and stored there."""
     counts, listening = dict.fromkeys(EVENTS, 0), True
 
     def listen(event, **_):
@@ -51,7 +51,7 @@ def counting():
 
 
 def run(*factors):
-    """A process that computes with each of the factors; what it found and compiled."""
+    """Compute with each of the factors like a new process; return the numbers of found and compiled programs."""
     jax.clear_caches()
     with counting() as counts, keep_programs():
         for factor in factors:

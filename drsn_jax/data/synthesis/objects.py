@@ -73,7 +73,7 @@ def add_object(
     recipe: BlurRecipe,
     shapes: Shapes | None = None,
 ) -> Float[Array, "h w 3"]:
-    """Add an object to a share `object_share` of all photographs: a part of the sharp one, with its own motion before the blurred one.
+    """Add an object to a share `object_share` of all photographs: a part of the sharp one with its own motion, in front of the blurred one.
 
     The part is one of `shapes`, or an ellipse without them, with random position and direction and an edge of a few pixels. Its mask is
     blurred like the object, so it covers the background as long as the object did during the exposure.

@@ -57,7 +57,7 @@ class _Piece(NamedTuple):
 
 
 def restore_video(source: Path, target: Path, *, restore_fn: RestoreFn, overwrite: bool = False) -> VideoReport:
-    """Restore a video file, with progress on stderr. Memory is needed for a few frames only.
+    """Restore a video file, with progress on stderr. Only a few frames are in memory, for a video of any length.
 
     Frames are encoded again (`choose_coding`), with the same time stamps, colour space, range and display matrix. Sound and subtitles are
     copied without encoding. The target's suffix gives the format. The next frame is read and the last one written while the network
