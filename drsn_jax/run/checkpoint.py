@@ -65,8 +65,9 @@ class Checkpoints:
                 raise
 
     def save(self, step: int, state: TrainState, *, psnr: float | None = None) -> None:
-        """Start saving; the state may be donated at once. `psnr` (dB) of the validation after this step decides which checkpoint is the
-        best.
+        """Start saving; the state may be donated at once.
+
+        `psnr` (dB) of the validation after this step decides which checkpoint is the best.
 
         Raises InputError if this save or the previous one could not be written, or if there is no room.
         """
