@@ -91,7 +91,7 @@ os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}  # Ten
 
 
 def command(*words):
-    """`drsn-jax WORDS`, in this process, which holds the devices."""
+    """Run `drsn-jax WORDS` in this process, which holds the devices."""
     if code := main([str(word) for word in words]):
         raise SystemExit(code)
 

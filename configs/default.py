@@ -15,9 +15,9 @@ def get_config() -> ConfigDict:
 
     # Generator (paper, section 3.2.1)
     config.trunk = "unet"  # quarter: the paper's nine blocks at quarter resolution; unet: the same blocks at three scales with skips
-    config.widths = (64, 128, 256)  # quarter: the total; unet: at each scale, on the way down and again on the way up
-    config.num_blocks = 2  # unet: additional blocks at the coarsest scale, where the field of view is largest
-    config.middle_blocks = 0  # unet: so many more at the coarsest scale, which see furthest
+    config.widths = (64, 128, 256)  # channels at full, half and quarter resolution
+    config.num_blocks = 2  # quarter: the total; unet: at each scale, on the way down and again on the way up
+    config.middle_blocks = 0  # unet: additional blocks at the coarsest scale, where the field of view is largest
     config.block_order = "pre"  # norm and ReLU before each convolution (the paper's) or after it
     config.shrinkage = True  # False: DeblurGAN's residual blocks, without thresholds
     config.convs_per_block = 2
@@ -111,7 +111,7 @@ def get_config() -> ConfigDict:
     config.frames_share = 0.5  # of a batch, if frames_dir is set
     config.frames_averaged = (7, 13)  # range of the number of frames
     config.frames_odd = False  # only odd numbers of frames: the sharp one is in the middle of the exposure. GoPro also has even numbers
-    config.frames_sharpness = 0.0  # least sharpness of a window's middle frame, as a share of its clip's median and its neighbours' best
+    config.frames_sharpness = 0.0  # least sharpness of a window's middle frame: a share of the clip's median, and of the sharpest neighbour
     config.hold_out_every = 10  # photos without eval_dir: every n-th photograph is for validation
 
     # The run

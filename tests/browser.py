@@ -76,13 +76,13 @@ class Browser:
         return json.loads(line)
 
     def run(self, script: str):
-        """The value of a JavaScript expression, of its promise where it is one."""
+        """Return the value of a JavaScript expression, or of its promise."""
         result = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def wait(self, script: str):
-        """Waits until the expression is true."""
+        """Wait until the expression is true."""
         end = time.monotonic() + self._timeout
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"never true: {script}; {self.run('document.body.innerText')}"
@@ -98,7 +98,7 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def choose_file(self, selector: str, path: Path):
-        """What a person does in the dialogue that a field for files opens."""
+        """Choose a file, as a person does in the dialogue of a field for files."""
         root = self.send("DOM.getDocument")["root"]["nodeId"]
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
@@ -113,7 +113,7 @@ class Browser:
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
 
     def find_barriers(self) -> list[str]:
-        """What axe-core finds wrong for people who use a keyboard, a screen reader or strong contrast: rule, and where."""
+        """Return the barriers that axe-core finds for users of a keyboard, a screen reader or strong contrast: rule and place."""
         assert AXE is not None
         self.run(f"(() => {{ {AXE.read_text()} }})()")
         found = self.run("axe.run(document, {resultTypes: ['violations']}).then((result) => result.violations)")

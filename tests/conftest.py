@@ -63,13 +63,13 @@ LONGEST += ("test_benchmark", "test_pipeline", "test_making", "test_memory", "te
 
 @pytest.fixture
 def rng():
-    """A seeded numpy generator."""
+    """Return a seeded numpy generator."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture
 def unchecked():
-    """As users run it, without checks of the annotations: for what the package itself says of a wrong type or shape."""
+    """Switch off the checks of annotations, as for users, to see the package's own errors for a wrong type or shape."""
     jaxtyping_config.update("jaxtyping_disable", True)
     yield
     jaxtyping_config.update("jaxtyping_disable", False)
@@ -77,7 +77,7 @@ def unchecked():
 
 @pytest.fixture(scope="session")
 def photograph() -> np.ndarray:
-    """A colour photograph, uint8 [h w 3]: scikit-image's astronaut."""
+    """Return a colour photograph, uint8 [h w 3]: scikit-image's astronaut."""
     data = pytest.importorskip("skimage.data", reason="scikit-image carries the photographs: pip install 'drsn-jax[demo]'")
     return data.astronaut()
 

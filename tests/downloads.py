@@ -15,7 +15,7 @@ Files = dict[str, bytes]
 
 
 def image(seed, *, size=SIZE, suffix="PNG", mode="RGB") -> bytes:
-    """An encoded image of noise, another for each seed."""
+    """Encode an image of noise, another one for each seed."""
     seed = sum(ord(letter) * 31**place for place, letter in enumerate(str(seed))) % 2**32
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -94,7 +94,7 @@ def reds_files() -> Files:
 
 
 def expect_tiny(monkeypatch) -> None:
-    """What the files above hold is what is expected from now on."""
+    """Make the contents of the files above the expected ones."""
     tiny = {
         gopro: {"train": Expected(4, 8, SIZE), "test": Expected(1, 2, SIZE)},
         hide: {"train": Expected(None, 2, SIZE), "test": Expected(None, 2, SIZE)},

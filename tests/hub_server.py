@@ -43,7 +43,7 @@ class Hub(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments):
-        """Says nothing."""
+        """Log nothing."""
 
     def answer(self, body=b"", status=200, **headers):
         body = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -25,7 +25,7 @@ def images(batch=1, height=32, width=32, seed=0):
 
 
 def draw_leaf(rng, path, leaf):
-    """A parameter or statistic by its name: kernels of variance 2 / (fan in + fan out), biases and means 0, scales and variances 1."""
+    """Draw a parameter or statistic by its name: kernels of variance 2 / (fan in + fan out), biases and means 0, scales and variances 1."""
     if path[-1].key == "kernel":
         fan = np.prod(leaf.shape[:-2]) * sum(leaf.shape[-2:])
         return jnp.asarray(rng.normal(0, np.sqrt(2 / fan), leaf.shape).astype(np.float32))
@@ -33,14 +33,14 @@ def draw_leaf(rng, path, leaf):
 
 
 def draw_variables(module, *arguments, seed=0):
-    """Variables as `init` would make them, without compiling it."""
+    """Draw variables as `init` would make them, without compiling it."""
     draw = partial(draw_leaf, np.random.default_rng(seed))
     shapes = jax.eval_shape(module.init, jax.random.key(0), *arguments)
     return {name: jax.tree_util.tree_map_with_path(draw, shapes[name]) for name in ("params", "batch_stats") if name in shapes}
 
 
 def write_model(folder, *changes):
-    """A compact model of random weights, of `default` with changes: the folder, to be used as --model."""
+    """Write a compact model of random weights, of `default` with changes. Returns the folder for --model."""
     config = load_config("default", [f"--config.{change}" for change in ("widths=4,6,8", "num_blocks=1", *changes)])
     generator = make_generator(config)
     variables = draw_variables(generator, images(1, generator.stride, generator.stride))
@@ -50,7 +50,7 @@ def write_model(folder, *changes):
 
 
 def draw_state(init, seed=0):
-    """A TrainState as `init(key)` would make it, without compiling it."""
+    """Draw a TrainState as `init(key)` would make it, without compiling it."""
     draw = partial(draw_leaf, np.random.default_rng(seed))
     shapes = jax.eval_shape(init, jax.random.key(0))
     names = ("generator_params", "generator_stats", "critic_params", "critic_stats")

@@ -110,7 +110,7 @@ def check_refused(path, folder, *words):
 
 
 def tiff_block(orientation, *, order="<", entries=None, following=True, extra=b""):
-    """An EXIF block without prefix: its orientation, and as many entries as it says it has, or fewer."""
+    """Make an EXIF block without prefix: its orientation, and all or some of the declared entries."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     block = head + struct.pack(f"{order}IH", 8, 1 if entries is None else entries)
     block += struct.pack(f"{order}HHIHH", 0x112, 3, 1, orientation, 0)
@@ -118,7 +118,7 @@ def tiff_block(orientation, *, order="<", entries=None, following=True, extra=b"
 
 
 def with_segments(jpeg, *segments):
-    """A JPEG file with APP1 segments right behind its start."""
+    """Return a JPEG file with APP1 segments directly after its start."""
     return jpeg[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data for data in segments) + jpeg[2:]
 
 

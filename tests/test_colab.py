@@ -53,7 +53,7 @@ if os.environ.get("COLAB"):
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
-    """Cells that run in this process set these."""
+    """Keep the variables of the environment that cells in this process set."""
     for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
 
@@ -81,7 +81,7 @@ def parameters_of(notebook):
 
 
 def execute(name, folder, *, environment=(), **parameters):
-    """Executes a notebook in `folder` with other parameters, and returns what its cells wrote, in order.
+    """Execute a notebook in `folder` with other parameters, and return the output of its cells, in order.
 
     As papermill does: a cell of assignments after the one tagged `parameters`; every other cell is the one that ships.
     """
@@ -161,7 +161,7 @@ def test_without_a_source_it_says_what_to_set(monkeypatch):
 
 
 def run_setup(source, found, monkeypatch):
-    """Runs the second code cell where only these modules are found: name -> packages that have it."""
+    """Run the second code cell in an environment with only these modules: name -> packages that have it."""
     values = {"DRIVE": True, "FOLDER": "a", "SOURCE": source}
     cell = compile(find_cell(read("train_gopro"), text="find_spec(").source, "cell", "exec")
     with monkeypatch.context() as patch:

@@ -38,7 +38,7 @@ def blocks(language, text):
 
 
 def commands():
-    """The arguments of every `drsn-jax` in the shell blocks of all pages."""
+    """Return the arguments of every `drsn-jax` in the shell blocks of all pages."""
     for text in texts():
         for block in blocks("bash", text):
             for line in block.replace("\\\n", " ").splitlines():
@@ -92,7 +92,7 @@ def test_contributing_names_what_there_is():
 
 
 def headings(text):
-    """What the headings of a page are called in links, as GitHub and MkDocs make it of them."""
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
     lines = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^a-z0-9 _-]", "", line.lower()).strip().replace(" ", "-") for line in lines} | set(re.findall(r'id="(\w+)"', text))
 

@@ -50,7 +50,7 @@ def imports(tree):
 
 
 def arrows():
-    """(module, the module of this package that it imports), for every import of one."""
+    """Return (module, imported module of this package) for every such import."""
     for module, tree in TREES.items():
         for name, _ in imports(tree):
             while name.startswith("drsn_jax") and name not in MODULES:
@@ -60,7 +60,7 @@ def arrows():
 
 
 def height(module):
-    """The places of a module's room and inner room, counted from the top; a module beside the inner rooms is above them."""
+    """Return the places of a module's room and inner room from the top. A module beside the inner rooms is above them."""
     _, room, *rest = module.split(".")
     inner = INNER_ROOMS.get(room, ())
     return ROOMS.index(room), inner.index(rest[0]) if rest and rest[0] in inner else -1
@@ -135,7 +135,7 @@ def test_library_functions_take_arguments_not_a_config():
 
 
 def body_length(node):
-    """Lines of a function without its signature and docstring."""
+    """Count the lines of a function without its signature and docstring."""
     body = node.body[1:] if isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant) else node.body
     return node.end_lineno - body[0].lineno + 1 if body else 0
 

@@ -26,7 +26,7 @@ def run(*argv, **options):
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """The wheel and the sdist."""
+    """Build the wheel and the sdist."""
     pytest.importorskip("hatchling", reason="the build backend: pip install 'drsn-jax[dev]'")
     folder = tmp_path_factory.mktemp("dist")
     run("-m", "hatchling", "build", "-d", folder, cwd=ROOT)
@@ -35,7 +35,7 @@ def packages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(packages, tmp_path_factory):
-    """The folder that the sdist was installed into, and the environment in which it alone is found."""
+    """Install the sdist; return its folder, and an environment without other copies."""
     folder = tmp_path_factory.mktemp("installed")
     run("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", folder, packages[1])
     return folder, {"PYTHONPATH": str(folder), "PATH": "", "HOME": str(folder), "JAX_PLATFORMS": "cpu"}

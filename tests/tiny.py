@@ -72,7 +72,7 @@ sys.exit(main(sys.argv[4:]))
 
 
 def options(**changes) -> list[str]:
-    """`--config.key=value` for the tiny run, with changes. Only photographs are blurred, so only they are told how."""
+    """Return `--config.key=value` for the tiny run, with changes. Only photographs are blurred, so only they are told how."""
     blurring = {"blur_length": "2,4"} if changes.get("data") in ("photos", "demo") else {}
     return [f"--config.{key}={value}" for key, value in (OPTIONS | blurring | changes).items()]
 
@@ -101,27 +101,27 @@ _servers: list[warm.Server] = []
 
 
 def command(*arguments, cwd=None, timeout=300) -> subprocess.CompletedProcess:
-    """`drsn-jax ...` in the warm process; its output as text."""
+    """Run `drsn-jax ...` in the warm process; its output is text."""
     if not (_servers and _servers[-1].alive() and _servers[-1].environment == environment()):
         _servers.append(warm.Server(environment()))
     return _servers[-1].run([str(argument) for argument in arguments], cwd=cwd, timeout=timeout)
 
 
 def fresh_command(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
-    """`python -m drsn_jax ...`; its output as text."""
+    """Run `python -m drsn_jax ...`; its output is text."""
     argv = [sys.executable, "-m", "drsn_jax", *map(str, arguments)]
     return subprocess.run(argv, cwd=cwd, env=env or environment(), capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def train(workdir, **changes) -> subprocess.CompletedProcess:
-    """Trains in the warm process, which has to end well."""
+    """Train in the warm process, and check that it succeeds."""
     done = command(*train_arguments(workdir, **changes))
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def trained(factory, photograph: np.ndarray) -> Path:
-    """A workdir of two steps on photographs, made once for all workers and not to be changed. `factory` is tmp_path_factory."""
+    """Return a workdir of two steps on photographs, made once for all workers and not to be changed. `factory` is tmp_path_factory."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
     folder.mkdir(exist_ok=True)
@@ -172,7 +172,7 @@ def write_photos(folder: Path, photograph: np.ndarray) -> Path:
 
 
 def write_gopro(root: Path, photograph: np.ndarray) -> Path:
-    """The same in GoPro's layout, in two scenes, blurred by a Gaussian."""
+    """Write the same in GoPro's layout, in two scenes, blurred by a Gaussian."""
     for i, (top, left) in enumerate(CORNERS):
         sharp = Image.fromarray(photograph[top : top + SIZE[1], left : left + SIZE[0]])
         for kind, image in (("blur", sharp.filter(ImageFilter.GaussianBlur(1.5))), ("sharp", sharp)):
@@ -191,12 +191,12 @@ def read_metrics(workdir: Path) -> list[dict]:
 
 
 def losses_by_log(workdir: Path) -> dict[int, dict[str, float]]:
-    """The figures of each line of the log of training, by step."""
+    """Return the figures of each line of the log of training, by step."""
     return {line["step"]: line for line in read_metrics(workdir) if "generator/loss" in line}
 
 
 def losses(workdir: Path) -> dict[int, dict[str, float]]:
-    """The figures of each step that do not depend on the clock; asserts that each step stands there once."""
+    """Return the figures of each step that do not depend on the clock, and check that each step appears once."""
     lines = [line for line in read_metrics(workdir) if "generator/loss" in line]
     by_step = {line["step"]: {k: v for k, v in line.items() if "/" in k or k == "learning_rate"} for line in lines}
     assert [line["step"] for line in lines] == sorted(by_step), "a step stands twice, or out of order"

@@ -29,7 +29,7 @@ def yolox_rows(objects: list[tuple], *, size: tuple[int, int], classes: int) -> 
 
 
 def yolov8_columns(objects: list[tuple], *, size: tuple[int, int], classes: int) -> np.ndarray:
-    """The same objects as columns [4 + classes, N], in the first ones."""
+    """Return the same objects as columns [4 + classes, N], in the first ones."""
     columns = np.zeros((4 + classes, count_cells(*size)), np.float32)
     for index, (x, y, w, h, label, confidence) in enumerate(objects):
         columns[:4, index] = x, y, w, h
@@ -40,7 +40,7 @@ def yolov8_columns(objects: list[tuple], *, size: tuple[int, int], classes: int)
 def write_constant(
     path: Path, output: np.ndarray, *, shape=None, output_shape=None, metadata=None, dtype=TensorProto.FLOAT, outputs: int = 1
 ) -> Path:
-    """A model that gives `output` [1 ...] for every image; the file says `shape` of its input and `output_shape`."""
+    """Write a model with the constant `output` [1 ...]; the file states the `shape` of its input and `output_shape`."""
     constant = numpy_helper.from_array(output[None], "value")
     nodes = [helper.make_node("Constant", [], [f"output{i}"], value=constant) for i in range(outputs)]
     found = [helper.make_tensor_value_info(f"output{i}", TensorProto.FLOAT, output_shape or [1, *output.shape]) for i in range(outputs)]
@@ -48,7 +48,7 @@ def write_constant(
 
 
 def write_channel_means(path: Path, *, size: tuple[int, int], layout: str, scale: float) -> Path:
-    """A model with one box of 16x16 at (24, 24) whose three class scores are `scale` times the means of its input's channels."""
+    """Write a model with one box of 16x16 at (24, 24). Its three class scores are `scale` times the means of the input's channels."""
     box = (24, 24, 16, 16, 0, 0.0)
     encode = yolox_rows if layout == "yolox" else yolov8_columns
     base = encode([box], size=size, classes=3)

@@ -25,7 +25,7 @@ class Server:
         self._process = subprocess.Popen([sys.executable, __file__, prelude], env=environment, text=True, **pipes)
 
     def run(self, arguments: Sequence[str], *, cwd: Path | None, timeout: float) -> subprocess.CompletedProcess:
-        """`drsn-jax ARGUMENTS`, as subprocess.run gives it."""
+        """Run `drsn-jax ARGUMENTS`; the result is that of subprocess.run."""
         with tempfile.TemporaryDirectory() as folder:
             request = {"arguments": list(arguments), "cwd": str(cwd or os.getcwd()), "folder": folder}
             print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -59,7 +59,7 @@ def remember_steps() -> None:
 
 
 def call(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """Returns the exit code of a process that ran this."""
+    """Return the exit code of a process that ran this."""
     try:
         code = main(arguments)
     except SystemExit as error:
@@ -71,7 +71,7 @@ def call(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
 
 
 def serve(prelude: str) -> None:
-    """Answers each line of standard input, a command line, with its exit code; its output is in the folder that the line names."""
+    """Answer each command line on standard input with its exit code; its output goes into the folder named in the line."""
     answers, home = os.fdopen(os.dup(1), "w"), os.getcwd()
     exec(prelude, {})
     remember_steps()

@@ -23,7 +23,7 @@ def integers(*values):
 
 
 def tensor(key, storage, size, shape, strides=None, offset=0, legacy=False):
-    """The pickled description of one tensor."""
+    """Return the pickled description of one tensor."""
     strides = strides or [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     place = b"(" + text("storage") + f"ctorch\n{storage}\n".encode() + text(key) + text("cpu") + integers(size)[1:-1]
     place += (b"N" if legacy else b"") + b"tQ"
@@ -32,13 +32,13 @@ def tensor(key, storage, size, shape, strides=None, offset=0, legacy=False):
 
 
 def mapping(entries):
-    """An OrderedDict of pickled values, with the attribute that torch gives a state dict."""
+    """Return an OrderedDict of pickled values, with the attribute that torch gives a state dict."""
     items = b"".join(text(name) + value for name, value in entries.items())
     return b"ccollections\nOrderedDict\n)R(" + items + b"u}" + text("_metadata") + b"}sb"
 
 
 def pickled(tensors, legacy=False, nested=None):
-    """The state dict as a pickle, inside another dictionary under the name `nested` if there is one."""
+    """Return the state dict as a pickle, inside another dictionary under the name `nested` if given."""
     entries = {
         name: tensor(str(i), STORAGES[str(array.dtype)], array.size, array.shape, legacy=legacy)
         for i, (name, array) in enumerate(tensors.items())
@@ -50,7 +50,7 @@ def pickled(tensors, legacy=False, nested=None):
 
 
 def write_zip(path, program, storages, compression=zipfile.ZIP_STORED):
-    """A checkpoint of PyTorch since 1.6 out of its pickle and its storages."""
+    """Write a checkpoint of PyTorch since 1.6 from its pickle and its storages."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", program)
         archive.writestr("archive/byteorder", b"little")
@@ -61,7 +61,7 @@ def write_zip(path, program, storages, compression=zipfile.ZIP_STORED):
 
 
 def write_legacy(path, program, storages):
-    """A checkpoint of PyTorch before 1.6."""
+    """Write a checkpoint of PyTorch before 1.6."""
     keys = b"\x80\x02](" + b"".join(text(key) for key in storages) + b"e."
     numbers = b"".join(struct.pack("<q", array.size) + np.ascontiguousarray(array).tobytes() for array in storages.values())
     path.write_bytes(MAGIC + PROTOCOL + SYSTEM + program + keys + numbers)
@@ -75,7 +75,7 @@ def write_torch(path, tensors, *, legacy=False, nested=None):
 
 
 def write_safetensors(path, tensors, kind="F32"):
-    """`tensors` are numpy arrays; with kind BF16 their upper halves are stored."""
+    """Write numpy arrays; with kind BF16 their upper halves are stored."""
     header, parts, offset = {"__metadata__": {"format": "pt"}}, [], 0
     for name, array in tensors.items():
         raw = array.astype("<f4").tobytes() if kind == "F32" else (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
@@ -88,7 +88,7 @@ def write_safetensors(path, tensors, kind="F32"):
 
 
 def write_keras_vgg19(path, layers):
-    """`layers` by our names, kernels [h w in out], in the layout of Keras' official file."""
+    """Write `layers` by our names, kernels [h w in out], in the layout of Keras' official file."""
     import h5py
 
     with h5py.File(path, "w") as file:

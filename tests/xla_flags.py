@@ -14,5 +14,5 @@ QUICK = f"{PATIENT} {OLDER_CODE_GENERATOR} --xla_backend_optimization_level=0"
 
 
 def with_given(own: str) -> str:
-    """Returns the options with those of the caller after them: the environment's, less what a run of the tests has put before them."""
+    """Return the options, followed by the caller's: those of the environment without the options of an outer test run."""
     return f"{own} {os.environ.get('XLA_FLAGS', '').removeprefix(QUICK).strip()}".strip()

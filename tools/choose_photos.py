@@ -1,10 +1,10 @@
-"""Chooses photographs or frames to train on: `python tools/choose_photos.py SOURCE [SOURCE ...] [options]`.
+"""A choice of photographs or frames to train on: `python tools/choose_photos.py SOURCE [SOURCE ...] [options]`.
 
     python tools/choose_photos.py PHOTOS --sheet=sheet.png                          # look at them: sheet-01.png and so on, with names
     python tools/choose_photos.py PHOTOS --leave-out=LIST --copy=CHOSEN             # all but those of a list
     python tools/choose_photos.py CLIP --sharpest-of=12 --copy=CHOSEN --prefix=cow_ # of each twelve frames in a row the sharpest
 
-A list holds one name a line, relative to its source; what follows a # is a comment. Files are copied as they are.
+A list holds one name a line, relative to its source. A # starts a comment. Files are copied unchanged.
 """
 
 import argparse
@@ -26,9 +26,9 @@ TILE, LABEL, COLUMNS, ROWS = 240, 16, 8, 6  # pixels of a thumbnail and of the l
 
 
 def choose(sources: Sequence[Path], *, lists: Iterable[Path] = (), sharpest_of: int = 1) -> list[Path]:
-    """The images below the sources that no list names; of each `sharpest_of` in a row, of one source, the sharpest alone.
+    """Choose the images below the sources that are in no list: of each `sharpest_of` neighbours in a source only the sharpest.
 
-    Raises InputError for a source without images, a list that cannot be read, and names in it that no source has.
+    Raises InputError for a source without images, a list that cannot be read, and names in it that are in no source.
     """
     unwanted = {name for path in lists for name in read_list(path)}
     chosen, named = [], set()
@@ -46,7 +46,7 @@ def choose(sources: Sequence[Path], *, lists: Iterable[Path] = (), sharpest_of: 
 
 
 def read_list(path: Path) -> list[str]:
-    """The names in a list. Raises InputError where it cannot be read."""
+    """Read the names in a list. Raises InputError if it cannot be read."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -55,7 +55,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def copy(images: Iterable[Path], folder: Path, *, prefix: str = "") -> None:
-    """Copies files into one folder. Raises InputError where another file of that name is there."""
+    """Copy files into one folder. Raises InputError if it already has another file of that name."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in images:
         target = folder / f"{prefix}{path.name}"
@@ -65,7 +65,7 @@ def copy(images: Iterable[Path], folder: Path, *, prefix: str = "") -> None:
 
 
 def draw_sheets(images: Sequence[Path], path: Path) -> list[Path]:
-    """Draws thumbnails with the names below them, 48 a sheet, into PATH-01.png and so on; returns these."""
+    """Draw thumbnails with the names below them, 48 a sheet, into PATH-01.png and so on. Returns these files."""
     number, font, written = COLUMNS * ROWS, ImageFont.load_default(11), []
     for first in range(0, len(images), number):
         sheet = Image.new("RGB", (COLUMNS * TILE, ROWS * (TILE + LABEL)))
@@ -80,7 +80,7 @@ def draw_sheets(images: Sequence[Path], path: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE")
     parser.add_argument("--leave-out", nargs="*", type=Path, default=[], metavar="LIST", help="files with the names to leave out")

@@ -1,4 +1,4 @@
-"""The document of a bench as text for a terminal: times side by side with their ratio, other measurements, and notes."""
+"""The document of a bench as text for a terminal: times side by side with ratios, other measurements, and notes."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

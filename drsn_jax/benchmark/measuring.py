@@ -1,4 +1,4 @@
-"""One row of the bench: preparation of the workers one by one, timing in turn (A B C A B C), and summary."""
+"""One row of the bench: workers prepared one by one, timed in turn (A B C A B C), and summarised."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,9 @@ def measure_row(
 ) -> dict[str, Any]:
     """Time every subject of a row. The cell of a subject that fails states the reason, and the others go on.
 
-    `configs` is keyed by subject, `folder` holds the pairs of the input pipeline, `seconds` is the budget of the row's samples,
+    `configs` is keyed by subject, and `folder` holds the pairs of the input pipeline. `seconds` is the budget of the row's samples.
     `start_fn` starts the worker of a subject, and `say` reports progress. Without `interleave`, and in rows that need the whole memory of
-    the
-    device, each subject finishes before the next one starts.
+    the device, each subject finishes before the next one starts.
     """
     groups = [list(subjects)] if interleave and not row.alone else [[subject] for subject in subjects]
     cells: dict[str, Cell] = {subject: {"subject": subject} for subject in subjects}
@@ -48,9 +47,9 @@ def measure_row(
 
 
 def time_rounds(workers: dict[str, Worker], cells: dict[str, Cell], *, seconds: float, say: Callable[[str], None]) -> Samples:
-    """Time every worker once per round, in turn, so that only one runs at a time and a drift of the machine affects all alike.
+    """Time every worker once per round, in turn. So only one runs at a time, and a drift of the machine affects all alike.
 
-    Each has at least LEAST samples (LEAST_SLOW if it is much slower than another), then more while its share of `seconds` lasts, and at
+    Each has at least LEAST samples, or LEAST_SLOW if it is much slower than another. It has more while its share of `seconds` lasts, and at
     most MOST. A worker that fails is removed from `workers`, and its cell states the reason.
     """
     share, samples = seconds / max(len(workers), 1), {subject: [] for subject in workers}

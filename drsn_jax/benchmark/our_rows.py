@@ -88,8 +88,9 @@ def make_inference_call(config: Config, *, size: tuple[int, int]) -> Callable[[]
 
 
 def make_critic_part(config: Config) -> Callable[[CriticState, Batch], tuple[CriticState, Metrics]]:
-    """Make the critic's updates of one step, pure: (critic_state, batch) -> (critic_state, metrics), on `sharp` and `restored` of the
-    batch.
+    """Make the critic's updates of one step, pure: (critic_state, batch) -> (critic_state, metrics).
+
+    They use `sharp` and `restored` of the batch.
 
     Raises InputError if the configuration does not train the critic.
     """

@@ -37,8 +37,7 @@ def find_best_batch(measure_fn: Callable[[int], float], *, first: int = 1, most:
     """Find the batch with the most images a second among first, 2 first, 4 first ... until the device's memory is full.
 
     `measure_fn` returns the seconds of one call with a batch, or raises its library's out-of-memory error. Any other error is raised, and
-    so
-    is running out of memory at the first batch.
+    so is running out of memory at the first batch.
     """
     best, best_rate, batch = first, 0.0, first
     while batch <= most:

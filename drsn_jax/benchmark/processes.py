@@ -1,4 +1,4 @@
-"""The parent's side of a worker: a process that answers requests in lines of JSON, one at a time, and ends with its parent."""
+"""Worker processes, from the side of their parent. A worker answers requests in lines of JSON, one at a time, and ends with its parent."""
 
 import contextlib
 import json

@@ -37,7 +37,7 @@ class Row(NamedTuple):
     frame: tuple[int, int] | None = None
     accelerator: bool = False  # measured only on an accelerator
     alone: bool = False  # subjects run one after the other, each with the whole device
-    host: bool = False  # work of the CPU, whatever the device of the other rows
+    host: bool = False  # work of the CPU, also if the other rows run on another device
     unit: str = ""  # the unit of its seconds, if calls of the subjects process different numbers of images
 
     def title_of(self, *, crop_size: int) -> str:

@@ -3,9 +3,9 @@
 Requests are lines of JSON on stdin. Answers are lines of JSON on the original stdout; other output goes to stderr. Each row and subject
 has its own process, for three reasons:
 
-- Keras chooses its back end once per process.
-- Peak memory belongs to a process.
-- Only a first call compiles.
+1. Keras chooses its back end once per process.
+2. Peak memory belongs to a process.
+3. Only a first call compiles.
 """
 
 import json
@@ -27,7 +27,7 @@ class Session:
     """The state of a worker between requests."""
 
     def __init__(self):
-        """Nothing is prepared."""
+        """Start without a prepared row."""
         self._rows: Any = None
         self._prepared: Any = None
         self._calls = 1

@@ -13,21 +13,19 @@ Size = tuple[int, int]
 def count_row_macs(row: str, *, config: Mapping[str, Any], size: Size) -> int | None:
     """Count the multiply-adds of one call of a row with the configuration's batch; `size` is height x width of an image. None: not counted.
 
-    Let G, C and V be the counts of one image's forward pass through the generator, the critic and VGG19 up to the content layer, from
-    `costs.count_module_macs`. They do not depend on the form of an operation. By the usual convention every multiply-add of a
-    forward pass counts once more for the gradient of a layer's input and once more for the gradient of its kernel. One image costs
+    Let G, C and V be the counts of one image's forward pass (`costs.count_module_macs`): through the generator, the critic, and VGG19 up to
+    the content layer. They do not depend on the form of an operation. By the usual convention every multiply-add of a forward pass counts
+    twice more: for the gradient of a layer's input, and for that of its kernel. One image costs
 
     - inference: G;
     - the critic part: critic_steps updates on a sharp and a restored image each, 3 C an image;
-    - the generator part: 3 G; through the frozen critic forward and back, 2 C; VGG19 of the sharp image, V, and of the restored one
-      forward and back, 2 V. A term of weight 0 costs nothing;
+    - the generator part: 3 G; 2 C, the frozen critic forward and back; V, VGG19 of the sharp image; 2 V, VGG19 of the restored image
+      forward and back. A term of weight 0 costs nothing;
     - the training step: both parts, and the restorations that only the critic sees, G each: critic_steps with critic_batches=fresh, one
-      with
-      fake_mode=inference, else none.
+      with fake_mode=inference, else none.
 
-    All subjects use the same count for their share of the peak, also a loop that predicts once more, as Keras' does.
-    Norms, thresholds, Adam and reading images are not counted. A gradient penalty differentiates twice, for which there is no
-    convention: None.
+    All subjects use the same count for their share of the peak, even a loop with one more prediction, such as Keras'. Norms, thresholds,
+    Adam and reading images are not counted. A gradient penalty differentiates twice, for which there is no convention: None.
     """
     batch = config["batch_size"]
     if row in ("inference", "inference-720p"):

@@ -13,14 +13,14 @@ from drsn_jax.system.errors import InputError
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    what = parser.add_argument_group("what is measured")
+    what = parser.add_argument_group("measurement")
     declare_config(parser, default="paper")
     keras = "keras: every installed back end; or by name: keras-tensorflow, keras-jax, keras-torch"
     what.add_argument("--against", metavar="NAME,...", help=keras)
     what.add_argument("--rows", metavar="NAME,...", help="rows by name, such as training-step,best-batch,critic-part (default: all)")
     what.add_argument("--batch-size", type=int, metavar="N", help="images in a step and in one inference (default: the configuration's)")
     what.add_argument("--crop-size", type=int, metavar="PIXELS", help="side of the images (default: the configuration's)")
-    how = parser.add_argument_group("how long")
+    how = parser.add_argument_group("time limits")
     how.add_argument("--seconds", type=float, default=30.0, metavar="S", help="time for the samples of one row (default 30)")
     how.add_argument(
         "--timeout", type=float, default=900.0, metavar="S", help="end a process that gives no answer for this long (default 900)"

@@ -15,8 +15,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         type=path,
         required=True,
         metavar="FILE_OR_MODEL",
-        help="a generator's weights from Keras (.keras, .weights.h5, or .h5 of Keras 2) or PyTorch (.pth, .safetensors),"
-        " or a model (the --workdir of a training, or one of its checkpoints)",
+        help="a generator's weights, or a model. Weights: .keras, .weights.h5, .h5 (Keras 2), or .pth or .safetensors (PyTorch)."
+        " A model: the --workdir of a training, or one of its checkpoints",
     )
     parser.add_argument(
         "--output",
@@ -33,9 +33,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert weights. Nothing is written if they do not fit."""
-    # Every Keras back end can write Keras' files, and jax is installed anyway. TensorFlow is imported all the same where it is installed,
-    # and
-    # would print its greeting to stderr.
+    # Every Keras back end can write Keras' files, and jax is always installed. Keras imports TensorFlow all the same if it is installed,
+    # and TensorFlow prints its greeting to stderr.
     for name, value in {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}.items():
         os.environ.setdefault(name, value)
     from drsn_jax.config.files import load_config

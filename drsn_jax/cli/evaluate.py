@@ -50,7 +50,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--lpips", action="store_true", help="also compute LPIPS (pip install 'drsn-jax[lpips]')")
     how.add_argument("--detector", type=path, metavar="FILE.onnx", help="also count the objects found by this YOLOX or YOLOv8")
     others = parser.add_argument_group("other methods")
-    compared = "folders with results of other methods on the same inputs, to score in the same report; with noise in DIR/noise_VARIANCE"
+    compared = "folders with results of other methods on the same inputs, for the same report. With noise they lie in DIR/noise_VARIANCE"
     others.add_argument("--compare", nargs="+", default=[], metavar="[NAME=]DIR", help=compared)
     written = "write the inputs (protocol's size, noise) into this folder, for other methods to restore"
     others.add_argument("--write-inputs", type=path, metavar="DIR", help=written)

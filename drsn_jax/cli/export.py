@@ -24,8 +24,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default="stablehlo",
-        help="stablehlo (default): any image size, run by restore --model=FILE. savedmodel: TensorFlow's, any size. tflite: one size."
-        " onnx: one size, run by restore --model=FILE.onnx. compact: a folder of float16 weights, for use as --model",
+        help="stablehlo (default): any image size, for restore --model=FILE. TensorFlow's savedmodel: any size. For one size: tflite, onnx"
+        " (for restore --model=FILE.onnx). A compact model: a folder of float16 weights, for use as --model",
     )
     formats = parser.add_argument_group("options of single formats")
     formats.add_argument("--platforms", metavar="NAME,...", help="stablehlo, savedmodel: of cpu, cuda, rocm, tpu (default cpu,cuda,tpu)")

@@ -40,7 +40,7 @@ def declare_config(parser: argparse.ArgumentParser, *, default: str | None) -> N
 
 
 def declare_model(parser: Any, *, required: bool = True, default: str | None = None) -> None:
-    """--model."""
+    """Declare --model."""
     text = f"a model inside the package ({', '.join(SHIPPED)}), the --workdir of a training, one of its checkpoints,"
     text += " an exported model (each also in gs:// or s3://), or hf://OWNER/NAME[@REVISION] on the Hugging Face Hub."
     text += " A workdir stands for its best checkpoint by validation PSNR, else its newest" + (f"; default {default}" if default else "")
@@ -73,8 +73,8 @@ def declare_device(parser: Any) -> None:
 
 
 def declare_dtype(parser: Any) -> None:
-    """--dtype, of a parser or a group of one."""
-    text = "precision to compute in, whatever the model was trained in: float32 (default), or bfloat16, faster on devices made for it"
+    """Declare --dtype on a parser or group."""
+    text = "precision of the computation, independent of the training: float32 (default), or bfloat16, faster on devices made for it"
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help=text)
 
 
@@ -84,13 +84,13 @@ def declare_quiet(parser: Any, *, shown: str) -> None:
 
 
 def declare_json(parser: Any, *, printed: str) -> None:
-    """--json."""
+    """Declare --json."""
     parser.add_argument("--json", action="store_true", help=f"print {printed} as JSON on stdout, for scripts")
 
 
 @contextlib.contextmanager
 def no_progress(quiet: bool) -> Iterator[None]:
-    """If `quiet`, suppress progress on stderr inside the block. Errors are exceptions, so they are not lost."""
+    """Suppress progress on stderr inside the block if `quiet`. Errors are exceptions, so they are not lost."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere) if quiet else contextlib.nullcontext():
         yield
 

@@ -23,7 +23,7 @@ class _Making(NamedTuple):
 
 
 def declare_video(subparsers: Any) -> None:
-    """`prepare video`."""
+    """Declare `prepare video`."""
     text = "make pairs from videos by GoPro's method: the mean light of consecutive frames, and the frame at their centre"
     parser = subparsers.add_parser("video", help=text, description=text, allow_abbrev=False)
     source = "video files, and folders of numbered frames"
@@ -43,7 +43,7 @@ def declare_video(subparsers: Any) -> None:
 
 
 def declare_photos(subparsers: Any) -> None:
-    """`prepare photos`."""
+    """Declare `prepare photos`."""
     text = "make pairs from sharp photographs by synthetic camera shake, as in training"
     parser = subparsers.add_parser("photos", help=text, description=text, allow_abbrev=False)
     parser.add_argument("--source", type=path, required=True, metavar="DIR", help="folder of sharp photographs, at any depth")

@@ -43,7 +43,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     declare_dtype(where)
     declare_tile(where, default=768)
     parser.set_defaults(tile=None, overlap=None)  # so that --whole can tell whether they were given
-    text = "restore each image without tiles, its rows spread over all devices (of the kind of --device)"
+    text = "restore each image without tiles, with its rows spread over all devices of the kind of --device"
     where.add_argument("--whole", action="store_true", help=text)
 
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_model(arguments: argparse.Namespace) -> tuple["Model", dict[str, Any]]:
-    """The model of --model, --device, --dtype and --whole, and the other choices for `make_restore_fn`."""
+    """Return the model of --model, --device, --dtype and --whole, and the other options of `make_restore_fn`."""
     from drsn_jax.ops.devices import find_device
     from drsn_jax.weights.model import load_model
 

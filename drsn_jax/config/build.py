@@ -125,8 +125,8 @@ def make_keys(seed: int) -> Keys:
 def make_parts(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms | None = None) -> Parts:
     """Make networks, features and optimisers of a configuration; `forms` as in `make_generator`.
 
-    Raises InputError for contradictory values. One of them is batch norm in the threshold branch with a batch or micro-batch of 1: after
-    global pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
+    Raises InputError for contradictory values, such as batch norm in the threshold branch with a batch or micro-batch of 1. After global
+    pooling one image has no variance, so its thresholds would not depend on it (SPEC section 1).
     """
     config = complete(config)
     generator, critic, stages = make_generator(config, forms=forms), make_critic(config, forms=forms), make_stages(config)

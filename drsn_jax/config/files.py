@@ -50,8 +50,8 @@ def find_config(name_or_path: str) -> Path:
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a configuration, apply overrides of the form `--config.key=value` and check every value.
 
-    Raises InputError for an unknown name or key (with the most similar one), a value of the wrong type, out of range or not among its
-    choices, and for a file that raises an error.
+    Raises InputError for an unknown name or key (with the most similar one), and for a file that raises an error. Raises it also for a
+    value of the wrong type, out of range or not among its choices.
     """
     path = find_config(name_or_path)
     defaults = base_config()

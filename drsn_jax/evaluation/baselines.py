@@ -36,9 +36,9 @@ def write_inputs(entries: Sequence[Entry], *, protocol: str, noise_variance: flo
 def add_baselines(entries: Sequence[Entry], folders: Mapping[str, Path], *, protocol: str, noise_variance: float) -> list[Entry]:
     """Add other methods' results on the same inputs, one folder per method, matched by relative name without suffix.
 
-    With noise they are read from the folder's noise_VARIANCE (see `write_inputs`): results on clean images must not be compared
-    with results on noisy ones. Folders called blur, blur_gamma or input are not part of names. Raises InputError for a folder that
-    is missing, lacks an image or has two of one name, and for results that do not have the protocol's size.
+    With noise they are read from the folder's noise_VARIANCE (see `write_inputs`): results on clean images must not be compared with
+    results on noisy ones. Folders called blur, blur_gamma or input are not part of names. Raises InputError for a folder that is missing,
+    lacks an image or has two of one name. Raises it also for results without the protocol's size.
     """
     if not folders:
         return list(entries)

@@ -34,9 +34,9 @@ def open_prepared_benchmark(
 ) -> Benchmark:
     """Open a prepared data set, NAME[/CONFIG][:SPLIT].
 
-    Without a `protocol` RealBlur and Köhler are scored by their own, images without sharp ones, or with approximate ones (Lai's non-uniform
-    part), by scores that need none, everything else in full. `trained_on` is the model's blur folder, to be told where GoPro's other is
-    scored. Raises InputError for data that is not there or does not fit the protocol.
+    Without a `protocol` RealBlur and Köhler are scored by their own protocols. Images without sharp ones, or with approximate ones (Lai's
+    non-uniform part), are scored without them. All others are scored in full. `trained_on` is the model's blur folder; a note tells if
+    GoPro's other folder is scored. Raises InputError for data that is missing or does not fit the protocol.
     """
     _check_named(protocol)
     prepared = open_prepared(data, data_dir=data_dir)
@@ -63,8 +63,8 @@ def open_folder_benchmark(
 ) -> Benchmark:
     """Open a folder of blurred images, and one of sharp images or of Köhler's ground truth.
 
-    Without a `protocol` pairs are scored in full, images without sharp ones by scores that need none. Raises InputError for folders that do
-    not fit the protocol.
+    Without a `protocol` pairs are scored in full, and images without sharp ones by no-reference scores. Raises InputError for folders that
+    do not fit the protocol.
     """
     _check_named(protocol)
     protocol = protocol or ("full" if sharp else "noreference")
@@ -107,13 +107,13 @@ def _find_images(folder: Path) -> dict[str, Path]:
 def _make_benchmark(
     entries: list[Entry], protocol: str, description: dict[str, Any], notes: list[str], *, lpips: bool, aligned: bool
 ) -> Benchmark:
-    """With one truth a scene Köhler's protocol is called by another name: the figures are not the benchmark's."""
+    """Make a benchmark. Köhler's protocol with one truth per scene gets another name, because its figures are not the benchmark's."""
     for asked, what, option in ((lpips, "LPIPS", "--lpips"), (aligned, "Aligned PSNR", "--aligned")):
         if asked and protocol not in PROTOCOLS:
             raise InputError(f"{what} is for pairs under {', '.join(PROTOCOLS)}; omit {option} with the protocol {protocol}.")
     if protocol.startswith("koehler"):
         if (single := has_single_truths(entries)) is False and protocol == "koehler_single":
-            raise InputError("The protocol koehler_single is for one truth a scene; these are trajectories: use --protocol=koehler.")
+            raise InputError("The protocol koehler_single is for one truth per scene; these are trajectories: use --protocol=koehler.")
         protocol, notes = ("koehler_single" if single else "koehler"), [*notes, *koehler_notes(entries)]
         return Benchmark(entries, make_koehler_scorer(single_truth=single), protocol, description, notes)
     if protocol == "realblur":

@@ -35,8 +35,13 @@ def read_records(path: Path) -> list[Record]:
 def draw_training(records: Sequence[Record], *, title: str, file_format: str = "png") -> bytes:
     """Draw the panels that have figures, below each other, as a PNG, SVG or PDF file.
 
-    They are: the unweighted terms of the generator's loss, each divided by its first value; validation PSNR of input and restored image at
-    each noise variance, in dB; the critic's mean scores of sharp and restored images; the mean threshold of each block, or of all.
+    The panels are:
+
+    - the unweighted terms of the generator's loss, each divided by its first value
+    - validation PSNR of input and restored image at each noise variance, in dB
+    - the critic's mean scores of sharp and restored images
+    - the mean threshold of each block, or of all
+
     Raises InputError if matplotlib is missing, or no panel has figures.
     """
     panels = [panel for panel in (_losses(records), _psnr(records), _scores(records), _thresholds(records)) if panel["curves"]]

@@ -45,12 +45,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score `restore_fn` (uint8 [h w 3] to the same) on `entries`; write the report to `output` and return its metrics.json.
 
-    With `together` above 1, `restore_fn` gets batches of up to `together` neighbours of one size (`scoring.stream`).
-    The entries' order seeds the noise. Panels are drawn for `max_panels` images spread evenly over them. `model_info` (path, step,
-    parameters, sha256), `command`, `notes` and `details` (tile, overlap, folders) go into metrics.json unchanged. A call with the
-    same arguments resumes an interrupted one after its last scored image, and returns the summary of a finished one. Raises
-    InputError for an unknown protocol, a negative variance, no entries, files that cannot be scored, and a folder that contains another
-    evaluation (unless `overwrite`) or cannot be written. A few images at a time are in memory.
+    With `together` above 1, `restore_fn` gets batches of up to `together` neighbours of one size (`scoring.stream`). The entries' order
+    seeds the noise. Panels are drawn for `max_panels` images spread evenly over them. `model_info` (path, step, parameters, sha256),
+    `command`, `notes` and `details` (tile, overlap, folders) go into metrics.json unchanged. A call with the same arguments resumes an
+    interrupted one after its last scored image, and returns the summary of a finished one. Raises InputError for an unknown protocol, a
+    negative variance, no entries, and files that cannot be scored. Raises it also for a folder that cannot be written, or contains another
+    evaluation (unless `overwrite`). A few images at a time are in memory.
     """
     check_protocol(protocol, noise_variance=noise_variance)
     if max_panels < 0:

@@ -1,4 +1,4 @@
-"""Maps of the thresholds over an image: the share of a block's features that its soft thresholds set to zero at each position."""
+"""Maps of the thresholds over an image: the share of a block's features that become zero at each position."""
 
 import io
 from collections.abc import Mapping

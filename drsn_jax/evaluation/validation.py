@@ -18,8 +18,9 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 
 class Validation(NamedTuple):
-    """The result of an evaluation: a summary for each noise variance (see `scoring.summarise`), a picture of panels, and the scores of the
-    blurred images by noise variance and name.
+    """The result of an evaluation: a summary for each noise variance (see `scoring.summarise`) and a picture of panels.
+
+    `input_scores` are the scores of the blurred images by noise variance and name.
     """
 
     summaries: dict[float, dict[str, Any]]
@@ -28,11 +29,11 @@ class Validation(NamedTuple):
 
     @property
     def psnr(self) -> float:
-        """Mean PSNR in dB at the first noise variance, which selects the best checkpoint."""
+        """The mean PSNR in dB at the first noise variance, which selects the best checkpoint."""
         return next(iter(self.summaries.values()))["restored"]["psnr"]
 
     def scalars(self) -> dict[str, float]:
-        """Figures for the log: eval/psnr and so on, with the noise variance in the name if there is noise."""
+        """Return the figures for the log: eval/psnr and so on, with the noise variance in the name if there is noise."""
         scalars = {}
         for variance, summary in self.summaries.items():
             prefix = f"eval/noise_{variance:g}/" if variance else "eval/"

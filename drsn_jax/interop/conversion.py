@@ -26,12 +26,11 @@ KERAS_OUTPUTS = (".weights.h5", ".keras")
 
 
 def convert_files(path: Path, output: Path, *, critic: Path | None, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> list[str]:
-    """Read a generator's weight file, and optionally a critic's, and write a workdir whose checkpoint 0 holds both.
+    """Read a generator's weight file, and optionally a critic's, and write a workdir with both in checkpoint 0.
 
-    `config` describes the networks and is stored with them. A PyTorch file describes its generator itself and takes precedence.
-    `overrides` are the keys of `config` that the user gave as --config.key=value. Returns lines of a report. Raises InputError, with
-    nothing
-    written, for a file that cannot be read or does not fit, and if `output` exists.
+    `config` describes the networks and is stored with them. A PyTorch file describes its generator itself and takes precedence. `overrides`
+    are the keys of `config` that the user gave as --config.key=value. Returns lines of a report. Raises InputError, with nothing written,
+    for a file that cannot be read or does not fit, and if `output` exists.
     """
     _check_free(output)
     if path.suffix.lower() in TORCH_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Export of a generator as StableHLO, for any image size and several platforms in one file, and the check of its accuracy."""
+"""Export of a generator as StableHLO, for any image size and several platforms, and the check of its accuracy."""
 
 import contextlib
 import io
@@ -125,7 +125,7 @@ def measure_parity(
     tolerance = TOLERANCES[str(jnp.dtype(generator.dtype))]
     apply_fn, differences = jax.jit(generator.clone(dtype=jnp.float32).apply), {}
     for name, batch in images.items():
-        with jax.default_matmul_precision("highest"):  # the tolerance is float32's, and that of TF32 or bfloat16 would be another
+        with jax.default_matmul_precision("highest"):  # the tolerance is that of float32; TF32 and bfloat16 have others
             expected = np.asarray(apply_fn(variables, batch))
         difference = float(np.abs(np.asarray(exported_fn(batch)) - expected).max())
         if not difference <= tolerance:  # NaN as well

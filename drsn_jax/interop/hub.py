@@ -26,8 +26,8 @@ Its configuration is in compact.json. This card does not yet describe the traini
 def push_model(model: Path, repo: str, *, private: bool = False, licence: str | None = None, message: str | None = None) -> str:
     """Upload a model (a workdir, a checkpoint or a compact model) to a repository of the Hub, made if missing. Returns its address.
 
-    The address contains the commit. A README.md beside a compact model becomes the card; otherwise a short card is generated.
-    Raises InputError if nobody is logged in or write access is denied, and as `saved.compact_model`.
+    The address contains the commit. A README.md beside a compact model becomes the card; otherwise a short card is generated. Raises
+    InputError without a login or write access, and as `saved.compact_model`.
     """
     if re.fullmatch(NAME, repo) is None:
         raise InputError(f"--repo={repo} is not the name of a repository; write owner/name.")

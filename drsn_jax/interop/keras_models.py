@@ -1,8 +1,7 @@
 """The generator and the dense critic of SPEC section 1 in idiomatic Keras, the baseline of `drsn-jax bench`.
 
-They follow the description of the Keras DeblurGAN reference, with the paper's shrinkage blocks. Importing this module imports
-keras on the back end of KERAS_BACKEND (TensorFlow, JAX or PyTorch), so import it inside functions. Layers have the names of our
-parameters (`interop.keras`).
+They follow the description of the Keras DeblurGAN reference, with the paper's shrinkage blocks. Import this module inside functions: it
+imports keras on the back end of KERAS_BACKEND (TensorFlow, JAX or PyTorch). Layers have the names of our parameters (`interop.keras`).
 """
 
 from typing import Any, Literal, no_type_check
@@ -29,7 +28,7 @@ class ReflectionPadding2D(layers.Layer):
         self.margin = margin
 
     def call(self, inputs: Any) -> Any:
-        """[b h w c] -> [b h+2m w+2m c]."""
+        """Pad the maps: [b h w c] -> [b h+2m w+2m c]."""
         return ops.pad(inputs, ((0, 0), (self.margin, self.margin), (self.margin, self.margin), (0, 0)), mode="reflect")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -88,8 +87,7 @@ def make_generator(
     """Build the quarter-resolution generator, [b h w 3] -> [b h w 3] in [-1, 1]; the defaults are those of configs/keras_reference.py.
 
     `image_size` is height x width; None accepts any multiples of 4. With shrinkage=False and block_order="post" it is the DeblurGAN
-    generator
-    of the Keras reference. The keywords have the meaning of those of `drsn_jax.models.generator.Generator`.
+    generator of the Keras reference. The keywords have the meaning of those of `drsn_jax.models.generator.Generator`.
     """
     inputs = keras.Input((*(image_size or (None, None)), 3), name="blurred")
     x = _norm_relu(_reflect_conv(inputs, widths[0], 7, "stem"), norm, "stem_norm")

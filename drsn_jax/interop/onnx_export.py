@@ -26,8 +26,7 @@ def convert_onnx(
     """Return the bytes of an ONNX file for one image [1 h w 3] of one `size` in float32, and onnxruntime's results with it.
 
     The size is fixed, because the converter has no reflect padding of unknown sizes. Raises InputError for a size that is no multiple of
-    the
-    stride, and if jax2onnx or onnxruntime is missing, does not run with this jax, or refuses the network.
+    the stride. Raises it also if jax2onnx or onnxruntime is missing, does not run with this jax, or refuses the network.
     """
     check_size(size, stride=generator.stride)
     onnx, to_onnx = _import_converter()

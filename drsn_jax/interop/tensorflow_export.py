@@ -59,8 +59,7 @@ def convert_tflite(
     """Return the bytes of a TFLite file for one image [1 h w 3] of one `size`, and its results.
 
     The size is fixed, because TFLite's converter has no reflect padding of unknown sizes. Raises InputError for a size that is no multiple
-    of
-    the stride, if TensorFlow or jax2tf is missing, and for a network that the converter refuses.
+    of the stride, and for a network that the converter refuses. Raises it also if TensorFlow or jax2tf is missing.
     """
     check_size(size, stride=generator.stride)
     tf, jax2tf = _import_tensorflow()

@@ -12,14 +12,10 @@ The layers are numbered by their place in a Sequential, for n blocks:
 A layer's norm has the next number. Inside a block the second convolution is number 6 after dropout, otherwise 5. Since March 2019
 DeblurGAN's blocks have one convolution, by accident. Both kinds are supported.
 
-The file does not store these settings, so those of DeblurGAN's test program are used:
-
-- The generator learns the residual: clip(input + tanh).
-- Blocks pad by reflection.
-- A block of one convolution ends in ReLU, which is its form with dropout, the default.
-- Norms without weights are instance norms. They use the statistics of the image even if moving statistics are stored.
-
-That program leaves dropout on; here it is off in inference.
+The file does not store these settings, so those of DeblurGAN's test program are used. The generator learns the residual: clip(input +
+tanh). Blocks pad by reflection. A block of one convolution ends in ReLU, which is its form with dropout, the default. Norms without weights
+are instance norms. They use the statistics of the image even if moving statistics are stored. That program leaves dropout on; here it is
+off in inference.
 """
 
 import re
@@ -50,8 +46,8 @@ def read_torch(path: Path) -> TorchGenerator:
     """Read a DeblurGAN generator from a .pth (either format of torch.save) or .safetensors file.
 
     In inference the network of `changes` equals PyTorch's with instance norms in training mode, as in DeblurGAN, and batch norms in
-    evaluation mode; the smaller epsilon of PyTorch's batch norm is merged into the scale. Raises InputError for a file that
-    `read_tensors` refuses, and for other layers, shapes or norms, each named.
+    evaluation mode. The smaller epsilon of PyTorch's batch norm is merged into the scale. Raises InputError for a file that `read_tensors`
+    refuses, and for other layers, shapes or norms, each named.
     """
     layers = _by_place(path, read_tensors(path))
     blocks = sorted({number for number, inner in layers if inner is not None})

@@ -21,8 +21,8 @@ class Critic(nn.Module):
     """A network that scores images in [-1, 1], [b h w 3] -> [b]; a higher score means more like a sharp photograph.
 
     4x4 convolutions, all but the last two with stride 2, LeakyReLU 0.2, normalisation in between. The head `dense` is Dense 1024, tanh and
-    Dense 1, so it is bound to the image size of its initialisation (256x256 in the paper). The head `patch` averages the scores of
-    overlapping patches and takes any size. `critic_output` sigmoid bounds the scores to (0, 1), as in the paper.
+    Dense 1. It is bound to the image size of its initialisation (256x256 in the paper). The head `patch` averages the scores of overlapping
+    patches and takes any size. `critic_output` sigmoid bounds the scores to (0, 1), as in the paper.
     """
 
     head: Literal["dense", "patch"] = "dense"

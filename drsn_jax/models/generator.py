@@ -22,8 +22,8 @@ class Generator(nn.Module):
     """A network that restores blurred images in [-1, 1], [b h w 3] -> [b h w 3]; height and width are multiples of `stride`.
 
     - `trunk` quarter is the paper's: 7x7 stem, two stride-2 convolutions, `num_blocks` blocks, two upsampling stages, 7x7 head.
-    - `trunk` unet has blocks at three scales with skips: `num_blocks` at each scale on the way down and again on the way up, and
-      `middle_blocks` more at the coarsest scale.
+    - `trunk` unet has blocks at three scales with skips. Each scale has `num_blocks` on the way down and again on the way up; the coarsest
+      has `middle_blocks` more.
     - `unshuffle` first folds squares of that many pixels a side into channels, which moves the whole trunk to a coarser scale.
     - `output` clip_residual is clip(input + tanh); average is the Keras reference's (input + tanh) / 2.
     - Parameters are float32 and computation is in `dtype`. `layout` is the place of the image in the maps (`ops.layout`). `forms` selects
@@ -53,7 +53,7 @@ class Generator(nn.Module):
 
     @property
     def stride(self) -> int:
-        """The number of pixels that height and width of an input must be multiples of."""
+        """The number of pixels that divides the height and width of every input."""
         return 4 * self.unshuffle
 
     @nn.compact

@@ -31,10 +31,10 @@ def restore_batch(images: Float[Array | np.ndarray, "b h w 3"], *, predict_fn: C
 
 
 def apply_in_corner(generator: Generator, variables: Any, images: Images, strides: Int[Array, "2"]) -> Images:
-    """The generator's output in [-1, 1] for images [b h w 3] that fill the top left corner of larger arrays, to rounding.
+    """Return the generator's output in [-1, 1] for images [b h w 3] in the top left corner of larger arrays; equal to rounding.
 
-    `strides` are the height and width of the corner, in strides of the generator and four at least. They are values, so one program serves
-    all images that the arrays can hold. What lies beside the corner, before and after, means nothing.
+    `strides` are the height and width of the corner in strides of the generator, at least four each. They are values, so one program serves
+    all images that fit into the arrays. The pixels beside the corner are undefined, in the input and in the output.
     """
     height, width = (size // generator.stride for size in images.shape[1:3])
     return generator.clone(layout=Extent(height, width, strides[0], strides[1])).apply(variables, images)  # pyright: ignore

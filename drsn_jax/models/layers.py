@@ -44,7 +44,7 @@ def make_norm(kind: Norm, *, train: bool, dtype: Any, name: str, layout: Layout 
     """Build a normalisation of the given kind and parameter name, inside a compact module.
 
     - `batch` follows Keras, so that weights and statistics convert exactly: momentum 0.99, epsilon 1e-3, two-pass variance. The one-pass
-      form loses the variance of features whose mean is far from zero.
+      form loses the variance of features with a mean far from zero.
     - `layer` normalises over the channels of each position.
     - `none` is the identity and has no parameters.
     """

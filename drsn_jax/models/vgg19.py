@@ -48,8 +48,8 @@ class VGG19(nn.Module):
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
     """Take the maximum of each square of 2x2 pixels; an odd last row or column is dropped.
 
-    It is computed as the maximum of four maps instead of a window: on XLA's CPU back end its gradient at 256x256 and 64 channels takes 4 ms
-    instead of 47 (unmeasured elsewhere). Two equal pixels share the gradient; a window would give it to the first.
+    It is computed as the maximum of four maps instead of a window. On XLA's CPU back end the gradient at 256x256 and 64 channels then takes
+    4 ms instead of 47 (unmeasured elsewhere). Two equal pixels share the gradient; a window would give it to the first.
     """
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])

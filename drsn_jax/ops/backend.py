@@ -18,7 +18,7 @@ class Forms:
     """
 
     native: bool = False
-    """Run convolutions in oneDNN where the optional `drsn-jax-native` is installed and faster (`ops.native`). For CPUs."""
+    """Run convolutions in oneDNN if the optional `drsn-jax-native` is installed and faster (`ops.native`). For CPUs."""
     crop_convolutions: bool = False
     """Compute a VALID convolution as SAME and crop the result. The bits are identical. XLA's CPU back end has no fast path for VALID: it
     takes 2 to 20 times longer."""

@@ -2,7 +2,7 @@
 
 Two cases are slow on XLA's CPU back end:
 
-- The gradient of a kernel. XLA computes it as a convolution whose window is as large as the map, which has no fast path. Here it is one
+- The gradient of a kernel. XLA computes it as a convolution with a window as large as the map, which has no fast path. Here it is one
   matrix product per kernel position.
 - A 3x3 convolution after nearest upsampling. Here it is four 2x2 convolutions of the original map, with 4/9 of the multiply-adds.
 
@@ -37,8 +37,8 @@ def convolve(
 ) -> Float[Array, "b h2 w2 d"]:
     """Compute `lax.conv_general_dilated`, as a `conv_general_dilated` for `flax.linen.Conv`. Values are equal, gradients to rounding.
 
-    With `forms.native` and drsn-jax-native, oneDNN runs the convolutions that it is faster at (`ops.native`). With `crop_convolutions`
-    a VALID one is computed as SAME and cropped. With `multiply_kernel_gradients` the gradient has another form for float32, one stride
+    With `forms.native` and drsn-jax-native, oneDNN runs the convolutions that it is faster at (`ops.native`). With `crop_convolutions` a
+    VALID one is computed as SAME and cropped. With `multiply_kernel_gradients` the gradient has another form for float32, the same stride
     in both directions, and more than a few channels (or blocks of pixels). Everything else is passed to XLA unchanged.
     """
     plain = all(value is None or set(value) == {1} for value in (options.get("lhs_dilation"), options.get("rhs_dilation")))
@@ -151,7 +151,7 @@ def _multiply_windows(
         return window.T @ columns if transposed is None else transposed @ window
 
     products = lax.map(multiply, jnp.arange(size[0] * size[1]))
-    if transposed is not None:  # once here: fused into the optimiser, every moment would read it with strides
+    if transposed is not None:  # transposed once: fused into the optimiser, it would be read with strides for every moment
         products = lax.optimization_barrier(products.swapaxes(1, 2))
     return products.reshape(*size, c, d)
 

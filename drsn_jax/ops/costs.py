@@ -31,9 +31,9 @@ def measure_costs(
 ) -> list[Cost]:
     """Measure a batch of one [1 h w 3] float32 in inference at each of `sizes` (height, width), on the default device.
 
-    The parameters are initialised for `init_size` (default: the first size). Where they do not fit another size, as those of the dense
-    critic, all other values are None. Each size is one compilation. With `run` each program also runs four times on random parameters;
-    the result is the median of the last three. `macs` is `count_macs`. Raises ValueError for sizes that the network does not accept.
+    The parameters are initialised for `init_size` (default: the first size). If they do not fit another size, as those of the dense critic,
+    all other values are None. Each size is one compilation. With `run` each program also runs four times on random parameters; the result
+    is the median of the last three. `macs` is `count_macs`. Raises ValueError for sizes that the network does not accept.
     """
     variables = jax.eval_shape(module.init, jax.random.key(0), _image(init_size or sizes[0]))
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
@@ -117,9 +117,8 @@ def _count_convolution(eqn: Any) -> int:
     )  # batch, channels out, channels in of a group
     for step, *axes in zip(dilation, numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True):
         pixels, taps, positions = (shape[axis] for shape, axis in zip((image, kernel, made), axes, strict=True))
-        # In a transposed convolution every pixel meets every tap. In the gradient of one for its kernel the map acts as the kernel: at each
-        # of
-        # its few positions one tap in `step` meets a pixel.
+        # In a transposed convolution every pixel meets every tap. In its gradient for the kernel the map acts as the kernel: at each of its
+        # few positions one tap in `step` meets a pixel.
         macs *= pixels * taps if step > 1 and pixels <= positions else -(-positions * taps // step)
     return macs
 

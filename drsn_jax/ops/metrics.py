@@ -1,4 +1,4 @@
-"""PSNR and three kinds of SSIM for one pair of images, on the device: pure functions for use inside or outside `jit`.
+"""PSNR and three kinds of SSIM for one pair of images on the device: pure functions, inside or outside `jit`.
 
 The kinds of SSIM differ: for one result at 32.66 dB they read 0.957, 0.963 and 0.973 (SPEC section 3). So each has its own name, and no
 function is called plain `ssim`. All take uint8 RGB as stored in files, with k1 = 0.01, k2 = 0.03 and L = 255. The arithmetic is float32:
@@ -104,7 +104,7 @@ def _gaussian_moments(restored: Image, sharp: Image) -> Float[Array, "h w 15"]:
 
 
 def _crop(moments: Float[Array, "h w 15"]) -> Float[Array, "H W 15"]:
-    """Keep only the positions whose window lies wholly inside the image."""
+    """Keep only the positions with a window wholly inside the image."""
     return moments[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
 
 

@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN on CPU, where the optional distribution `drsn-jax-native` is installed (native/README.md)."""
+"""Convolutions by oneDNN on CPU, if the optional distribution `drsn-jax-native` is installed (native/README.md)."""
 
 from typing import Any
 

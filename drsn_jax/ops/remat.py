@@ -25,7 +25,7 @@ def rematerialise(module: type[nn.Module], *, forms: Forms) -> type[nn.Module]:
 
 
 def _lift(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Do for `recompute` what `flax.core.lift.checkpoint` does for `jax.checkpoint`: lift every collection and random stream."""
+    """Lift every collection and random stream for `recompute`, as `flax.core.lift.checkpoint` does for `jax.checkpoint`."""
 
     def inner(scope_fn: Any, repack_fn: Any, variables: PyTree, rngs: PyTree, *args: Any) -> Any:
         def apply(variables: PyTree, rngs: PyTree, *args: Any) -> Any:

@@ -60,9 +60,9 @@ def fit_config_to_devices(
     """Choose precision, batch, crop, remat and micro-batches for the given devices (default: those that JAX finds).
 
     The recipe's batch is rounded up to a multiple of the devices. If their memory is known, the step is compiled, and if it does not fit,
-    changed as in `info --fit`. That takes one to eleven compilations, reported through `say`. Images held on the device are not
-    counted. Keys in `overrides` (--config.key=value) keep their values, and so do those of a run that already exists in `workdir`, because
-    its checkpoints depend on them. Raises InputError if nothing fits.
+    changed as in `info --fit`. That takes one to eleven compilations, reported through `say`. Images held on the device are not counted.
+    Keys in `overrides` (--config.key=value) keep their values. So do those of an existing run in `workdir`, because its checkpoints depend
+    on them. Raises InputError if nothing fits.
     """
     devices, given = devices or survey_devices(), overridden_keys(overrides)
     stored = read_stored(workdir / CONFIG_FILE) if workdir else None

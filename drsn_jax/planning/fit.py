@@ -26,7 +26,7 @@ class Proposal(NamedTuple):
     needed: int
 
     def changes(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """The changed keys of the configuration, as on the command line."""
+        """Return the changed keys of the configuration, as on the command line."""
         if len(self.stages) == 1:
             sizes = {"batch_size": str(self.stages[0].batch_size), "crop_size": str(self.stages[0].crop_size)}
             sizes |= {"stages": "()"} if config["stages"] else {}
@@ -36,7 +36,7 @@ class Proposal(NamedTuple):
 
 
 def describe_fit(config: Mapping[str, Any], *, name: str, overrides: Sequence[str] = (), size: int, say: Say) -> str:
-    """Describe how a configuration fits a card of `size` bytes: a table of candidates, and command lines whose programs were compiled.
+    """Describe how a configuration fits a card of `size` bytes: a table of candidates, and command lines, each compiled as a check.
 
     `name` and `overrides` (--config.key=value) are the source of the configuration and are repeated in the command lines. Compiles four
     programs for the table and one to six more. `say` receives the progress. Raises InputError if nothing fits.

@@ -1,4 +1,4 @@
-"""Memory of a training step, measured by compiling it for the current back end without running it, and as a table."""
+"""The memory of a training step, from compiling it for the current back end without running it; and a table."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -32,12 +32,12 @@ def restore_image(
 ) -> UInt8[np.ndarray, "h w *channels"] | Float[np.ndarray, "h w *channels"]:
     """Restore a blurred image of any size: uint8 gives uint8, floats in [0, 1] give float32 in [0, 1], of the same shape.
 
-    Shapes are [h w 3] (RGB), grey [h w] or [h w 1], and [h w 4], whose alpha is kept. Floats may have any precision, including bfloat16;
-    values up to 0.001 beyond [0, 1], a result of resampling, are clipped. `model` is the name of a shipped model or a path for
-    `load_model`; `device` is cpu, gpu, tpu or one of them with a number (cpu:1), else jax's default; `dtype` is float32, the default, or
-    bfloat16; the others are those of `make_restore_fn`. The last two models stay loaded and are not read again: newer checkpoints of a
-    running training are not seen. For many images, or to release a model, use `load_model` and `make_restore_fn`. Raises InputError for
-    other shapes, types and values, and as those two and `find_device`.
+    Shapes are [h w 3] (RGB), grey [h w] or [h w 1], and [h w 4] with an alpha that is kept. Floats may have any precision, including
+    bfloat16; values up to 0.001 beyond [0, 1], a result of resampling, are clipped. `model` is the name of a shipped model or a path for
+    `load_model`. `device` is cpu, gpu, tpu or one of them with a number (cpu:1); the default is jax's. `dtype` is float32, the default, or
+    bfloat16. The other options are those of `make_restore_fn`. The last two models stay loaded and are not read again, so newer checkpoints
+    of a running training are not seen. For many images, or to release a model, use `load_model` and `make_restore_fn`. Raises InputError
+    for other shapes, types and values, and as those two and `find_device`.
     """
     pixels = _check(image)
     if not isinstance(model, str | Path):

@@ -40,8 +40,8 @@ def plan_jobs(inputs: Sequence[Path], *, output: Path | None = None, output_form
     - A phone's HEIC or AVIF becomes JPEG. The result of an image without a suffix gets that of its content. `output_format` only
       applies to images.
 
-    Raises InputError for no inputs, a folder without images and videos, an unknown format, a file as `output` for several inputs, and two
-    inputs with the same target.
+    Raises InputError for no inputs, a folder without images and videos, and an unknown format. It is also raised for a file as `output` for
+    several inputs, and for two inputs with the same target.
     """
     if not inputs:
         raise InputError("No input was given; name at least one image file or folder.")
@@ -150,7 +150,7 @@ def _add_folder(plan: Plan, folder: Path, *, output: Path, suffix: str | None) -
         ignored += len(visible) - len(found)
     if not images and len(plan.failed) == failures:
         raise InputError(
-            f"{quoted(folder)} holds no images and no videos ({ignored} other files); give a folder with files ending in "
+            f"{quoted(folder)} holds no images and no videos ({ignored} other files). Give a folder with files ending in "
             f"{', '.join(_KNOWN)}, or name the file itself."
         )
     plan.ignored += ignored

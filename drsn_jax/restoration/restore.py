@@ -58,11 +58,13 @@ def restore_files(
 ) -> RestoreReport:
     """Restore images, videos and whole folders into `output`, one after the other, the videos last, with progress on stderr.
 
-    While one photograph is restored, a thread reads the next and another writes the last: up to three are held. Videos go through
-    `restore_video`. `restore_fn` is what `make_restore_fn` gives, `frame_fn` the same for videos; `inputs`, `output` and `output_format`
-    ('png', 'jpg', ...) are those of `plan_jobs`; `panel` writes a picture of before and after beside each restored photograph
-    (`panel_path`). An input that is missing, cannot be read or restored, or whose result exists or cannot be written is a line in the
-    report's `failed` and the others are still done. Raises InputError for what concerns all of them: see `plan_jobs`.
+    While one photograph is restored, a thread reads the next and another writes the last, so up to three are in memory. Videos go through
+    `restore_video`. `restore_fn` is made by `make_restore_fn`, and `frame_fn` is the same for videos. `inputs`, `output` and
+    `output_format` ('png', 'jpg', ...) are those of `plan_jobs`. With `panel` a picture of before and after is written beside each restored
+    photograph (`panel_path`).
+
+    An input fails if it is missing, cannot be read or restored, or if its result exists or cannot be written. It becomes a line in the
+    report's `failed`, and the others are still restored. Raises InputError only for errors of the whole list: see `plan_jobs`.
     """
     plan = plan_jobs([Path(path) for path in inputs], output=output, output_format=output_format)
     report = RestoreReport(failed=list(plan.failed), ignored=plan.ignored)
@@ -155,7 +157,7 @@ def _describe(work: _Work) -> str:
 
 
 class _Progress:
-    """Progress: on a terminal one line about the current work, with finished files scrolling above it; elsewhere only those.
+    """The progress: one line about the current work on a terminal, below the finished files; elsewhere only the finished files.
 
     Restoring and writing call it from different threads.
     """

@@ -65,8 +65,9 @@ class Checkpoints:
                 raise
 
     def save(self, step: int, state: TrainState, *, psnr: float | None = None) -> None:
-        """Start saving; the state may be donated at once. `psnr` (dB) of the validation after this step decides which checkpoint is the
-        best.
+        """Start saving; the state may be donated at once.
+
+        `psnr` (dB) of the validation after this step decides which checkpoint is the best.
 
         Raises InputError if this save or the previous one could not be written, or if there is no room.
         """
@@ -100,7 +101,7 @@ class Checkpoints:
         return f"make room or choose another --workdir; the newest complete checkpoint is {self.newest_whole() or 'none yet'}"
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints on disk, ascending."""
+        """Return the steps of the checkpoints on disk, ascending."""
         return sorted(self._manager.all_steps())
 
     def newest_whole(self) -> int | None:
@@ -112,9 +113,8 @@ class Checkpoints:
         """Restore the newest readable checkpoint, placed as in `abstract_state`; None if there is no checkpoint.
 
         Failed reads are repeated (`read_patiently`). After an older checkpoint was read, damaged newer ones are renamed to STEP.damaged,
-        with
-        a message. Raises InputError, with nothing changed, if none can be read, if one fails for a reason other than damage, if
-        memory is short, or if a complete one has another architecture.
+        with a message. Raises InputError, with nothing changed, if none can be read, or if one fails for a reason other than damage. Raises
+        it also if memory is short, or if a complete checkpoint has another architecture.
         """
         steps, damaged = self.steps(), []
         for step in reversed(steps):

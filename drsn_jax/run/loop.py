@@ -49,11 +49,10 @@ def train_and_evaluate(
 ) -> TrainState:
     """Train as configured in `workdir`, from its newest checkpoint if there is one; return the last state.
 
-    Writes metrics.jsonl, checkpoints/, samples/ and config.json; `on_panels` receives the path of each new picture in samples/. On
-    SIGTERM, and after `minutes`, it interrupts an evaluation, saves and returns early. On Ctrl-C it saves and raises
-    KeyboardInterrupt. `command` is the command that resumes the run, for a message. Raises InputError for mistakes of the user (data,
-    folders, contradictory values, a workdir of another configuration) and TrainingDivergedError if a loss or gradient is no longer
-    finite.
+    Writes metrics.jsonl, checkpoints/, samples/ and config.json; `on_panels` receives the path of each new picture in samples/. On SIGTERM,
+    and after `minutes`, it interrupts an evaluation, saves and returns early. On Ctrl-C it saves and raises KeyboardInterrupt. `command` is
+    the command that resumes the run, for a message. Raises InputError for mistakes of the user (data, folders, contradictory values, a
+    workdir of another configuration). Raises TrainingDivergedError if a loss or gradient is no longer finite.
     """
     workdir, mesh = any_path(workdir), make_mesh()
     warm_up_collectives(mesh)

@@ -78,7 +78,7 @@ def _give_up_if_due(error: Exception, *, what: str, tries: int) -> None:
 class Restored(NamedTuple):
     """A stored state, and which of its parts are outdated.
 
-    `outdated`: the optimiser fields whose tree has changed since, still as stored, with the number of updates made so far.
+    `outdated`: the optimiser fields with a changed tree, still as stored, with the number of updates made so far.
     """
 
     state: TrainState

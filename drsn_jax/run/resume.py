@@ -24,8 +24,8 @@ InitFn = Callable[[PRNGKeyArray], TrainState]
 def resume_or_init(init: InitFn, checkpoints: Checkpoints, *, config: Mapping[str, Any], mesh: jax.sharding.Mesh) -> TrainState:
     """Return the state of the newest readable checkpoint, or a new one, on every device.
 
-    If the optimiser or the drawing of data has changed since, the networks, running mean and step are kept, and a message lists the parts
-    that start anew. Raises InputError if processes read different checkpoints.
+    If the optimiser or the drawing of data has changed since, the networks, running mean and step are kept. A message lists the parts that
+    start anew. Raises InputError if processes read different checkpoints.
     """
     rng = replicate(make_keys(config["seed"]).state, mesh)
     found = checkpoints.restore(with_sharding(jax.eval_shape(init, rng), replicated(mesh)), say=say)

@@ -39,7 +39,7 @@ def start_from(state: TrainState, path: AnyPath) -> TrainState:
     if differing := [name for name, tree in found.items() if _shapes(tree) != _shapes(getattr(state, name))]:
         network = differing[0].split("_")[0]
         raise InputError(
-            f"init_from={path} holds a {network} that differs from this configuration; make them equal (`drsn-jax info --model={path}`"
+            f"init_from={path} holds a {network} that differs from this configuration. Make them equal (`drsn-jax info --model={path}`"
             " lists the values). widths, num_blocks and middle_blocks may be larger."
         )
     placed = {name: jax.device_put(tree, jax.tree.map(lambda x: x.sharding, getattr(state, name))) for name, tree in found.items()}
@@ -49,8 +49,8 @@ def start_from(state: TrainState, path: AnyPath) -> TrainState:
 def _grow(params: dict[str, Any], *, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the parameters into `fresh`, which may have more channels and blocks. The function stays the same except for new blocks.
 
-    A new block's last convolution is small instead of zero: where a whole residual is zero, soft thresholding has no gradient, and the
-    block would never learn. Parameters without a place in `fresh` are kept, so that they are refused.
+    A new block's last convolution is small instead of zero. If a whole residual is zero, soft thresholding has no gradient, and the block
+    never learns. Parameters without a place in `fresh` are kept, so that they are refused.
     """
     old = flatten_dict(params)
     new = {path: np.array(leaf) for path, leaf in flatten_dict(dict(fresh)).items()}  # copies, because the step donates its input

@@ -69,8 +69,8 @@ def keep_stored(config: Mapping[str, Any], workdir: AnyPath, *, given: Collectio
 def open_workdir(workdir: AnyPath, config: Mapping[str, Any]) -> Iterator[None]:
     """Make the folder and keep it to this run while the block lasts; store the configuration, or compare it with the stored one.
 
-    In a run of several processes the first one does this for all. Raises InputError if the folder cannot be written, is in use, belongs to
-    another configuration (its checkpoints would not fit), or is not shared by all processes.
+    In a run of several processes the first one does this for all. Raises InputError if the folder cannot be written, is in use, or is not
+    shared by all processes. Raises it also if it belongs to another configuration, because its checkpoints would not fit.
     """
     with contextlib.ExitStack() as stack:
         first_process(lambda: _open(workdir, config, stack))

@@ -24,7 +24,7 @@ class SafeHeaders:
     """The headers, added to every answer including errors."""
 
     def __init__(self, app: ASGIApp):
-        """Around `app`."""
+        """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

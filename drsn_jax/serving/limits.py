@@ -20,8 +20,8 @@ class Limits(NamedTuple):
 async def receive_body(request: Request, *, write: Callable[[bytes], object], limits: Limits) -> None:
     """Pass the request's body to `write` as it arrives.
 
-    Raises HTTPException 413 as soon as the body exceeds `max_bytes` (whatever its Content-Length says) and 408 if it takes too
-    long; ClientDisconnect if the client leaves.
+    Raises HTTPException 413 as soon as the body exceeds `max_bytes`, for any Content-Length, and 408 if it takes too long. Raises
+    ClientDisconnect if the client leaves.
     """
     too_large = HTTPException(413, f"The file is larger than {limits.max_bytes / 1e6:g} MB, the limit of this server.")
     length = request.headers.get("content-length", "")

@@ -35,7 +35,7 @@ class HeaderDeadline(H11Protocol):
         self._deadline = self.loop.call_later(HEADER_SECONDS, transport.close)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of a header or a body. The time limit runs from a header's first byte; for the first one from the connection."""
+        """Take bytes of a header or a body. A header's time limit runs from its first byte; the first one's from the connection."""
         super().data_received(data)
         waiting = self.conn.their_state is h11.IDLE
         if self._deadline and not waiting:

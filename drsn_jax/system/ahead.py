@@ -22,7 +22,7 @@ def map_ahead(executor: Executor, function: Callable[[T], S], items: Iterable[T]
 
 
 def iterate_ahead(executor: Executor, items: Iterable[T]) -> Iterator[T]:
-    """Yield the items, and make the next one in another thread in the meantime. Errors of `items` are raised here."""
+    """Yield the items, while another thread makes the next one. Errors of `items` are raised here."""
     iterator = iter(items)
     future = executor.submit(next, iterator, _END)
     while (item := future.result()) is not _END:

@@ -28,7 +28,7 @@ def leave(code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def twice_leaves() -> Iterator[None]:
-    """While the block runs, let a second Ctrl-C end the process at once with code 130, even within a compilation or a long step.
+    """Let a second Ctrl-C end the process at once with code 130 while the block runs, even within a compilation or a long step.
 
     The first one raises KeyboardInterrupt in the main thread as usual, once Python code runs again. It is raised again if a
     library's callback swallows the exception. Has no effect outside the main thread.

@@ -32,8 +32,8 @@ def hold_lease(folder: epath.Path, *, doing: str) -> Iterator[None]:
 
     A lease ends at its expiry, `LEASE_SECONDS` after its last renewal. It ends at once if its owner was a process of this machine that no
     longer runs. This call waits for the lease of a killed owner to expire. If this process was stopped or cut off for longer than
-    `LEASE_SECONDS` and another one has taken the lease, it prints a message and exits. Raises InputError if another process holds the
-    folder, BucketError if the folder cannot be written.
+    `LEASE_SECONDS`, another may have taken the lease. Then this one prints a message and exits. Raises InputError if another process holds
+    the folder, BucketError if the folder cannot be written.
     """
     own = folder / f"{LEASE}{os.urandom(8).hex()}"
     with explaining(folder):

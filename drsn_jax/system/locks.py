@@ -1,6 +1,6 @@
 """Exclusive use of a folder by one process.
 
-The package filelock is no substitute: it does not name the owner of a lock, leaves its file behind, and does not work in buckets.
+The package filelock is no substitute. It does not name the owner of a lock, leaves its file behind, and does not work in buckets.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ def lock_folder(path: AnyPath, *, doing: str) -> Iterator[None]:
     """Keep the folder `path`, made if missing, to this process while the block runs.
 
     The lock ends with the process, even if it is killed. In a bucket `leases.hold_lease` is used instead. `doing` completes the message of
-    the InputError: "preparing hide" for an owner that prepares HIDE.
-    At the end the lock file is removed, and so are the folders that were made here and are still empty. Raises `InputError` at once if the
-    folder is already held (also by this process), or if `path` or one of its parents is a file; OSError if it cannot be written.
-    On Windows and on file systems without locks only the folder is made.
+    the InputError: "preparing hide" for an owner that prepares HIDE. At the end the lock file is removed, and so are the folders that were
+    made here and are still empty. Raises `InputError` at once if the folder is already held, also by this process, and if `path` or one of
+    its parents is a file. Raises OSError if the folder cannot be written. On Windows and on file systems without locks only the folder is
+    made.
     """
     if not isinstance(path, Path):
         with hold_lease(path, doing=doing):

@@ -1,4 +1,4 @@
-"""Comparison pictures: images side by side with labels, a red box and its enlargement in a corner (Jiang & Liu, section 5)."""
+"""Comparison pictures: labelled images side by side, a red box and its enlargement in a corner (Jiang & Liu, section 5)."""
 
 import io
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def make_panel(images: Sequence[Pixels], *, labels: Sequence[str], zoom_box: Lit
     """Place images of one size side by side, each under its label; uint8 in and out.
 
     The usual order is blurred, restored, sharp. `zoom_box` (top, left, height, width) is framed in red in every image and enlarged in its
-    lower-right corner. 'auto' selects the window where the first two images differ most. Raises ValueError if the number of labels or
-    the shapes of the images do not match, InputError if the box does not lie inside the images.
+    lower-right corner. 'auto' selects the window where the first two images differ most. Raises ValueError if the number of labels or the
+    shapes of the images do not match. Raises InputError if the box does not lie inside the images.
     """
     if not images or len(images) != len(labels):
         raise ValueError(f"A panel needs a label for each image; got {len(images)} images and {len(labels)} labels.")

@@ -1,11 +1,8 @@
 """Local paths and paths in a bucket (gs://, s3://). Any other address is refused in one line.
 
-A bucket has no folders, no append, no rename and no lock. These replace them:
-
-- An object is written whole (`system.files`).
-- A growing file is stored in pieces (`system.growing`).
-- A lease with an expiry serves as the lock (`system.leases`).
-- A checkpoint counts once its commit file exists (Orbax's own method).
+A bucket has no folders, no append, no rename and no lock. So an object is written whole (`system.files`). A growing file is stored in
+pieces (`system.growing`). A lease with an expiry serves as the lock (`system.leases`). A checkpoint counts once its commit file exists
+(Orbax's own method).
 """
 
 import contextlib

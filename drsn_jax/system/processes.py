@@ -1,4 +1,4 @@
-"""A run of several processes on one or many machines: joining, decisions of process 0 for all, and a common end."""
+"""A run of several processes on one or many machines: joining, decisions of process 0, and a common end."""
 
 import contextlib
 import itertools
@@ -24,7 +24,7 @@ HEARTBEAT_SECONDS = 25  # JAX aborts a run this long after one process died or h
 _FOR_EVER = 2**40  # milliseconds; JAX's heartbeat ends a wait for a dead process
 _BLOCK = 1024  # bytes; broadcasts are padded to multiples of it, each of which is compiled once
 _HOW = "start each process with the same --coordinator=HOST:PORT and --num-processes=N, and with a --process-id of its own from 0 to N-1"
-# JAX's messages where it finds no cluster, and where devices were used before, as in a notebook.
+# JAX's messages if it finds no cluster, and if devices were used before, as in a notebook.
 _ALONE = ("coordinator_address should be defined", "must be called before any JAX calls")
 _turns = itertools.count()
 
@@ -33,11 +33,11 @@ _turns = itertools.count()
 def joined(*, coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> Iterator[None]:
     """Make this process part of a run of several while the block lasts. No device may have been used before.
 
-    Give all three arguments to join by hand; `coordinator` is HOST:PORT, a free port on the machine of process 0. Without arguments JAX
-    detects TPU pods, Slurm and Open MPI. Anywhere else, and for a launcher's single task, this process runs alone.
-    `num_processes=1` forces that. An exception inside the block is not raised in a run of several: it is printed as by `explain`, and this
-    process exits. JAX's heartbeat then ends the other processes within `HEARTBEAT_SECONDS`, as it does after a kill or a hang. Raises
-    InputError for any other combination of arguments, and if joining fails.
+    Give all three arguments to join by hand. `coordinator` is HOST:PORT, a free port on the machine of process 0. Without arguments JAX
+    detects TPU pods, Slurm and Open MPI. Anywhere else, and for a launcher's single task, this process runs alone. `num_processes=1` forces
+    that. An exception inside the block is not raised in a run of several: it is printed as by `explain`, and this process exits. JAX's
+    heartbeat then ends the other processes within `HEARTBEAT_SECONDS`, as it does after a kill or a hang. Raises InputError for any other
+    combination of arguments, and if joining fails.
     """
     _check(coordinator, num_processes, process_id)
     if num_processes != 1:
@@ -109,7 +109,7 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
 
 
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Call `jax.distributed.initialize`; return without effect where there is no cluster."""
+    """Call `jax.distributed.initialize`; return without effect if there is no cluster."""
     if coordinator is None and _started_alone():
         return
     with contextlib.suppress(AttributeError):  # `feed.StopSignal` replaces it: it keeps early signals

@@ -1,7 +1,7 @@
 """Compiled programs that outlive their process: JAX's persistent compilation cache, in the user's cache folder.
 
-JAX removes the programs that were not used for longest. It writes each in place, reads one without a checksum, and leaves a damaged one
-where it is. So the end of each run notes checksums, and the next begins by removing what does not have its own.
+JAX removes the least recently used programs. It writes each in place, reads it without a checksum, and never removes a damaged one. So each
+run stores checksums at its end, and the next one first removes the programs that do not match theirs.
 """
 
 import contextlib
@@ -32,22 +32,21 @@ SWITCH = "DRSN_JAX_COMPILATION_CACHE"
 MAX_BYTES = 256 * 2**20
 _UNUSED_SECONDS = 30 * 24 * 3600.0
 _CHECKSUMS = "checksums.json"
-_LOCK, _PROGRAM, _USED = ".lockfile", "-cache", "-atime"  # JAX's names: its lock, the ends of a program's file and of when it was used
+_LOCK, _PROGRAM, _USED = ".lockfile", "-cache", "-atime"  # JAX's names: its lock, and the suffixes of a program and its last use
 _SETTINGS = {
     "jax_compilation_cache_max_size": MAX_BYTES,
     "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_enable_xla_caches": "",  # XLA's own lie in the same folder and have no limit
+    "jax_persistent_cache_enable_xla_caches": "",  # XLA's own caches lie in the same folder and have no limit
 }
 
 
 @contextlib.contextmanager
 def keep_programs() -> Iterator[None]:
-    """Inside the block JAX finds what earlier runs have compiled, and leaves what it compiles to later ones.
+    """Let JAX read the programs of earlier runs inside the block, and store new ones for later runs.
 
-    Programs are of one version of this package and of JAX, and for processors with the same instructions; those of others that nobody
-    used for a month are removed. Without effect where the environment variable DRSN_JAX_COMPILATION_CACHE is off, where JAX has a cache
-    of its own (JAX_COMPILATION_CACHE_DIR), and where the user's cache folder cannot be written. Raises InputError for another value of
-    the variable.
+    Each version of this package and of JAX, and each set of processor instructions, has its own folder. Folders that were unused for a
+    month are removed. The block has no effect if the environment variable DRSN_JAX_COMPILATION_CACHE is off, or if the user's cache folder
+    cannot be written. Nor has it if JAX has its own cache (JAX_COMPILATION_CACHE_DIR). Raises InputError for another value of the variable.
     """
     folder = _choose_folder()
     if folder is None or not _prepare(folder):
@@ -56,7 +55,7 @@ def keep_programs() -> Iterator[None]:
     settings: dict[str, Any] = {"jax_compilation_cache_dir": str(folder), **_SETTINGS}
     before = {name: getattr(jax.config, name) for name in settings}
     with warnings.catch_warnings():
-        # Of a full disk, or a lock that is held for long: the program is compiled all the same.
+        # JAX warns of a full disk, or of a lock that is held for long. It compiles the program all the same.
         warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache|Cache value for key")
         _configure(settings)
         try:
@@ -70,14 +69,14 @@ def keep_programs() -> Iterator[None]:
 def _configure(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    compilation_cache.reset_cache()  # JAX opens a cache once, with the settings of then
+    compilation_cache.reset_cache()  # JAX opens a cache once, with its settings at that time
 
 
 def _choose_folder() -> Path | None:
-    """Where the programs of this machine lie; None where none are kept."""
+    """Return the folder for the programs of this machine; None if none are kept."""
     if switch := os.environ.get(SWITCH):
         if switch != "off":
-            raise InputError(f"{SWITCH}={switch} is not known; set it to off, or leave it away.")
+            raise InputError(f"{SWITCH}={switch} is not known; set it to off, or unset it.")
         return None
     if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         return None
@@ -88,7 +87,7 @@ def _choose_folder() -> Path | None:
 
 
 def _user_cache() -> Path:
-    """The platform's folder for caches of this user."""
+    """Return the platform's folder for the caches of this user."""
     if os.path.isabs(given := os.environ.get("XDG_CACHE_HOME", "")):
         return Path(given)
     if sys.platform == "win32":
@@ -97,12 +96,12 @@ def _user_cache() -> Path:
 
 
 def _prepare(folder: Path) -> bool:
-    """Makes the folder, for this user alone, and removes what is damaged or old. False where that cannot be done."""
+    """Make the folder, for this user alone, and remove damaged and old programs. Return False if that fails."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with filelock.FileLock(folder / _LOCK, timeout=10):
             _remove_damaged(folder)
-            _write_checksums(folder)  # its date is that of the last use
+            _write_checksums(folder)  # the file's date is that of the last use
     except (OSError, NotImplementedError):  # no permission, a full disk; a file system without locks
         return False
     for other in folder.parent.glob("programs-*"):
@@ -116,7 +115,7 @@ def _remove_damaged(folder: Path) -> None:
     known = _read_checksums(folder)
     for program in folder.glob(f"*{_PROGRAM}"):
         used = program.with_name(program.name.removesuffix(_PROGRAM) + _USED)
-        if not used.exists() or known.get(program.name) != _checksum(program):  # without the former JAX would never remove anything
+        if not used.exists() or known.get(program.name) != _checksum(program):  # without the first, JAX never removes a program
             program.unlink()
             used.unlink(missing_ok=True)
 
@@ -129,7 +128,7 @@ def _read_checksums(folder: Path) -> dict[str, int]:
 
 
 def _write_checksums(folder: Path) -> None:
-    """Notes those of new programs; of the others they stay, so that what is damaged later is found."""
+    """Add the checksums of new programs. The others stay as they are, so that later damage is found."""
     known, programs = _read_checksums(folder), sorted(folder.glob(f"*{_PROGRAM}"))
     checksums = {program.name: known[program.name] if program.name in known else _checksum(program) for program in programs}
     write_atomically(folder / _CHECKSUMS, json.dumps(checksums, indent=1).encode())

@@ -5,7 +5,7 @@ import time
 
 
 def draw_bar(done: int, total: int, *, width: int = 20) -> str:
-    """`[########............] 12/30`."""
+    """Draw `[########............] 12/30`."""
     filled = width * done // max(total, 1)
     return f"[{'#' * filled}{'.' * (width - filled)}] {done:,}/{total:,}"
 
@@ -14,7 +14,7 @@ _EVERY_SECONDS = 60.0  # if stderr is a file: one line a minute
 
 
 class Progress:
-    """A line that is rewritten at most ten times a second. Where stderr is no terminal, a new line a minute."""
+    """A line that is rewritten at most ten times a second. If stderr is no terminal, a new line a minute."""
 
     def __init__(self):
         """Show nothing yet."""

@@ -29,7 +29,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     with explaining_damage(path):
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty (0 bytes); replace it")
-        # Titles that are no UTF-8 are no reason to refuse a video. PyAV 19 no longer has this option and accepts them.
+        # A title that is not UTF-8 must not cost the video. PyAV 19 no longer has this option and accepts such titles.
         lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
         container = av.open(file_name(path), options={"protocol_whitelist": "file"}, **lenient)
     with container:

@@ -1,4 +1,4 @@
-"""Gradient accumulation: means over the micro-batches of a batch, one at a time, so that memory holds only one of them."""
+"""Gradient accumulation: means over the micro-batches of a batch, with one of them in memory at a time."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ PyTree = Any
 
 
 class MicroBatches(NamedTuple):
-    """The split of a batch [b ...] into `number` parts of b / number rows; row r is in part r % number, so that devices keep their rows.
+    """The split of a batch [b ...] into `number` parts of b / number rows. Row r is in part r % number, so devices keep their rows.
 
     Means of gradients, statistics and metrics over equal parts are those of the whole batch if images do not interact. Batch norm is the
     exception: each part has its own statistics. With a number of 1 the function is simply called once.

@@ -1,4 +1,4 @@
-"""Skipping of steps whose metrics or new state are infinite or not a number."""
+"""Skipping of steps with metrics or a new state that are infinite or not a number."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,12 +15,11 @@ SKIPPED = "skipped"  # the metric: 1 for a skipped step, else 0
 
 
 def skip_nonfinite(train_step: Callable[..., tuple[TrainState, Metrics]]) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Wrap a step, pure as before: if a metric or the new state is not finite, networks and optimisers keep their previous values.
+    """Wrap a step, still pure: if a metric or the new state is not finite, networks and optimisers keep their previous values.
 
     The running mean and batch statistics keep theirs too. Only the step counter and the optimisers' learning-rate schedules advance, so
-    later steps draw and learn as without the fault. The host does not wait: the decision is made on the device, and the metrics gain
-    `SKIPPED`; the others are those of the skipped step. Over several devices and processes the decision is the same, because the figures
-    are
+    later steps draw and learn as without the fault. The host does not wait, because the decision is made on the device. The metrics gain
+    `SKIPPED`; the others are those of the skipped step. The decision is the same on all devices and processes, because the figures are
     those of the whole batch.
     """
 

@@ -72,7 +72,7 @@ def decay_kernels(weight_decay: float) -> optax.GradientTransformation:
 
 
 def restart_moments(opt_state: optax.OptState, *, updates: jax.typing.ArrayLike) -> optax.OptState:
-    """Make a fresh state of an optimiser whose learning-rate schedule continues after `updates`."""
+    """Make a fresh state of an optimiser; its learning-rate schedule continues after `updates`."""
 
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)

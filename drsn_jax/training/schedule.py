@@ -18,8 +18,8 @@ def make_learning_rate(
 ) -> optax.Schedule:
     """Build the learning rate as a function of the step: linear warm-up from 0, then the schedule.
 
-    cosine falls to 1 % of the peak at `num_train_steps`. linear_decay is constant for the first half and falls to 0 over the second,
-    as in DeblurGAN. Raises InputError if the warm-up is longer than the training.
+    The schedule cosine falls to 1 % of the peak at `num_train_steps`. The schedule linear_decay is constant for the first half and falls to
+    0 over the second, as in DeblurGAN. Raises InputError if the warm-up is longer than the training.
     """
     if warmup_steps > num_train_steps:
         raise InputError(
@@ -66,7 +66,7 @@ def stage_spans(stages: Sequence[Stage], *, start_step: int, num_train_steps: in
 
 
 def steps_for(images: int, stages: Sequence[Stage], *, parts: int = 1) -> int:
-    """Return the number of steps that read so many images, where each step reads `parts` batches of its stage."""
+    """Return the number of steps that read this number of images. Each step reads `parts` batches of its stage."""
     steps = 0
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         each = stage.batch_size * parts

@@ -12,8 +12,9 @@ from drsn_jax.system.errors import InputError
 
 
 def make_mesh() -> Mesh:
-    """Make a mesh of all devices of all processes along one axis, `data`, process by process. So each process has consecutive rows of a
-    batch.
+    """Make a mesh of all devices of all processes along one axis, `data`.
+
+    The order is process by process, so each process has consecutive rows of a batch.
 
     Raises InputError if the processes have different numbers of devices.
     """

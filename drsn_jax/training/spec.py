@@ -63,9 +63,8 @@ class StepSpec:
 
     - `critic_steps`: critic updates before each generator update.
     - `critic_batches`: same (the critic learns from the generator's batch and its restorations) or fresh (a batch for each update).
-    - `critic_update`: joint (one optimiser update on one batch of both kinds) or alternating (the Keras reference's two updates, sharp
-      first,
-      each with its own batch statistics).
+    - `critic_update`: joint (one optimiser update on one batch of both kinds) or alternating (two updates as in the Keras reference, sharp
+      first, each with its own batch statistics).
     - `fake_mode`: inference restores the critic's images without dropout and with moving statistics.
     - `lipschitz`: clip bounds every parameter of the critic by `clip_value` after an update (WGAN); gradient_penalty adds
       `penalty_weight` times the penalty (WGAN-GP).
@@ -105,7 +104,7 @@ class StepSpec:
         if self.lipschitz == "gradient_penalty":
             if critic.norm == "batch":
                 raise InputError(
-                    "lipschitz=gradient_penalty is incompatible with batch norm, which makes a score depend on the other images"
+                    "lipschitz=gradient_penalty is incompatible with batch norm. It makes a score depend on the other images"
                     " of the batch; use --config.critic_norm=none, instance or layer."
                 )
             if self.critic_update == "alternating":

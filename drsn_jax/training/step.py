@@ -95,6 +95,6 @@ def _same_data(
 
 
 def split_batch(batch: Batch, critic_steps: int) -> tuple[CriticParts, dict[str, Float[Array, "rows h w 3"]]]:
-    """Split a batch of critic_steps + 1 parts, where row r belongs to part r % (critic_steps + 1), so that devices keep their rows."""
+    """Split a batch of critic_steps + 1 parts. Row r belongs to part r % (critic_steps + 1), so devices keep their rows."""
     parts = {name: x.reshape(-1, critic_steps + 1, *x.shape[1:]) for name, x in batch.items()}
     return parts, {name: x[:, -1] for name, x in parts.items()}

@@ -64,8 +64,9 @@ def pack_exported(*, program: bytes, variables: Mapping[str, Any], description: 
 def read_exported(file: AnyPath | io.BufferedIOBase, *, device: Any = None) -> Exported:
     """Read an export and check that this jax can run it on the platform of `device` or the default one.
 
-    Raises InputError for files that are no exports or are damaged, for those of a newer drsn-jax, of a jax too old or too new for this one,
-    or for other platforms, and for programs that call functions of jaxlib by name, which generators do not.
+    Raises InputError for files that are damaged or no exports, and for exports of a newer drsn-jax or for other platforms. Raises it also
+    for an export of a jax that is too old or too new for this one. A program that calls functions of jaxlib by name is refused too, because
+    generators do not.
     """
     export, name = import_export(), "the export" if isinstance(file, io.BufferedIOBase) else str(file)
     try:

@@ -1,6 +1,6 @@
 """Models on the Hugging Face Hub, `hf://owner/name`, downloaded at one commit. `interop.hub` uploads them.
 
-Such a model is a compact model (see `weights.compact`) with a README.md. No downloaded file is executed: JSON is parsed, and arrays are
+Such a model is a compact model (see `weights.compact`) with a README.md. No downloaded file is executed. JSON is parsed, and arrays are
 read without pickle and checked by their SHA-256. huggingface_hub is imported inside functions.
 """
 

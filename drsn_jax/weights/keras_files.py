@@ -33,8 +33,8 @@ class StoredLayer(NamedTuple):
 def read_layers(path: Path) -> list[StoredLayer]:
     """Read the layers with weights; those of one kind (convolution, norm, dense) are in the order of the network.
 
-    Raises InputError if the file is missing, damaged, of another layout, or refers to other files (external or soft links, virtual or
-    external data sets).
+    Raises InputError if the file is missing, damaged or of another layout. Raises it also if it refers to other files (external or soft
+    links, virtual or external data sets).
     """
     try:
         import h5py  # noqa: F401

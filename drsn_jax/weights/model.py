@@ -20,16 +20,16 @@ from drsn_jax.weights.saved import read_saved
 
 
 class Model(NamedTuple):
-    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same, sizes multiples of `stride`.
+    """A generator with its parameters. `predict_fn`, jitted, maps [b h w 3] in [-1, 1] to the same; sizes are multiples of `stride`.
 
-    `corner_fn` does so for images in the top left corner of such arrays, whose height and width in strides it is given too; None where
-    there is only a program for whole images.
+    `corner_fn` does the same for images in the top left corner of such arrays. It also takes their height and width in strides. It is None
+    if the model only has a program for whole images.
     """
 
     predict_fn: Callable[[Any], Any]
     stride: int
     config: dict[str, Any]
-    info: dict[str, Any]  # path, step, dtype that it computes in, parameters, sha256: for reports
+    info: dict[str, Any]  # for reports: path, step, computing dtype, parameters, sha256
     size: tuple[int, int] | None = None  # height and width of the largest image that `predict_fn` takes, None for any
     corner_fn: Callable[[Any, Any], Any] | None = None
     apply_fn: Callable[[Any, Any], Any] | None = None  # (variables, images) -> the result of `predict_fn`, pure; None for exported files
@@ -55,9 +55,9 @@ class StoredGenerator(NamedTuple):
 def load_model(path: AnyPath, *, device: Any = None, dtype: str | None = None) -> Model:
     """Load a generator as `read_generator` does, or a file of `drsn-jax export`, on a platform that it was exported for.
 
-    It runs on `device`, or on jax's default one. It computes in `dtype`, float32 (the default) or bfloat16, whatever it was trained in; a
-    file in what it was exported for. Raises InputError if there is none, if it is damaged or does not fit the configuration stored with it,
-    or if a file computes in something else than `dtype`.
+    It runs on `device`, or on jax's default device. It computes in `dtype`, float32 (the default) or bfloat16, independent of the precision
+    of its training. An exported file always computes in its own precision. Raises InputError if there is no model, or if it is damaged or
+    does not fit the configuration stored with it. Raises it also if a file computes in another precision than `dtype`.
     """
     check_bucket(path)
     if path.is_file():
@@ -78,7 +78,9 @@ def _check_dtype(path: AnyPath, model: Model, dtype: str | None) -> Model:
 
 
 def read_generator(path: AnyPath, *, dtype: str = "float32") -> StoredGenerator:
-    """Read the generator of a workdir (its best checkpoint), a checkpoint or a compact model; the running mean of its parameters if any.
+    """Read the generator of a workdir (its best checkpoint), a checkpoint or a compact model.
+
+    Its parameters are their running mean, if there is one.
 
     It computes in `dtype`. Raises InputError as `load_model`.
     """
@@ -127,7 +129,7 @@ def _load_exported(path: AnyPath, device: Any) -> Model:
     if not known:
         raise InputError(f"The configuration in {path} is unknown to this drsn-jax; export the model again.")
     variables = jax.device_put(variables, device)
-    # Before files said so, a program computed in what the model was trained in.
+    # Older files do not state it: their programs compute in the dtype of the training.
     dtype = description.get("dtype", config.get("dtype", "float32"))
     info = {**description["info"], "path": str(path), "dtype": dtype, "sha256": hash_arrays(variables)}
     return Model(lambda image: apply_fn(variables, image), stride, config, info)

@@ -42,7 +42,7 @@ class _Tensor(NamedTuple):
 
 
 class _Mapping(dict):
-    """A replacement for OrderedDict, whose attributes a pickle could overwrite."""
+    """A replacement for OrderedDict: a pickle could overwrite the attributes of that class."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class _Mapping(dict):
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that only accepts descriptions of tensors. It returns bound methods and strings, whose attributes cannot be set."""
+    """An unpickler that only accepts descriptions of tensors. It returns bound methods and strings; their attributes cannot be set."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         """Decode strings as Latin-1, which reads Python 2's strings and any other bytes."""

@@ -22,8 +22,8 @@ def load_vgg19(
 ) -> dict[str, dict[str, jax.Array]]:
     """Read VGG19's parameters from conv1_1 up to `layer`, for `models.vgg19.VGG19`.
 
-    The default is the file in the package, conv1_1 to conv3_3, within 0.4 to 0.9 % RMS of full precision. `path` is an .npz of
-    8-bit codes and code books in the same format, or the file of Keras or torchvision: see `weights.vgg19_files.read_vgg19`, also for
+    The default is the file in the package, conv1_1 to conv3_3, within 0.4 to 0.9 % RMS of full precision. `path` is an .npz of 8-bit codes
+    and code books in the same format, or the file of Keras or torchvision. `weights.vgg19_files.read_vgg19` describes these files and
     `content_input`. Raises InputError for an unknown layer, a missing or foreign file, or a layer that the file does not contain.
     """
     if layer not in LAYERS:

@@ -39,10 +39,10 @@ def read_vgg19(
 ) -> Params:
     """Read the convolutions of a Keras .h5 or a torchvision .pth or .safetensors file, by our names, up to the first missing one.
 
-    torchvision's first convolution is converted for `content_input` imagenet (`convert_first`); raw uses the weights unchanged,
-    as DeblurGAN does. Some files with torchvision's names contain the authors' weights, recognised by a first kernel close to
-    `caffe_kernel`; they need no conversion. Raises InputError, with the file's SHA-256, for missing, damaged or foreign files, for shapes
-    that are not VGG19's, and for a file of torchvision whose name has another SHA-256.
+    torchvision's first convolution is converted for `content_input` imagenet (`convert_first`); raw uses the weights unchanged, as
+    DeblurGAN does. Some files with torchvision's names contain the authors' weights, recognised by a first kernel close to `caffe_kernel`;
+    they need no conversion. Raises InputError, with the file's SHA-256, for missing, damaged or foreign files, and for shapes that are not
+    VGG19's. Raises it also if a file of torchvision has another SHA-256 than its name states.
     """
     try:
         with path.open("rb") as file:

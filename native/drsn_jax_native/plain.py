@@ -16,7 +16,7 @@ def out_size(size: Sequence[int], kernel_size: Sequence[int], *, stride: tuple[i
 
 
 def plain_forward(x: jax.Array, kernel: jax.Array, *, stride: tuple[int, int], pads: Pads) -> jax.Array:
-    """`convolve` by XLA."""
+    """Compute `convolve` by XLA."""
     return lax.conv_general_dilated(x, kernel, stride, pads, dimension_numbers=_NUMBERS)
 
 

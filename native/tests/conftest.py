@@ -17,12 +17,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 @pytest.fixture
 def always(monkeypatch):
-    """Everything is computed by oneDNN, where it gains and where it does not."""
+    """Let oneDNN compute everything, even without a gain."""
     monkeypatch.setattr(choice, "gains", lambda kind, **_: True)
 
 
 @pytest.fixture
 def draw():
-    """Seeded normal arrays, each another: draw(shape, dtype)."""
+    """Return draw(shape, dtype), which makes a new seeded normal array with each call."""
     rng = np.random.default_rng(0)
     return lambda *shape, dtype=jnp.float32: jnp.asarray(rng.normal(size=shape), dtype)

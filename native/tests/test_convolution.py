@@ -62,7 +62,7 @@ def test_values_and_gradients(name, dtype, draw):
 
 
 def test_what_does_not_gain_is_computed_by_xla(draw):
-    """A result of few channels, and little work: the forward pass of the first, all of the second."""
+    """XLA computes the forward pass of a result with few channels, and all of a small computation."""
     x, kernel = draw(1, 80, 80, 64), draw(7, 7, 64, 3)
     both = jax.jit(lambda x, kernel: jax.vjp(lambda *args: drsn_jax_native.convolve(*args), x, kernel)[1](draw(1, 74, 74, 3)))
     text = both.lower(x, kernel).as_text()

@@ -31,7 +31,7 @@ def make_mesh(*sizes):
 
 
 def calls(text):
-    """(target, shape of the result) of every call of oneDNN in a compiled program."""
+    """Return (target, shape of the result) of every call of oneDNN in a compiled program."""
     return re.findall(r"= (\w+\[[\d,]*\])\S* custom-call\(.*?custom_call_target=\"(drsn_\w+)\"", text)
 
 

@@ -1,4 +1,4 @@
-"""OpenMP's threads: as many as cores, asleep between two calls; calls from several threads; what the user has set holds."""
+"""OpenMP's threads: as many as cores, asleep between two calls; calls from several threads; precedence of the user's settings."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def run(code, **variables):
-    """The output of a Python process without variables of OpenMP but those given."""
+    """Return the output of a Python process with only the given variables of OpenMP."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout.split()
 
@@ -49,7 +49,7 @@ def test_affinity_and_what_the_user_sets():
 
 
 def test_the_wait_policy_is_said_to_this_library_alone():
-    """libgomp prints what it read, as it is loaded; afterwards the environment is as before."""
+    """libgomp prints its settings when it is loaded. Afterwards the environment is as before."""
     code = "import os, drsn_jax_native as n; n.load(); print(os.environ.get('OMP_WAIT_POLICY'))"
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"OMP_DISPLAY_ENV": "verbose"}
     for variables, spins, left in (

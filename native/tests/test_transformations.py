@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("always")
 
 
 def network(conv, geometry):
-    """A scalar of maps and kernel that is curved in both."""
+    """Return a scalar of maps and kernel that is curved in both."""
 
     def loss(x, kernel):
         hidden = jnp.tanh(conv(x, kernel, stride=(1, 1), pads=PADS))
@@ -27,7 +27,7 @@ def network(conv, geometry):
 
 
 def both(transform, geometry, *args):
-    """A transformation of the network with oneDNN and of the plain one; the first is checked to have called oneDNN."""
+    """Return a transformation of the network with oneDNN and of the plain one, and check that the first calls oneDNN."""
     ours, theirs = (jax.jit(transform(network(conv, geometry))) for conv in (convolve, plain_forward))
     assert "@drsn_" in ours.lower(*args).as_text()
     assert "@drsn_" not in theirs.lower(*args).as_text()
@@ -52,7 +52,7 @@ def test_gradient_of_a_gradient_penalty(geometry, draw):
 
 @pytest.mark.parametrize("transform", [jax.hessian, lambda f: jax.jacrev(jax.jacfwd(f)), lambda f: jax.jacrev(jax.grad(f))])
 def test_hessian_by_either_mode(transform, draw):
-    """Of both arguments in one array, so that every mixed derivative is in it."""
+    """Both arguments are in one array, so the hessian has every mixed derivative."""
     values = draw(2 * 3 * 2 + 2 * 2 * 2 * 2)
 
     def split(f):
@@ -92,7 +92,7 @@ def test_inside_loops_and_branches(draw):
 
 
 def test_an_export_is_portable(draw):
-    """It holds no call of the library, serialises, and computes the same here; for several platforms too."""
+    """An export has no call of the library, can be serialised, and computes the same here, also for several platforms."""
     x, kernel = draw(1, 8, 8, 8), draw(3, 3, 8, 8)
     gradient = jax.jit(jax.grad(network(convolve, GEOMETRIES[0]), argnums=(0, 1)))
     exported = export.export(gradient, platforms=("cpu", "cuda", "tpu"))(x, kernel)

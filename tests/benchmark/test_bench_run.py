@@ -32,7 +32,7 @@ TINY = {"widths": "4,6,8", "num_blocks": 1, "critic_widths": "4,4", "dense_featu
 
 
 def configure(name="paper", **changes):
-    """A tiny configuration at 32x32, as a worker gets it: through JSON."""
+    """Make a tiny configuration at 32x32, as a worker gets it: through JSON."""
     changes = TINY | {"crop_size": 32} | changes
     config = load_config(name, [f"--config.{key}={value}" for key, value in changes.items()])
     return json.loads(json.dumps(config))
@@ -207,7 +207,7 @@ def test_a_whole_run_against_keras_with_a_trace(bench, tmp_path, monkeypatch):
 
 
 def check_trace(files):
-    """Its files for XProf and for Perfetto, and in the latter what was traced."""
+    """Check the files for XProf and for Perfetto, and the traced calls in the latter."""
     assert any(file.name.endswith(".xplane.pb") and file.stat().st_size > 1000 for file in files)
     [trace] = [file for file in files if file.name == "perfetto_trace.json.gz"]
     names = {event.get("name") for event in json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]}

@@ -21,7 +21,7 @@ SCRIPT = Path(sys.executable).parent / "drsn-jax"
 
 
 def run(*arguments):
-    """The exit code, also where argparse exits by itself."""
+    """Return the exit code, also if argparse exits by itself."""
     try:
         return main(list(arguments))
     except SystemExit as stop:
@@ -30,7 +30,7 @@ def run(*arguments):
 
 @pytest.fixture
 def verb(monkeypatch):
-    """Replaces what `restore` does."""
+    """Replace the function of `restore`."""
 
     def replace(function):
         monkeypatch.setitem(VERBS, "restore", VERBS["restore"]._replace(run=function))

@@ -21,7 +21,7 @@ SHIPPED = ["base", "best", "default", "demo", "keras_reference", "paper", "small
 
 
 def refused(name_or_path, *overrides):
-    """The message of a refusal: one line, with a full stop."""
+    """Return the message of a refusal: one line, with a full stop."""
     with pytest.raises(InputError) as caught:
         load_config(str(name_or_path), [f"--config.{override}" for override in overrides])
     message = str(caught.value)

@@ -116,7 +116,7 @@ def test_without_shapes_objects_are_the_ellipses_of_before():
 
 @pytest.fixture
 def masks(tmp_path):
-    """Masks as in DAVIS: one bit, colours of a palette, and a frame without the object."""
+    """Write masks as in DAVIS: one bit, colours of a palette, and a frame without the object."""
     folder = tmp_path / "masks"
     (folder / "bar").mkdir(parents=True)
     Image.fromarray(bar()).save(folder / "bar" / "00000.png")
@@ -136,7 +136,7 @@ def test_masks_are_read_whatever_their_colours(masks):
         read_shapes([masks, masks / "nowhere"], bad_images_fn=all_of)
     for i in range(2):
         (masks / "bar" / f"0000{i}.png").unlink()
-    with pytest.raises(InputError, match=r"masks: none of 1 images is the mask of an object; .*object_masks"):
+    with pytest.raises(InputError, match=r"masks: none of 1 images is the mask of an object\. .*object_masks"):
         read_shapes([masks], bad_images_fn=all_of)
 
 

@@ -28,7 +28,7 @@ def _gopro(root, scenes=("GOPR01", "GOPR02"), frames=("000001", "000002"), folde
 
 
 def _refused(function, *args, **kwargs):
-    """The message of the InputError that must come; always one line."""
+    """Return the message of the expected InputError, which is always one line."""
     with pytest.raises(InputError) as caught:
         function(*args, **kwargs)
     message = str(caught.value)
@@ -270,7 +270,7 @@ def test_cache_limit(tmp_path):
     path = _save(tmp_path / "a.png", (6, 7))
     CropLoader([(path, path)], frame="crop", crop_size=4, cache_limit_bytes=6 * 7 * 6)
     message = _refused(CropLoader, [(path, path)], frame="crop", crop_size=4, cache_limit_bytes=6 * 7 * 6 - 1)
-    assert "switch the cache off" in message
+    assert "Switch the cache off" in message
     CropLoader([(path, path)], frame="half_crop", crop_size=2, cache_limit_bytes=3 * 3 * 6)
 
 

@@ -41,7 +41,7 @@ def pairs(tmp_path):
 
 
 def _levels(images):
-    """[-1, 1] back to 0..255, which must be whole numbers."""
+    """Convert [-1, 1] back to 0..255, which must be whole numbers."""
     levels = (images + 1.0) * 127.5
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
     return np.rint(levels).astype(int)
@@ -196,7 +196,7 @@ def test_crop_of_the_whole_image(pairs):
 
 
 def _one_of_each(root, photograph):
-    """Pairs of all the formats and modes that must train; a pair's two files are the same picture."""
+    """Write pairs of all supported formats and modes; the two files of a pair are the same picture."""
     image = Image.fromarray(photograph[100:140, 200:250])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -322,7 +322,7 @@ def test_frames_that_do_not_fit(tmp_path, pairs):
         ({"noise_variance": (0.2, 0.1)}, "0 <= low <= high"),
         ({"noise_variance": (-0.1, 0.1)}, "0 <= low <= high"),
         ({"noise_variance": (0.0, float("nan"))}, "0 <= low <= high"),
-        ({"cache": True, "cache_limit_bytes": 100}, "switch the cache off"),
+        ({"cache": True, "cache_limit_bytes": 100}, "Switch the cache off"),
     ],
 )
 def test_impossible_arguments_are_refused_at_once(pairs, wrong, told):

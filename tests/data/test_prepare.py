@@ -41,7 +41,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def cli(capsys):
-    """Runs a command line: (exit code, stdout, stderr)."""
+    """Run a command line: (exit code, stdout, stderr)."""
 
     def run(*arguments):
         try:
@@ -359,7 +359,7 @@ print([name for name in ("tensorflow", "jax") if name in sys.modules])
 
 
 def _pairs(tmp_path, names="ab"):
-    """A folder of pairs, and the verb that prepares it."""
+    """Make a folder of pairs, and the verb that prepares it."""
     source = downloads.write_folder(
         tmp_path / "mine", downloads.images(*(f"{side}/{name}.png" for side in ("blur", "sharp") for name in names))
     )

@@ -218,7 +218,7 @@ def test_photographs_of_phones(suffix, tmp_path):
 
 @st.composite
 def files(draw):
-    """(bytes, suffix, the upright pixels as written, or None where the format loses some)."""
+    """Return (bytes, suffix, the upright pixels as written, or None if the format loses some)."""
     size = draw(st.tuples(st.integers(1, 24), st.integers(1, 24)))
     format = draw(st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "PNG16", "TIFF16"]))
     modes = {

@@ -227,7 +227,7 @@ def test_no_images():
 def test_more_than_fits_into_memory(monkeypatch):
     monkeypatch.setattr(bank_module, "half_of_memory", lambda: 2_200_000_000)
     check_room(730_000_000, channels=3)  # more than 32 bits reach
-    with pytest.raises(InputError, match=r"800 megapixels take 2\.4 GB, and half .* is 2\.2 GB; .*--config.data=pairs"):
+    with pytest.raises(InputError, match=r"800 megapixels take 2\.4 GB, and half .* is 2\.2 GB\. .*--config.data=pairs"):
         check_room(800_000_000, channels=3)
     huge = np.broadcast_to(np.uint8(0), (40_000, 20_000, 3))
     with pytest.raises(InputError, match="800 megapixels"):
@@ -253,7 +253,7 @@ def folder(tmp_path):
 
 
 def all_of(number):
-    """Passes over none."""
+    """Count all images, and skip none."""
     return BadImages(number, what="photographs", skip=False)
 
 

@@ -45,7 +45,7 @@ def _prepare(tmp_path, dataset, files, **kwargs):
 
 @pytest.fixture
 def gopro(tmp_path):
-    """GoPro's folder; it is prepared, too."""
+    """Return GoPro's folder, which is also prepared."""
     return _prepare(tmp_path, "gopro", downloads.gopro_files(), variant="linear")
 
 
@@ -57,7 +57,7 @@ def _encoded(image, suffix):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """Pairs of whatever images there are: colour, grey, a palette, 16 bits, transparent, JPEG, WebP, turned."""
+    """Write pairs of all kinds of images: colour, grey, a palette, 16 bits, transparent, JPEG, WebP, turned."""
     noise = Image.open(io.BytesIO(downloads.image(1)))
     deep = Image.fromarray(np.random.default_rng(0).integers(0, 65536, downloads.SIZE, dtype=np.uint16))
     turned = noise.rotate(90, expand=True)

@@ -28,7 +28,7 @@ RECORDS = [
 
 
 def texts(svg):
-    """The words in an SVG, which matplotlib writes as comments beside their glyphs."""
+    """Return the words in an SVG, which matplotlib writes as comments beside their glyphs."""
     return [line.strip().removeprefix("<!-- ").removesuffix(" -->") for line in svg.decode().splitlines() if "<!--" in line]
 
 

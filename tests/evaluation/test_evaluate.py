@@ -26,7 +26,7 @@ CORNERS = {"c": (20, 180), "a": (120, 60), "b": (230, 240)}
 
 
 def sharpen(image):
-    """An unsharp mask: raises the PSNR of a mild blur, and multiplies noise."""
+    """Apply an unsharp mask, which raises the PSNR of a mild blur and multiplies noise."""
     return np.asarray(Image.fromarray(image).filter(ImageFilter.UnsharpMask(radius=2, percent=80, threshold=0)))
 
 

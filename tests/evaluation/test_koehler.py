@@ -64,7 +64,7 @@ def displaced(frame: np.ndarray, down: int, right: int, scale: float) -> np.ndar
 
 @pytest.fixture(scope="module")
 def images(trajectory):
-    """The blurred image, two that show one frame displaced and darker, and one with noise."""
+    """Return the blurred image, two that show one frame displaced and darker, and one with noise."""
     blurred = np.mean([frame for _, frame in trajectory], axis=0).round().astype(np.uint8)
     noisy = blurred + np.random.default_rng(5).normal(0, 20, blurred.shape)
     return [

@@ -34,7 +34,7 @@ def pool(image: np.ndarray) -> np.ndarray:
 
 
 def features(image: np.ndarray, alexnet: dict) -> list[np.ndarray]:
-    """ImageNet's mean and deviation, then AlexNet after each of its five ReLUs."""
+    """Compute AlexNet's features after each of its five ReLUs, with ImageNet's mean and deviation."""
     image = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     found = [convolve(image, alexnet["Conv_0"], stride=4, pad=2)]
     found.append(convolve(pool(found[0]), alexnet["Conv_1"], pad=2))

@@ -83,7 +83,7 @@ def program_text(content):
 
 
 def convolutions(text):
-    """How those of stride 1 pad: nothing where they are VALID, 0101 the 2x2 ones of a folded upsampling."""
+    """Return the padding of those of stride 1: none for VALID, 0101 for the 2x2 ones of a folded upsampling."""
     return {re.sub(r"\D", "", window) for window in re.findall(r"window = \{([^}]*)\}", text) if not re.search("stride|dilate", window)}
 
 
@@ -199,7 +199,7 @@ def test_the_photograph_is_cut_to_what_fits():
 
 
 def rewritten(packed, **changes):
-    """The archive with some entries replaced by bytes, or by what a function makes of theirs."""
+    """Return the archive with some entries replaced by bytes, or by a function of their bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(packed)) as old, zipfile.ZipFile(buffer, "w") as new:
         for name in old.namelist():
@@ -217,7 +217,7 @@ def with_convention(content):
 
 
 def calling_python(_):
-    """A program of the same weights that calls into jaxlib by name."""
+    """Make a program of the same weights that calls into jaxlib by name."""
     _, variables = drawn(trunk="unet", num_blocks=1, norm="none")
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), {"params": variables["params"]})
 

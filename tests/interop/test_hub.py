@@ -29,7 +29,7 @@ constants = pytest.importorskip("huggingface_hub.constants", reason="models of t
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The Hub, a user who is logged in there, and an empty cache."""
+    """Start the Hub with a logged-in user and an empty cache."""
     server = Hub()
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}")

@@ -50,7 +50,7 @@ def scramble(model, seed):
 
 @pytest.fixture(scope="module")
 def models():
-    """Networks whose layers all have weights of their own."""
+    """Make networks with different weights in every layer."""
     generator = keras_models.make_generator(**GENERATOR | {"num_blocks": 2})
     return scramble(generator, 0), scramble(keras_models.make_critic(**CRITIC, image_size=CROP), 1)
 

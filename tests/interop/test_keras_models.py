@@ -73,7 +73,7 @@ def test_features_are_frozen_and_reach_the_named_layer():
 
 
 def train_on_one_batch(rng, *, generator_optimizer, critic_optimizer, steps):
-    """The losses of so many steps of the reference's loop on one batch, from initial weights that are the same in every run."""
+    """Return the losses of some steps of the reference's loop on one batch, from the same initial weights in every run."""
     keras.utils.set_random_seed(0)
     generator, critic = keras_models.make_generator(**GENERATOR), keras_models.make_critic(**CRITIC, image_size=CROP)
     train = keras_training.make_training_loop(

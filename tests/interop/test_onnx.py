@@ -31,7 +31,7 @@ NETWORKS = {
 
 @pytest.fixture(scope="module")
 def converter():
-    """Skips where jax2onnx is missing, or too old for this jax."""
+    """Skip if jax2onnx is missing, or too old for this jax."""
     try:
         import jax2onnx
     except Exception as error:
@@ -40,7 +40,7 @@ def converter():
 
 
 def identity(**description):
-    """A file of ours that returns its image, 32x48."""
+    """Encode a file of ours that returns its image, 32x48."""
     shape = [1, 32, 48, 3]
     given, made = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("images", "restored"))
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["restored"])], "identity", [given], [made])

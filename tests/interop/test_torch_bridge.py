@@ -41,7 +41,7 @@ def transposed_conv(x, weight, bias):
 
 
 def deblurgan(state, image, *, blocks, second):
-    """`second`: the number of a block's second convolution, or None."""
+    """Compute DeblurGAN's generator in float64. `second` is the number of a block's second convolution, or None."""
     state = {name: array.astype(np.float64) for name, array in state.items()}
 
     def normed(x, name, relu=True):
@@ -72,7 +72,7 @@ def deblurgan(state, image, *, blocks, second):
 
 
 def make_state(*, width=4, blocks=2, second=6, norm="instance", rng=None):
-    """A state dict of random numbers, or of zeros without `rng`."""
+    """Make a state dict of random numbers, or of zeros without `rng`."""
     state, draw = {}, (lambda *shape: rng.normal(0, 1, shape).astype(np.float32)) if rng else (lambda *shape: np.zeros(shape, np.float32))
 
     def add(name, shape, features, normed=True):
@@ -99,7 +99,7 @@ def make_state(*, width=4, blocks=2, second=6, norm="instance", rng=None):
 
 
 def restored(path, images):
-    """What our generator makes of it, and the configuration's changes."""
+    """Return the restoration by our generator, and the configuration's changes."""
     found = read_torch(path)
     generator = make_generator(to_plain(load_config("default", [])) | found.changes)
     expected = jax.eval_shape(generator.init, jax.random.key(0), images)

@@ -115,7 +115,7 @@ def test_the_smallest_image_goes_through(trunk):
 
 
 def reach(middle_blocks):
-    """How many pixels above an output pixel the generator looks; without thresholds, which look everywhere."""
+    """Measure the generator's reach in pixels above an output pixel, without thresholds: they depend on the whole image."""
     generator = Generator(**TINY, trunk="unet", shrinkage=False, middle_blocks=middle_blocks)
     x = jnp.full((1, 128, 16, 3), 1e-6)
     variables = draw_variables(generator, x)

@@ -34,7 +34,7 @@ LIMITS = [(1024, 256), (0, 256), (0, 1)]
 
 @contextmanager
 def choosing_by(limits):
-    """The forms are chosen by the size of maps, which here is small."""
+    """Choose the forms by other limits, because the maps here are small."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "_SMALL", limits[0])
         patch.setattr(convolution, "_WIDE", limits[1])
@@ -42,7 +42,7 @@ def choosing_by(limits):
 
 
 def both(x, kernel, weights, padding="SAME", strides=(1, 1)):
-    """(value, gradients of a weighted sum) by `convolve` and by lax."""
+    """Return (value, gradients of a weighted sum) by `convolve` and by lax."""
     results = []
     for function in (convolve, lax.conv_general_dilated):
 

@@ -23,18 +23,18 @@ def degrade(image: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def pair(photograph):
-    """A whole photograph of unequal sides, degraded, and itself."""
+    """Return a photograph of unequal sides, degraded, and itself."""
     sharp = np.ascontiguousarray(photograph[:, 40:390])
     return degrade(sharp), sharp
 
 
 def saturated(pair):
-    """Highlights that float32 makes hard: variances near zero far away from zero."""
+    """Return highlights that are hard in float32: variances near zero around values far from zero."""
     return tuple((image.astype(int) // 6 + 213).astype(np.uint8) for image in pair)
 
 
 def matlab_ssim(x: np.ndarray, y: np.ndarray) -> float:
-    """MATLAB's ssim of an RGB array, in float64 by scipy: imgaussfilt3 with replicated borders over all three axes."""
+    """Compute MATLAB's ssim of an RGB array, in float64 by scipy: imgaussfilt3 with replicated borders over all three axes."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 

@@ -27,7 +27,7 @@ find = find_extension.__wrapped__  # asks again each time
 
 @pytest.fixture
 def asked(monkeypatch):
-    """An extension that answers by zeros and writes down what it is asked for."""
+    """Install an extension that returns zeros and records its calls."""
     calls = []
 
     def answer(x, kernel, *, stride, pads):

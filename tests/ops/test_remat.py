@@ -105,7 +105,7 @@ def test_sequencing_changes_nothing_but_what_is_not_finite():
 
 @pytest.fixture(scope="module")
 def old_run(tmp_path_factory, photograph):
-    """A run of two steps, as one from before there were these keys has left it."""
+    """Make a run of two steps, as stored before these keys existed."""
     workdir = tmp_path_factory.mktemp("old") / "run"
     shutil.copytree(tiny.trained(tmp_path_factory, photograph), workdir)
     for path in (workdir / "config.json", *workdir.glob("checkpoints/*/config/metadata")):

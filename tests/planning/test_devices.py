@@ -18,7 +18,7 @@ CPU = Devices(1, "cpu", "cpu")
 
 
 def gpu(size, *, count=1, capability="7.5"):
-    """GPUs of so many bytes each."""
+    """Describe GPUs with this number of bytes each."""
     return Devices(count, "gpu", "Tesla T4", capability, int(size))
 
 

@@ -51,7 +51,7 @@ class Made:
 
 
 def propose(name, size, *changes):
-    """The text, and each command line that is proposed as a configuration that loads."""
+    """Return the text, and the loaded configuration of each proposed command line."""
     changes = [f"--config.{change}" for change in changes]
     text = fit.describe_fit(load_config(name, changes), name=name, overrides=changes, size=parse_size(size), say=lambda line: None)
     lines = [shlex.split(line) for line in text.splitlines() if line.startswith("  drsn-jax train")]

@@ -155,7 +155,7 @@ def deep_samples(path):
 
 
 def interlaced_png(samples):
-    """A 16-bit RGB PNG in Adam7 order (PNG specification, section 8.1), unfiltered."""
+    """Encode a 16-bit RGB PNG in Adam7 order (PNG specification, section 8.1), unfiltered."""
     height, width = samples.shape[:2]
     starts = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     passes = [samples[y::dy, x::dx] for x, y, dx, dy in starts]
@@ -437,7 +437,7 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Mounts small tmpfs file systems with the options given, and takes them away again."""
+    """Mount small tmpfs file systems with the given options, and unmount them afterwards."""
     folders = []
 
     def mount(options):
@@ -479,7 +479,7 @@ def test_refusal_by_the_system_is_one_line(tmp_path, monkeypatch):
 
 @pytest.fixture
 def nobody():
-    """Takes root's rights away for a while, since root may read and write everything."""
+    """Drop root's rights for a while, because root may read and write everything."""
     if os.geteuid() == 0:
         os.seteuid(65534)
         yield

@@ -27,7 +27,7 @@ def never(image):
 
 
 def restored(path, output=None, *, restore_fn=lambda image: image, **options):
-    """The result as Pillow opens it."""
+    """Return the result as Pillow opens it."""
     report = restore_files([path], output=output, restore_fn=restore_fn, **options)
     assert not report.failed, report.failed
     [target] = report.restored
@@ -99,7 +99,7 @@ IPTC = b"\x1c\x02\x50\x00\x09Ansel\0abc" + b"\x1c\x02\x78\x00\x07caption"  # by-
 
 
 def with_iptc(record, *, length=None):
-    """A JPEG file with the record as Photoshop writes it, between resources that are not kept; `length` is the one that it claims."""
+    """Make a JPEG file with the record as Photoshop writes it, between resources that are not kept. `length` is the declared one."""
     resources = b"8BIM\x04\x0c\0\0\0\0\0\3abc\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(record) if length is None else length)
     content = b"Photoshop 3.0\0" + resources + record + b"\0" * (len(record) % 2) + b"8BIM\x04\x25\0\0\0\0\0\1x\0"
     jpeg = encoded(PICTURE, "JPEG", xmp=UPRIGHT)

@@ -27,7 +27,7 @@ from drsn_jax.weights.shipped import SHIPPED
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A compact model of random weights."""
+    """Write a compact model of random weights."""
     return write_model(tmp_path_factory.mktemp("model") / "compact", "unshuffle=2")
 
 
@@ -38,7 +38,7 @@ def model(path):
 
 @pytest.fixture(scope="module")
 def restored(model):
-    """What this model makes of float images."""
+    """Return this model's restoration of float images."""
     return make_restore_fn(model)
 
 

@@ -45,7 +45,7 @@ def same(image):
 def write_clip(
     path, images, *, codec="libx264", pix_fmt="yuv420p", matrix=1, tags=(1, 1, 1, 1), times=None, audio=None, turn=None, aspect=1, **options
 ):
-    """A clip of 25 frames a second, or with frames at `times` in 1/600 s. `tags` are those of TAGS."""
+    """Write a clip of 25 frames a second, or with frames at `times` in 1/600 s. `tags` are those of TAGS."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=GOOD.get(codec, {}) | options)
         stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], pix_fmt
@@ -86,7 +86,7 @@ def write_sound(container, stream):
 
 
 def read_clip(path):
-    """The frames, as what a player makes of them, and the stream's tags with pixel format and size."""
+    """Return the frames as a player shows them, and the stream's tags with pixel format and size."""
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         frames = list(container.decode(video=0))
@@ -315,7 +315,7 @@ def test_what_stands_in_a_file_is_never_opened_as_an_address(tmp_path):
 
 
 def damage(path):
-    """Overwrites the middle of a packet that is no key frame."""
+    """Overwrite the middle of a packet that is no key frame."""
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][5]
         start, size = packet.pos, packet.size

@@ -12,7 +12,7 @@ from drsn_jax.weights.model import Model
 
 @jax.jit
 def predict_fn(blurred):
-    """Commutes with no turn and no mirror image: mixes each pixel with the one above, the one to the left, and its place."""
+    """Mix each pixel with the one above, the one to the left, and its place. This commutes with no turn and no mirror image."""
     mixed = 0.5 * blurred + 0.3 * jnp.roll(blurred, 1, axis=1) - 0.2 * jnp.roll(blurred, 1, axis=2)
     return mixed + 0.1 * jnp.linspace(-1, 1, blurred.shape[1])[None, :, None, None]
 

@@ -35,7 +35,7 @@ def model(tmp_path_factory, photograph):
 
 @pytest.fixture
 def refused(capsys, tmp_path):
-    """Runs a command line that has to fail with code 2 and one line; returns the line."""
+    """Run a command line that has to fail with code 2 and one line; returns the line."""
 
     def run(*arguments):
         assert main([str(argument) for argument in arguments]) == 2
@@ -50,7 +50,7 @@ def refused(capsys, tmp_path):
 
 
 def damage(path, how):
-    """Makes one of the table's bad files of an image."""
+    """Make one of the table's bad files of an image."""
     if how == "truncated":
         os.truncate(path, path.stat().st_size // 2)
     elif how == "text":
@@ -163,7 +163,7 @@ def test_half_crop_needs_twice_the_crop(refused, gopro):
 
 @contextmanager
 def nobody():
-    """Files that root may write in spite of their permissions are tested as a user who may not."""
+    """Test as a user without root's rights, because root may write files in spite of their permissions."""
     if os.getuid() != 0:
         yield
         return
@@ -176,7 +176,7 @@ def nobody():
 
 @pytest.fixture
 def closed():
-    """A folder that may be read and not be written, in one that everybody may enter."""
+    """Make a folder that may be read but not written, inside one that every user may enter."""
     folder = Path(tempfile.mkdtemp(prefix="drsn_jax_test_"))
     folder.chmod(0o755)
     (folder / "closed").mkdir()

@@ -40,7 +40,7 @@ def store(request, stores):
 
 
 def make_state(step=0, size=20):
-    """A state whose arrays tell the step."""
+    """Make a state with the step in its arrays."""
     fields = {"step": jnp.int32(step), "rng": jax.random.key(0), "generator_params": {"a": jnp.full(size, float(step))}}
     empty = {name: {} for name in TrainState.__dataclass_fields__ if name not in fields}
     return TrainState(**fields, **empty)

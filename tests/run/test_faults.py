@@ -44,7 +44,7 @@ def make_state(rng=None, *, size=1):
 
 
 def add(state, batch, frozen=None):
-    """Adds the number of the batch."""
+    """Add the number of the batch."""
     value = batch["sharp"].mean()
     params = state.generator_params | {"sum": state.generator_params["sum"] + value}
     return dataclasses.replace(state, step=state.step + 1, generator_params=params), {"generator/loss": value, "learning_rate": 0 * value}
@@ -182,7 +182,7 @@ def small_files(limit):
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Makes a file system of 8 MB."""
+    """Mount a file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True, check=False)
@@ -202,7 +202,7 @@ def save(folder, step):
 
 
 def assert_still_whole(folder, steps):
-    """The checkpoints before are there, are read, and can be gone on from."""
+    """Check that the earlier checkpoints exist and can be read and resumed."""
     assert tiny.steps_on_disk(folder) == steps
     with Checkpoints(folder, config={}) as checkpoints:
         found = checkpoints.restore(jax.eval_shape(lambda: large_state(0)), say=print)
@@ -245,7 +245,7 @@ def test_a_disk_that_turns_read_only(mounted):
 
 
 def read_only_folder():
-    """A folder of a file system that nobody may write to, root neither: containers have some, as for /sys."""
+    """Return a folder of a file system that is read-only even for root, such as /sys in containers."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()] if Path("/proc/self/mounts").exists() else []
     folders = [Path(fields[1]) for fields in mounts if "ro" in fields[3].split(",") and Path(fields[1]).is_dir()]
     return next(iter(folders), None)

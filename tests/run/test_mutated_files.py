@@ -30,7 +30,7 @@ SCORER = Scorer((PSNR,), lambda images, sharp: [{"psnr": float(np.abs(image - sh
 
 
 def sound_files():
-    """(suffix, bytes) of one small file of each kind."""
+    """Return (suffix, bytes) of one small file of each kind."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     deep = rng.integers(0, 65536, (24, 32, 4)).astype(np.uint16)
@@ -130,7 +130,7 @@ def hang(*_):
 
 
 def through_all(folder, capfd, *, count):
-    """How many of the mutated files each verb reads. Nothing but lines of ours reaches the terminal."""
+    """Count the mutated files that each verb reads. Only our own lines may reach the terminal."""
     private = folder / "private"
     private.mkdir()
     make_fn = lambda choices, check: lambda image: to_levels(image).astype(np.float32) / np.float32(255)  # noqa: E731

@@ -29,7 +29,7 @@ def photos(tmp_path_factory, photograph):
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory, photos):
-    """A workdir of three steps as it was written before there were versions and groups."""
+    """Make a workdir of three steps as written before versions and groups existed."""
     workdir = tmp_path_factory.mktemp("older") / "run"
     train(workdir, photos, parameter_groups="by_shape")
     shutil.rmtree(workdir / "checkpoints" / "6")
@@ -68,7 +68,7 @@ def test_another_group_is_a_choice_of_the_command_and_is_said(older, photos, tmp
 
 
 def resume(workdir, config):
-    """The state that a run of a configuration begins with."""
+    """Return the first state of a run of a configuration."""
     mesh = make_mesh()
     with Checkpoints(workdir, config=config) as checkpoints:
         state = resume_or_init(make_training(config, num_train_steps=6).init, checkpoints, config=config, mesh=mesh)

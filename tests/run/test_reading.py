@@ -33,7 +33,7 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def waited(monkeypatch):
-    """The seconds that were waited, with what is called in place of waiting."""
+    """Record the seconds of each wait instead of waiting."""
 
     class Waited(list):
         def call(self, function):
@@ -45,7 +45,7 @@ def waited(monkeypatch):
 
 
 def arrays(workdir, step=2):
-    """The file with the arrays of a checkpoint, the largest."""
+    """Return the file with the arrays of a checkpoint, which is the largest."""
     return max((workdir / "checkpoints" / str(step)).rglob("d/*"), key=lambda path: path.stat().st_size)
 
 
@@ -59,7 +59,7 @@ def names(workdir):
 
 
 def refuse(path):
-    """Makes reading it an error of the system, as a drive's that does not answer: too many links."""
+    """Make reading it a system error, as of a drive that does not answer: too many links."""
     contents = path.read_bytes()
     path.unlink()
     path.symlink_to(path)

@@ -33,7 +33,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory, photograph):
-    """The options of every kind, with their data."""
+    """Return the options of every kind, with their data."""
     folder = tmp_path_factory.mktemp("data")
     photos, pairs = tiny.write_photos(folder / "photos", photograph), tiny.write_gopro(folder / "gopro", photograph)
     return {kind: options | {"train_dir": pairs if options["data"] == "pairs" else photos} for kind, options in KINDS.items()}
@@ -55,7 +55,7 @@ def whole(tmp_path_factory, kinds):
 
 @pytest.fixture
 def copied(whole, tmp_path):
-    """A copy of the resident run, to be damaged."""
+    """Copy the resident run, to be damaged."""
     return shutil.copytree(whole("resident"), tmp_path / "copied")
 
 
@@ -66,7 +66,7 @@ def assert_same_run(first, second, *, step=6):
 
 
 def truncate(workdir, step):
-    """Cuts every data file of a checkpoint in half: of some, only what an earlier index refers to would be lost."""
+    """Cut every data file of a checkpoint in half, because some files only hold data of an earlier index."""
     for path in (workdir / "checkpoints" / str(step) / "state").rglob("d/*"):
         os.truncate(path, path.stat().st_size // 2)
 
@@ -321,7 +321,7 @@ def test_truncated_checkpoint_to_restore_with(copied, kinds, tmp_path, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 8 MB."""
+    """Mount a file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True, check=False)

@@ -47,7 +47,7 @@ def model(tmp_path_factory) -> Path:
 
 @contextlib.contextmanager
 def serving(model: Path, folder: Path):
-    """The process and its address; temporary files go below `folder`."""
+    """Start the process; return it and its address. Temporary files go below `folder`."""
     argv = [sys.executable, "-m", "drsn_jax", "serve", f"--model={model}", "--port=0", "--tile=64", "--overlap=8", "--max-megapixels=9"]
     process = subprocess.Popen(argv, env=tiny.environment(TMPDIR=str(folder)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -182,7 +182,7 @@ def test_a_connection_whose_header_does_not_end_is_closed_and_one_whose_body_is_
 
 @contextlib.contextmanager
 def page(folder: Path):
-    """The page's address, of a server in a thread that turns every photograph into its negative."""
+    """Serve the page in a thread, with negatives as restored photographs; return its address."""
     folder.mkdir()
     listener, turns = server.open_socket("127.0.0.1", 0), JobQueue()
 
@@ -203,7 +203,7 @@ def page(folder: Path):
 
 
 def downloaded(browser: Browser, folder: Path) -> Image.Image:
-    """What a click on the link saves."""
+    """Return the file that a click on the link saves."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     browser.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))

@@ -59,7 +59,7 @@ class Answer(NamedTuple):
         return self.body.decode()
 
     def says(self) -> str:
-        """What an error says, and nothing else."""
+        """Return the message of an error, which must be its only content."""
         [(key, text)] = json.loads(self.body).items()
         assert key == "error"
         return text
@@ -234,7 +234,7 @@ def test_wrong_choices_are_named(query, says, tmp_path):
 
 
 def form(*parts, boundary="xyz"):
-    """The body of a form as curl and browsers make it, and its header; parts are (name, file's name or None, content)."""
+    """Make the body of a form as curl and browsers do, and its header; parts are (name, file's name or None, content)."""
     body = b""
     for name, filename, content in parts:
         named = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename is not None else "")

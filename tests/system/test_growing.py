@@ -18,7 +18,7 @@ class Kill(BaseException):
 
 @pytest.fixture(params=["disk", "bucket"])
 def path(request, tmp_path):
-    """A local path of etils is handled as one in a bucket."""
+    """Handle a local path of etils as one in a bucket."""
     return tmp_path / "m[1].jsonl" if request.param == "disk" else epath.Path(tmp_path) / "m[1].jsonl"
 
 

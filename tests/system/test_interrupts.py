@@ -57,7 +57,7 @@ def start(body):
 
 
 def interrupt_when(process, line, *, times=1):
-    """Sends Ctrl-C once the process has said a line that begins so; what it says from then on, and how long it took to end."""
+    """Send Ctrl-C after a line of the process with this beginning; return its later output and the seconds until its end."""
     said = next(text for text in process.stdout if text.startswith(line))
     begin = time.monotonic()
     for _ in range(times):

@@ -26,7 +26,7 @@ def images():
 
 
 def split(panel):
-    """The label strip and the three columns, found by the size of the images."""
+    """Split into the label strip and the three columns, by the size of the images."""
     strip, body = panel[:-120], panel[-120:]
     gap = (panel.shape[1] - 3 * 180) // 2
     return strip, [body[:, i * (180 + gap) :][:, :180] for i in range(3)]

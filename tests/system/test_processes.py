@@ -41,7 +41,7 @@ class Run:
     """Two processes that train. All are killed at the end of `started`, whatever becomes of them."""
 
     def __init__(self, workdir, folder, *, pause=(0, 0), own=({}, {}), **changes):
-        """Process r stops before its batch number pause[r] (0: never) until `go`, and has the options own[r] for itself."""
+        """Start the processes. Process r stops before its batch number pause[r] (0: never) until `go`, with its own options own[r]."""
         self.folders, self.processes = [folder / f"process{process}" for process in range(2)], []
         arguments = [tiny.train_arguments(workdir, **OPTIONS | changes | own[process]) for process in range(2)]
         for _ in range(5):
@@ -95,7 +95,7 @@ class Run:
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts runs, each in a folder of its own, and reaps them."""
+    """Start runs, each in its own folder, and end them afterwards."""
     runs = []
 
     def start(workdir, **changes):
@@ -115,7 +115,7 @@ def free_port():
 
 @functools.cache
 def server(devices):
-    """A warm process of its own, with as many devices."""
+    """Start a separate warm process with this number of devices."""
     return warm.Server(tiny.environment(JAX_NUM_CPU_DEVICES=str(devices)), prelude=SGD)
 
 
@@ -136,7 +136,7 @@ def furthest(first, second):
 
 
 def assert_equal_runs(workdir, other, *, steps):
-    """The same to rounding: 1e-6 in every parameter and statistic, of changes that are a thousand times larger; and in every loss."""
+    """Check for equality to rounding: 1e-6 in every parameter, statistic and loss. The changes are a thousand times larger."""
     assert furthest(networks(workdir, steps), networks(other, steps)) < 1e-6
     assert furthest(networks(workdir, tiny.steps_on_disk(workdir)[0]), networks(workdir, steps)) > 1e-3
     losses, expected = tiny.losses(workdir), tiny.losses(other)
@@ -146,14 +146,14 @@ def assert_equal_runs(workdir, other, *, steps):
 
 
 def last_line(err):
-    """What our own code said: lines of XLA about the network may stand before or after it."""
+    """Return the last line of our own code. Lines of XLA about the network may precede or follow it."""
     [line] = [line for line in err.splitlines() if line.startswith("drsn-jax: ")]
     return line
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, photograph):
-    """Options of both kinds of data."""
+    """Return the options of both kinds of data."""
     folder = tmp_path_factory.mktemp("processes")
     photos, pairs = tiny.write_photos(folder / "photos", photograph), tiny.write_gopro(folder / "gopro", photograph)
     return {"resident": {"data": "photos", "train_dir": photos}, "pairs": {"data": "pairs", "train_dir": pairs, "eval_dir": pairs}}
@@ -161,7 +161,7 @@ def data(tmp_path_factory, photograph):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, data):
-    """The resident run of one process with one device in one go."""
+    """Make the resident run of one process with one device, without interruption."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     train_alone(workdir, **data["resident"], num_train_steps=12)
     return workdir
@@ -271,7 +271,7 @@ def test_options_that_do_not_fit_together(options, words, tmp_path, capsys):
 
 @pytest.fixture
 def initialize(monkeypatch):
-    """What jax.distributed.initialize is called with."""
+    """Record the arguments of jax.distributed.initialize."""
     calls = []
 
     def record(*given, **options):

@@ -22,7 +22,7 @@ EVENTS = {"hits": "/jax/compilation_cache/cache_hits", "compiled": "/jax/compila
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The user's cache folder, in place of the one that the tests share."""
+    """Return the user's cache folder, which replaces the folder that the tests share."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(SWITCH, raising=False)
     before = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
@@ -38,7 +38,7 @@ def entries(folder):
 
 @contextmanager
 def counting():
-    """How many programs the block found in a cache and how many it compiled and left there."""
+    """Count the programs that the block found in a cache, and those that it compiled and stored there."""
     counts, listening = dict.fromkeys(EVENTS, 0), True
 
     def listen(event, **_):
@@ -51,7 +51,7 @@ def counting():
 
 
 def run(*factors):
-    """A process that computes with each of the factors; what it found and compiled."""
+    """Compute with each of the factors like a new process; return the numbers of found and compiled programs."""
     jax.clear_caches()
     with counting() as counts, keep_programs():
         for factor in factors:
@@ -122,7 +122,7 @@ def test_it_is_switched_off_by_a_variable_and_by_a_cache_of_ones_own(folder, mon
     monkeypatch.setenv(SWITCH, "off")
     assert run(2) == {"hits": 0, "compiled": 0}
     monkeypatch.setenv(SWITCH, "no")
-    with pytest.raises(InputError, match=rf"^{SWITCH}=no is not known; set it to off, or leave it away\.$"), keep_programs():
+    with pytest.raises(InputError, match=rf"^{SWITCH}=no is not known; set it to off, or unset it\.$"), keep_programs():
         pass
     monkeypatch.delenv(SWITCH)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))

@@ -29,7 +29,7 @@ EXAMPLE = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)[0
 
 @pytest.fixture(scope="module")
 def example(quick_compiles):  # noqa: F811
-    """The names that the example leaves behind."""
+    """Return the names that the example defines."""
     names = {}
     exec(EXAMPLE, names)
     return names

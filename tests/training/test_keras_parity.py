@@ -41,7 +41,7 @@ TOLERANCE = 1e-3
 
 
 def trained_variables(module, size, seed=0):
-    """Variables that no initialisation has: every bias, scale and statistic differs from 0 and 1, so that losing one shows."""
+    """Make variables unlike any initialisation: each bias, scale and statistic differs from 0 and 1, so a lost one is noticed."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -180,7 +180,7 @@ def test_vgg19_sees_its_input_as_keras_applications_does(vgg_features, content_i
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Networks before the step, with their batch: in a folder for Keras, and as ours."""
+    """Make the networks before the step, with their batch: in a folder for Keras, and as ours."""
     folder = tmp_path_factory.mktemp("step")
     modules = Generator(**GENERATOR), Critic(**CRITIC)
     variables = [trained_variables(module, CROP, seed=4 + i) for i, module in enumerate(modules)]
@@ -219,7 +219,7 @@ PARTS = (("params", "params"), ("stats", "batch_stats"))
 
 
 def step_keras(start, backend, optimizer):
-    """What tests/keras_step.py left behind, read through the bridge."""
+    """Read the results of tests/keras_step.py through the bridge."""
     folder, modules, variables, _ = start
     after = []
     for name, module in zip(("generator", "critic"), modules, strict=True):

@@ -27,7 +27,7 @@ def make_adam():
 
 
 def counts(opt_state):
-    """(updates that Adam has counted, updates that the learning rate has)."""
+    """Return (updates counted by Adam, updates counted by the learning rate)."""
     [adam] = [part for part in opt_state if isinstance(part, optax.ScaleByAdamState)]
     [schedule] = [part for part in opt_state if isinstance(part, optax.ScaleByScheduleState)]
     return int(adam.count), int(schedule.count)
@@ -41,7 +41,7 @@ def moments(opt_state):
 
 
 def told_step(state, batch, frozen=None):
-    """Adds to everything, and gives a metric, what the batch says."""
+    """Add the batch's value to everything, and return it as a metric."""
 
     def add(x):
         return x + batch["change"].astype(x.dtype)

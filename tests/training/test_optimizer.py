@@ -24,7 +24,7 @@ def run(tx, gradients, params):
 
 
 def keras_adam(gradients, params, *, rate, beta1=0.9, beta2=0.999, epsilon=1e-7):
-    """Keras 3, optimizers/adam.py: alpha = lr sqrt(1 - b2^t) / (1 - b1^t); w -= m alpha / (sqrt(v) + epsilon)."""
+    """Compute Adam as in Keras 3, optimizers/adam.py: alpha = lr sqrt(1 - b2^t) / (1 - b1^t); w -= m alpha / (sqrt(v) + epsilon)."""
     params = {name: p.astype(np.float64) for name, p in params.items()}
     m, v = ({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2))
     history = []

@@ -33,7 +33,7 @@ WEIGHTS = LossWeights(adversarial=0.5, content=2.0, pixel=1.0, frequency=0.3)
 
 
 def features_fn(frozen, images):
-    """Stands for VGG19: local, not linear, of another size. A step that is given nothing frozen sees 0.1."""
+    """Replace VGG19: local, not linear, of another size. Without a `frozen` argument its parameter is 0.1."""
     return jnp.square(images[:, ::2, ::2] - (0.1 if frozen is None else frozen) * images[:, 1::2, 1::2])
 
 
@@ -66,7 +66,7 @@ class Setting:
         self.state = self.make_state()
 
     def make_state(self, seed=0):
-        """What `init` makes, drawn by numpy: nothing to compile."""
+        """Make the result of `init` by numpy, without a compilation."""
         return draw_state(lambda key: self.init(rng=key), seed=seed)
 
     def keys(self, state):
@@ -434,7 +434,7 @@ def test_each_switch_changes_what_it_is_about(switched, index):
 
 @pytest.fixture
 def smooth_float64(monkeypatch):
-    """Computes in float64 and without kinks, so that another order of summation changes no result by more than a rounding."""
+    """Compute in float64 and without kinks, so another order of summation changes results by a rounding at most."""
     monkeypatch.setattr(jnp, "float32", jnp.float64)
     monkeypatch.setattr(nn, "relu", nn.softplus)
     monkeypatch.setattr(nn, "leaky_relu", lambda x, slope: slope * x + (1 - slope) * nn.softplus(x))

@@ -230,7 +230,7 @@ def test_a_wider_run_begins_with_what_the_narrow_one_does(full, photograph, rng,
 def test_another_network_is_refused_with_what_to_do(full, changes):
     config = read_saved(full, ()).config
     assert all(config[key] != value for key, value in changes.items()), config
-    with pytest.raises(InputError, match="holds a generator that differs from this configuration; make them equal"):
+    with pytest.raises(InputError, match=r"holds a generator that differs from this configuration\. Make them equal"):
         start_from(new_state(config, **changes), full)
 
 

@@ -25,13 +25,13 @@ from drsn_jax.weights.model import load_model, read_generator
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The path of a model that was trained in bfloat16."""
+    """Return the path of a model that was trained in bfloat16."""
     return write_model(tmp_path_factory.mktemp("model") / "compact", "trunk=quarter", "unshuffle=1", "dtype=bfloat16")
 
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory, photograph):
-    """A pair that is blurred as it is sharp."""
+    """Return a pair with equal blurred and sharp images."""
     folder = tmp_path_factory.mktemp("photo")
     for kind in ("blur", "sharp"):
         (folder / kind).mkdir()
@@ -46,7 +46,7 @@ def restored(photo, output, *options):
 
 @pytest.fixture(scope="module")
 def expected(model, photo):
-    """What the network makes of the photograph in each precision, as levels."""
+    """Return the restored photograph in each precision, as levels."""
     _, variables, config, _ = read_generator(model)
     assert config["dtype"] == "bfloat16"
     blurred = np.asarray(Image.open(photo), np.float32)[None] / 255 * 2 - 1

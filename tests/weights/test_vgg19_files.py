@@ -34,7 +34,7 @@ def layers():
 
 
 def torch_names(layers):
-    """Kernels as PyTorch has them, [out in h w], with the classifier that its file also holds."""
+    """Convert kernels to PyTorch's layout, [out in h w], with the classifier of its file."""
     tensors = {"classifier.0.weight": np.zeros((2, 2), np.float32)}
     for number, layer in zip(NUMBERS, layers.values(), strict=False):
         tensors |= {f"features.{number}.weight": layer["kernel"].transpose(3, 2, 0, 1), f"features.{number}.bias": layer["bias"]}

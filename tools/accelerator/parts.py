@@ -100,7 +100,7 @@ def measure_speed(plan: Plan) -> Rows:
 
 
 def measure_best_batch(plan: Plan) -> Rows:
-    """The batch with the most images a second."""
+    """Return the batch with the most images a second."""
     try:
         document = _bench(plan, "best-batch")
     except InputError as error:  # a CPU has no such row

@@ -21,7 +21,7 @@ class Range(NamedTuple):
     high: float
 
     def times(self, factor: float) -> "Range":
-        """Both ends multiplied."""
+        """Multiply both ends."""
         return Range(self.low * factor, self.high * factor)
 
 
@@ -49,7 +49,7 @@ class Load(NamedTuple):
 
 
 def compute_seconds(work: Work, device: Device, load: Load) -> Range:
-    """The time of a step on one device alone."""
+    """Return the time of a step on one device alone."""
     flops = work.flops_per_pixel * load.batch_size * load.crop_size**2 / device.flops_per_second[work.dtype]
     memory = work.memory.at(load.batch_size, load.crop_size) / device.bytes_per_second
     fast = max(flops / COMPUTE_SHARE.high, memory * FUSED_SHARE.low / MEMORY_SHARE.high)
@@ -75,7 +75,7 @@ def exchange_seconds(all_reduces: Sequence[AllReduce], rings: Sequence[Ring]) ->
 
 
 def step_seconds(work: Work, machine: Machine, load: Load) -> Range:
-    """The time of a step with this load on every device."""
+    """Return the time of a step with this load on every device."""
     compute, exchange = compute_seconds(work, machine.device, load), exchange_seconds(work.all_reduces, machine.rings)
     return Range(max(compute.low, exchange.sending) + exchange.waiting.low, compute.high + exchange.sending + exchange.waiting.high)
 

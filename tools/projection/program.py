@@ -33,7 +33,7 @@ class Movement(NamedTuple):
 
     @property
     def reduced(self) -> int:
-        """Bytes of all sums over the devices."""
+        """The bytes of all sums over the devices."""
         return sum(each.bytes * each.times for each in self.all_reduces)
 
 

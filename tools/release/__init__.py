@@ -1,1 +1,1 @@
-"""What a release is checked by: its tag, its version and its changelog say the same."""
+"""The check of a release: its tag, its version and its changelog must agree."""

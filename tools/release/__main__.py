@@ -1,6 +1,6 @@
-"""Checks a tag against pyproject.toml, CHANGELOG.md and README.md, and prints the notes of that release: `python -m tools.release v1.0.0`.
+"""The check of a tag against pyproject.toml, CHANGELOG.md and README.md, and the notes of its release: `python -m tools.release v1.0.0`.
 
-The tag must be `v` and the version, the notes must bear a day, and the README must not say any more that there is no release.
+The tag must be `v` and the version. The notes must have a date. The README must no longer state that there is no release.
 """
 
 import re
@@ -10,16 +10,16 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BEFORE_THE_FIRST = "is not on PyPI yet"  # what README.md says until there is a release
+BEFORE_THE_FIRST = "is not on PyPI yet"  # the words of README.md before the first release
 
 
 def read_version(root: Path = ROOT) -> str:
-    """The version in pyproject.toml."""
+    """Read the version in pyproject.toml."""
     return tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
 
 
 def read_notes(version: str, root: Path = ROOT) -> str:
-    """What CHANGELOG.md says of a version. Raises ValueError where it says nothing."""
+    """Read the notes of a version in CHANGELOG.md. Raises ValueError if there are none."""
     found = re.search(rf"^## {re.escape(version)} .*?\n(.*?)(?=^## |\Z)", (root / "CHANGELOG.md").read_text(), re.DOTALL | re.MULTILINE)
     if not found or not found[1].strip():
         raise ValueError(f"CHANGELOG.md has no notes of {version}: write them below a heading `## {version} (DATE)`.")
@@ -27,14 +27,17 @@ def read_notes(version: str, root: Path = ROOT) -> str:
 
 
 def check_date(version: str, root: Path = ROOT) -> None:
-    """Raises ValueError where the heading of a version's notes bears no day."""
+    """Raise ValueError if the heading of a version's notes has no date."""
     [heading] = re.findall(rf"^## {re.escape(version)} .*$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
     if not re.fullmatch(r"## \S+ \(\d{4}-\d\d-\d\d\)", heading):
         raise ValueError(f"CHANGELOG.md has {heading!r}: write the day of the release in it, as `## {version} ({date.today()})`.")
 
 
 def check_release(tag: str, root: Path = ROOT) -> str:
-    """The notes of the release with this tag. Raises ValueError where the tag is not `v` and the version, or its files are not ready."""
+    """Return the notes of the release with this tag.
+
+    Raises ValueError if the tag is not `v` and the version, or if the files are not ready.
+    """
     version = read_version(root)
     if tag != f"v{version}":
         raise ValueError(f"The tag is {tag}, and pyproject.toml has version {version}: tag the commit v{version}, or change the version.")
@@ -48,7 +51,7 @@ def check_release(tag: str, root: Path = ROOT) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command line."""
+    """Run the command line."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m tools.release TAG\n")
         return 2

@@ -10,7 +10,7 @@ SUFFIX = "(?i:" + "|".join(map(re.escape, IMAGE_SUFFIXES)) + ")"
 
 
 def find(tree: Tree, pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
-    """Return (name, match) for every image whose path, without suffix, ends in `pattern` at the start of a path component."""
+    """Return (name, match) for every image with a path, without suffix, that ends in `pattern` at the start of a component."""
     expression = re.compile(rf"(?:^|.*/){pattern}{SUFFIX}$")
     for name in tree.files:
         if match := expression.match(name):

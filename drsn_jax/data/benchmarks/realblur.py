@@ -1,4 +1,4 @@
-"""RealBlur (Rim et al. 2020): RealBlur_{J,R}_{train,test}_list.txt, where each line has a sharp and a blurred image."""
+"""RealBlur (Rim et al. 2020): RealBlur_{J,R}_{train,test}_list.txt, with a sharp and a blurred image in each line."""
 
 import re
 
@@ -42,6 +42,6 @@ def _from_folder(path: str) -> str:
 
 
 def _example_name(blurred: str) -> str:
-    """.../scene001/blur/blur_1.png -> scene001/1."""
+    """Return the name of an example: .../scene001/blur/blur_1.png -> scene001/1."""
     scene, _, file = blurred.split("/")[-3:]
     return f"{scene}/{file.rpartition('.')[0].removeprefix('blur_')}"

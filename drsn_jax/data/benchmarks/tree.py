@@ -49,7 +49,7 @@ class TreeFile:
             raise InputError(f"{self} is damaged ({' '.join(str(error).split())}); download it again") from error
 
     def crc32(self) -> int:
-        """The CRC-32 of the content; archives store it. Raises `InputError` naming the file if it cannot be read."""
+        """Return the CRC-32 of the content, which archives store. Raises `InputError` naming the file if it cannot be read."""
         return zlib.crc32(self.read_bytes()) if self.archive is None else self.archive.getinfo(self.where).CRC
 
     def __str__(self) -> str:
@@ -73,9 +73,9 @@ class Tree:
 def open_tree(path: str | os.PathLike[str], *, archives: Sequence[str] = ()) -> Tree:
     """List the files below a folder, or of a .zip file. Hidden files and system folders are skipped (`is_hidden`).
 
-    .zip files directly in a folder that match one of the `archives` patterns are replaced by their contents; an extracted copy of a file
-    takes precedence. A single top folder around everything is removed from the names, unless its name has a meaning
-    (train, blur, ...). Raises `InputError` for a missing path, and for a file that is not a .zip file or is damaged.
+    The .zip files directly in a folder are replaced by their contents if they match one of the `archives` patterns. An extracted copy of a
+    file takes precedence. A single top folder around everything is removed from the names, unless its name has a meaning (train, blur,
+    ...). Raises `InputError` for a missing path, and for a file that is not a .zip file or is damaged.
     """
     path = local_path(path)
     if not path.exists():

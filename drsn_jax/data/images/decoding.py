@@ -1,4 +1,4 @@
-"""Decoding of an open image file to a `Photo`: every mode that Pillow reads without loss, widened to grey, RGB or CMYK."""
+"""Decoding of an open image file. Every mode that Pillow reads without loss is widened to grey, RGB or CMYK."""
 
 import sys
 from typing import Any

@@ -119,7 +119,7 @@ def _xmp_of(image: Image.Image) -> bytes:
 
 
 def _as_bytes(value: object) -> bytes:
-    """Convert Pillow's text, whose type depends on the file's declaration, to bytes."""
+    """Convert Pillow's text to bytes. Its type depends on the file's declaration."""
     if isinstance(value, tuple) and value:
         value = value[0]
     return value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else b""

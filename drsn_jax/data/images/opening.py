@@ -27,11 +27,11 @@ class ImageSource(Protocol):
     """
 
     def open(self, mode: Any = "rb", /) -> Any:
-        """A binary stream of the encoded image."""
+        """Open a binary stream of the encoded image."""
         ...
 
     def read_bytes(self) -> bytes:
-        """The encoded image."""
+        """Return the encoded image."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A photograph file in memory: its pixels, and everything that is needed to write the restored one in the same form."""
+"""A photograph file in memory: its pixels, and the properties for writing the restored photograph in the same form."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,8 +39,8 @@ class Metadata:
 class Photo:
     """One decoded image file, turned upright.
 
-    `samples` are uint8 or uint16, as in the file, for the channels of `mode` (L, LA, RGB, RGBA or CMYK); palettes and
-    1-bit images are widened.
+    `samples` are uint8 or uint16, as in the file, for the channels of `mode` (L, LA, RGB, RGBA or CMYK). Palettes and 1-bit images are
+    widened.
     """
 
     samples: Integer[np.ndarray, "h w channels"]

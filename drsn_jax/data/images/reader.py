@@ -17,9 +17,9 @@ from drsn_jax.system.errors import BadImageError
 def read_photo(file: str | ImageSource, *, max_pixels: int | None = None) -> Photo:
     """Read one image file: JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, AVIF or HEIC, 8 bits a channel, or 16 in PNG, TIFF and PGM.
 
-    The samples are upright. Raises BadImageError, naming the file, if it is not exactly one complete picture: missing, empty,
-    damaged, cut short, several frames, an unsupported depth or format; and, before decoding, if the header gives more than
-    `max_pixels`. HEIC needs pillow-heif, AVIF a Pillow with AVIF support.
+    The samples are upright. Raises BadImageError, naming the file, if it is not exactly one complete picture: missing, empty, damaged, cut
+    short, several frames, an unsupported depth or format. Raises it before decoding if the header states more than `max_pixels`. HEIC needs
+    pillow-heif, AVIF a Pillow with AVIF support.
     """
     with opening(file) as (image, stream):
         if max_pixels is not None:

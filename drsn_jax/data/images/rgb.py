@@ -119,7 +119,7 @@ class _Encoded:
         return io.BytesIO(self.contents)
 
     def read_bytes(self) -> bytes:
-        """All of it."""
+        """Return the encoded image."""
         return self.contents
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """Blur by GoPro's method (Nah, Kim and Lee, CVPR 2017): the mean light of consecutive frames.
 
-Checked on the raw clip GOPR0477_11_00 and on published averages of it. A pair called `st_frame-s_n_avg-8` is the mean of frames s to
-s + 7 (0 is the first) with a gamma of 2.2, at 49.0 to 49.2 dB. One of four pairs is the plain mean, at 49.4 dB. The sharp frame is s + 4.
+Checked on the raw clip GOPR0477_11_00 and on published averages of it. A pair called `st_frame-s_n_avg-8` is the mean of frames s to s + 7
+with a gamma of 2.2, at 49.0 to 49.2 dB. Frame 0 is the first. One of four pairs is the plain mean, at 49.4 dB. The sharp frame is s + 4.
 """
 
 from collections import deque
@@ -56,7 +56,7 @@ def average_frames(frames: Sequence[UInt8[np.ndarray, "h w 3"]], response: Respo
 
 
 class Window(NamedTuple):
-    """Frames `first` to `first + n - 1` (0 is the first of the source), their motion in pixels, and the time stamp of the first one."""
+    """Frames `first` to `first + n - 1`, their motion in pixels, and the time stamp of `first`. Frame 0 is the first of the source."""
 
     first: int
     n: int

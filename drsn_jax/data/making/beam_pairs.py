@@ -1,4 +1,4 @@
-"""Pairs made by an Apache Beam pipeline, on this machine or on a cluster, as a data set of tensorflow_datasets (array_record).
+"""Pairs made by an Apache Beam pipeline, here or on a cluster, as a data set of tensorflow_datasets (array_record).
 
 On this machine: `drsn-jax prepare video --source=CLIP --beam-runner=DirectRunner --data-dir=DIR`. On a cluster every worker needs this
 package with the extras `data`, `beam` and `video`. It must reach the sources and DIR under the same path: a mounted bucket or network
@@ -117,9 +117,9 @@ def prepare_with_beam(
 ) -> tuple[str, int]:
     """Run the pipeline unless the data set exists. Returns its folder and the number of its examples.
 
-    `examples_fn` must be picklable, `plan_fn` returns the elements; `options` are Beam's, each as --name=value. The data set appears
-    once it is complete; an interrupted one is made again. Raises `InputError` for a missing Beam, an unknown runner, an invalid
-    option, a data set made with other settings (unless `overwrite`), and one that another process is preparing.
+    `examples_fn` must be picklable. `plan_fn` returns the elements. `options` are Beam's, each as --name=value. The data set appears once
+    it is complete; an interrupted one is made again. Raises `InputError` for a missing Beam, an unknown runner and an invalid option.
+    Raises it also for a data set that was made with other settings (unless `overwrite`), or that another process is preparing.
     """
     beam = dict(zip(("beam_options", "beam_runner"), open_beam(runner, options), strict=True))
     settings, place = json.loads(json.dumps(dict(settings))), epath.Path(data_dir) / builder_class.name

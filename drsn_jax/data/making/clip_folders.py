@@ -49,8 +49,8 @@ def read_clips(
     proportional to its folder's motion per frame. The share of a folder is then its total motion, for any frame rate. With `sharpness`,
     windows are excluded if their middle frame is soft (`find_sharp`).
 
-    Raises InputError if there are no frames, if names have no number, if frames differ in size or are smaller than the crop, or if a folder
-    has no window of the numbers of frames to average.
+    Raises InputError if there are no frames, if names have no number, or if frames differ in size or are smaller than the crop. Raises it
+    also if a folder has no window for one of the numbers of frames to average.
     """
     numbers = window_numbers(averaged, odd=odd)
     found = [(folder, _number_frames(folder)) for folder in _expand(folders)]
@@ -99,8 +99,8 @@ def _read_folder(
     for path, _, image in kept:
         if image.shape != size or min(image.shape[:2]) < crop_size:
             raise InputError(
-                f"{path} is {image.shape[1]}x{image.shape[0]}; frames must be of one size ({size[1]}x{size[0]},"
-                f" as the first) and at least as large as the crop of {crop_size} (--config.crop_size)."
+                f"{path} is {image.shape[1]}x{image.shape[0]}. Frames must have the size of the first ({size[1]}x{size[0]})"
+                f" and be at least as large as the crop of {crop_size} (--config.crop_size). Remove this one, or use a smaller crop."
             )
     frames, following = [image for _, _, image in kept], np.ones(len(kept), np.int32)
     for i in range(len(kept) - 2, -1, -1):
@@ -111,10 +111,10 @@ def _read_folder(
 
 
 def find_sharp(sharpness: Sequence[float], *, share: float) -> Bool[np.ndarray, " n"]:
-    """Which frames of a clip have at least this share of its median sharpness, and of the sharpest of the four before and after.
+    """Mark the frames that have at least `share` of the clip's median sharpness, and of the largest among four frames on each side.
 
-    The median finds frames that were taken while all moved fast; the neighbours find those that were computed and not filmed, however
-    much there is to see in this part of the clip.
+    The median excludes frames of a fast motion of the whole view. The neighbours exclude frames that were computed instead of filmed, for
+    any amount of detail in this part of the clip.
     """
     measured = np.array(sharpness)
     near = ndimage.maximum_filter1d(measured, 2 * _NEIGHBOURS + 1, mode="nearest")
@@ -149,13 +149,13 @@ def _check_windows(folder: Folder, numbers: Sequence[int], *, sharpness: float) 
     longest = int(folder.following.max())
     if longest < max(numbers):
         raise InputError(
-            f"frames_averaged={min(numbers)},{max(numbers)} averages up to {max(numbers)} frames, and {folder.path} has runs of at most"
-            f" {longest} without a gap; use 1 to {longest} (--config.frames_averaged)."
+            f"frames_averaged={min(numbers)},{max(numbers)} averages more frames than the longest run without a gap in {folder.path}:"
+            f" {longest} frames; use 1 to {longest} (--config.frames_averaged)."
         )
     for number in numbers if folder.sharp is not None else ():
         firsts = np.flatnonzero(folder.following >= number)
         if folder.sharp is not None and not folder.sharp[firsts + number // 2].any():
             raise InputError(
-                f"frames_sharpness={sharpness:g} leaves no window of {number} frames in {folder.path}: each has a soft frame in the middle;"
-                " use a lower share (--config.frames_sharpness=0.5), or fewer frames."
+                f"frames_sharpness={sharpness:g} leaves no window of {number} frames in {folder.path}: each has a soft frame in the middle."
+                " Use a lower share (--config.frames_sharpness=0.5), or fewer frames."
             )

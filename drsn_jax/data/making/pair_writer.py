@@ -47,11 +47,11 @@ def make_pairs(
 ) -> Made:
     """Make the pairs of `plan_fn` and write them as PNG below `output`; existing pairs are kept.
 
-    `settings` (JSON values) must determine every byte: a folder made with other settings is refused. `plan_fn` runs once per folder,
-    or each time with `extend`: then the plan may change, except for existing pairs. `examples_fn` yields the examples, uint8
-    0..255, for given lines. `workers` threads encode. Raises `InputError` for a folder with pairs of other settings (naming them; with
-    `overwrite` they are removed), with other content, or in use by another process, and the errors of both functions; those of `plan_fn`
-    before anything is written or removed.
+    `settings` (JSON values) must determine every byte: a folder made with other settings is refused. `plan_fn` runs once per folder, or
+    each time with `extend`: then the plan may change, except for existing pairs. `examples_fn` yields the examples, uint8 0..255, for given
+    lines. `workers` threads encode. Raises `InputError` for a folder with other content, in use by another process, or with pairs of other
+    settings. It names these settings; with `overwrite` the pairs are removed instead. The errors of both functions pass; those of `plan_fn`
+    are raised before anything is written or removed.
     """
     settings, progress = json.loads(json.dumps(dict(settings))), Progress()
     with lock_folder(output, doing="making pairs"), contextlib.closing(progress):
@@ -131,8 +131,8 @@ def _extended(output: Path, stored: list[Line], plan: list[Line]) -> list[Line]:
     gone = [line for line in stored if named.get(line["name"]) != line and _has_image(output, line)]
     if gone:
         raise InputError(
-            f"The source of {len(gone)} pairs in {output} is missing or has changed (the first is {gone[0]['name']}); "
-            "restore it, give another folder, or --overwrite"
+            f"The source of {len(gone)} pairs in {output} is missing or has changed (the first is {gone[0]['name']}). "
+            "Restore it, give another folder, or --overwrite."
         )
     if plan != stored:
         _write_plan(output, plan)

@@ -1,7 +1,7 @@
 """Pairs from sharp photographs by the blur of training (`drsn_jax.data.synthesis.blur`), one at a time.
 
-A pair depends only on the seed, the photograph with its relative name, the number of the copy and the recipe. Other photographs, the order
-and the process have no influence. Another kind of device may round differently.
+A pair depends only on the seed, the photograph and its relative name, the copy's number and the recipe. Other photographs, the order and
+the process have no influence. Another kind of device may round differently.
 """
 
 import hashlib

@@ -52,9 +52,10 @@ def measure_motion(frames: Iterable[Frame], *, lag: int) -> Motion:
 def travelled(motion: Motion, first: int, n: int) -> float:
     """Estimate the motion of the picture in pixels over `n` > `motion.lag` frames from number `first` on: the length of the blur.
 
-    For a small shift v between frames, noise of variance s and the image's mean squared slope g, the mean squared difference of two
-    frames k apart is 2 s + (k v)^2 g. The difference between k = lag and k = 1 removes the noise and gives v. Large shifts, compared with
-    the structures of the picture, are underestimated, so this only distinguishes motion from rest. With a lag of 1 noise counts as motion.
+    Let v be a small shift between frames, s the variance of the noise, and g the image's mean squared slope. Then the mean squared
+    difference of two frames k apart is 2 s + (k v)^2 g. The difference between k = lag and k = 1 removes the noise and gives v. Large
+    shifts, compared with the structures of the picture, are underestimated, so this only distinguishes motion from rest. With a lag of 1
+    noise counts as motion.
     """
     near, far = np.mean(motion.squares[first + 1 : first + n]), np.mean(motion.lagged[first + motion.lag : first + n])
     excess = (far - near) / (motion.lag**2 - 1) if motion.lag > 1 else near
@@ -67,8 +68,7 @@ def find_cuts(levels: Sequence[float], *, threshold: float) -> list[int]:
 
     The usual difference is the larger of two medians, of the `NEIGHBOURS` differences before and after, at least 1 grey level. A median
     ignores the cut itself and another one near by. The larger one avoids false cuts where a camera starts or stops moving. On the real clip
-    of
-    299 frames the ratio is at most 1.6; that of a hard cut is usually above 5. A slow dissolve is not found.
+    of 299 frames the ratio is at most 1.6; that of a hard cut is usually above 5. A slow dissolve is not found.
     """
     cuts = []
     for frame in range(1, len(levels)):
@@ -102,8 +102,8 @@ def choose_windows(
     """Choose windows of `frames[0]` to `frames[1]` frames; the number is drawn for each from (seed, scene, first frame).
 
     A window starts where the last one ended, or `stride` frames after its start. None contains a cut, missing frames, or a frame of
-    `exclude` (ranges with both ends, 1 is the first frame); after these a new window starts. Windows with less than
-    `min_motion` pixels of motion (see `travelled`) are static. `motion` needs a lag below `frames[0]`.
+    `exclude` (ranges with both ends, 1 is the first frame). After these a new window starts. Windows with less than `min_motion` pixels of
+    motion (see `travelled`) are static. `motion` needs a lag below `frames[0]`.
     """
     cuts = find_cuts(motion.levels, threshold=cut_threshold)
     out = {frame - 1 for low, high in exclude for frame in range(low, min(high, len(motion.levels)) + 1)}

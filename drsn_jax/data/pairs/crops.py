@@ -18,9 +18,9 @@ class CropLoader:
     """A function (number of a pair, four random draws) -> the same crop, flip and rotation of its two images. Thread-safe.
 
     `files` are (blurred, sharp), paths or stored images; `decode` is `read_rgb` or an equivalent. If `bad_images` skips a pair, the next
-    one is used instead, with the same draws. `flip` mirrors half of the samples left to right, `rotate`
-    turns by 0 to 3 quarters. With `cache_limit_bytes` fitted frames are kept in `frames`, so that nothing is decoded twice: the sum of
-    height * width * 6 bytes (GoPro's 2,103 pairs at full size: 11.6 GB); `InputError` at once if it exceeds the limit.
+    one is used instead, with the same draws. `flip` mirrors half of the samples left to right, `rotate` turns by 0 to 3 quarters. With
+    `cache_limit_bytes` fitted frames are kept in `frames`, so nothing is decoded twice. They need height * width * 6 bytes per pair: 11.6
+    GB for GoPro's 2,103 pairs at full size. Raises `InputError` at once if the sum exceeds the limit.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class CropLoader:
         needed = sum(height * width * 6 for height, width in fitted)
         if needed > limit:
             raise InputError(
-                f"Caching {len(fitted)} pairs needs {needed / 1e9:.3g} GB, and the limit is {limit / 1e9:.3g} GB; "
-                "switch the cache off, raise its limit or use smaller frames (frame='half_crop' or 'resize')"
+                f"Caching {len(fitted)} pairs needs {needed / 1e9:.3g} GB, more than the limit of {limit / 1e9:.3g} GB. "
+                "Switch the cache off, raise its limit, or use smaller frames (frame='half_crop' or 'resize')."
             )
 
 

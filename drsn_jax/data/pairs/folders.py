@@ -53,10 +53,10 @@ def find_pairs(root: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
 def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_folder: str = "blur") -> list[Pair]:
     """Pair the images of two folders, at any depth, by relative name without suffix; sorted by name.
 
-    In a folder with GoPro's scenes only its own side is used: below `blurred_folder` the images inside folders called
-    `blur_folder` if there are any, below `sharp_folder` those inside `sharp`. The names of these folders are removed before
-    matching. So `<root> <root>`, `<root>/blur <root>/sharp`, and restored scenes against GoPro's root all work; the same root
-    twice equals `find_pairs`. Raises `InputError` as `find_pairs` does.
+    In a folder with GoPro's scenes only its own side is used. Below `blurred_folder` these are the images inside folders called
+    `blur_folder`, if there are any. Below `sharp_folder` they are the images inside `sharp`. The names of these folders are removed before
+    matching. So `<root> <root>`, `<root>/blur <root>/sharp`, and restored scenes against GoPro's root all work; the same root twice equals
+    `find_pairs`. Raises `InputError` as `find_pairs` does.
     """
     blurred_folder, sharp_folder = _folder(blurred_folder), _folder(sharp_folder)
     if blurred_folder.samefile(sharp_folder):
@@ -68,9 +68,9 @@ def match_folders(blurred_folder: str | Path, sharp_folder: str | Path, *, blur_
 def check_pairs(pairs: Sequence[Pair], *, min_size: int | None = None, bad_images: BadImages | None = None) -> list[Pair]:
     """Check the headers of all images (a few seconds for GoPro's 2,103 pairs) without decoding pixels. Returns the pairs.
 
-    Unreadable pairs that `bad_images` skips are left out. Raises `InputError` naming the first file, in the
-    order of `pairs`, that cannot be opened, whose size differs from its partner's, or whose height or width (pixels) is below
-    `min_size`; also if there is no pair at all.
+    Unreadable pairs that `bad_images` skips are left out. Raises `InputError` for a file that cannot be opened, that differs in size from
+    its partner, or that has a height or width below `min_size` pixels. It names the first such file in the order of `pairs`. Raises it also
+    if there is no pair at all.
     """
     if not pairs:
         raise InputError("No pairs of images were given; at least one is needed")
@@ -165,8 +165,8 @@ def _match(blurred: dict[str, Path], sharp: dict[str, Path], blurred_where: str,
     if blurred.keys() != sharp.keys():
         raise InputError(
             f"{_first_three(blurred.keys() - sharp.keys())} of {blurred_where} lack a sharp image, "
-            f"{_first_three(sharp.keys() - blurred.keys())} of {sharp_where} lack a blurred one; "
-            "give both images of a pair the same name (suffixes may differ)"
+            f"{_first_three(sharp.keys() - blurred.keys())} of {sharp_where} lack a blurred one. "
+            "Give both images of a pair the same name (suffixes may differ)."
         )
     return [Pair(name, blurred[name], sharp[name]) for name in sorted(blurred)]
 

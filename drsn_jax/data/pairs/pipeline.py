@@ -45,14 +45,13 @@ def make_batches(
 ) -> Iterator[dict[str, Float32[np.ndarray, "b crop crop 3"]]]:
     """Make batches {'blurred', 'sharp'}, float32 [batch_size/process_count crop_size crop_size 3] in [-1, 1], from `start_step` on.
 
-    Each epoch is a permutation of all pairs, and epochs may meet within a batch, so any number of pairs works. Both images of
-    a pair get the same crop, flip (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in
-    `fit_frame`; `cache` keeps decoded frames as in `CropLoader`, up to `cache_limit_bytes` (None: half of the memory).
-    `noise_variance` is a range on the scale [0, 1]: a share `noise_share` of the blurred crops gets Gaussian noise with a standard
-    deviation
-    uniform between the range's square roots, as in `synthesis.camera_noise`; the crop is then clipped and rounded to k/255.
-    Process p of n makes the p-th of n equal parts of each batch. Raises `InputError` at once for invalid arguments and without
-    TensorFlow; for a damaged image, by name, when its turn comes, unless `bad_images` skips it (see `CropLoader`).
+    Each epoch is a permutation of all pairs, and epochs may meet within a batch, so any number of pairs works. Both images of a pair get
+    the same crop, flip (`flip`, left to right) and number of quarter turns (`rotate`). `frame` is as in `fit_frame`; `cache` keeps decoded
+    frames as in `CropLoader`, up to `cache_limit_bytes` (None: half of the memory). `noise_variance` is a range on the scale [0, 1]. A
+    share `noise_share` of the blurred crops gets Gaussian noise, as in `synthesis.camera_noise`. Its standard deviation is uniform between
+    the range's square roots. The crop is then clipped and rounded to k/255. Process p of n makes the p-th of n equal parts of each batch.
+    Raises `InputError` at once for invalid arguments and without TensorFlow. A damaged image raises it by name when its turn comes, unless
+    `bad_images` skips it (see `CropLoader`).
     """
     check_stream(len(pairs), batch_size, start_step, num_steps, process_index, process_count, prefetch)
     check_samples(crop_size, frame, seed, noise_variance)

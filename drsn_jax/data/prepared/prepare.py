@@ -1,4 +1,4 @@
-"""Preparation of a benchmark: survey the download, show the survey, then store it as a TensorFlow data set, whole or not at all."""
+"""Preparation of a benchmark: a survey of the download, then its storage as a TensorFlow data set, whole or not at all."""
 
 import contextlib
 import io
@@ -49,11 +49,11 @@ def prepare_dataset(
 ) -> Prepared | None:
     """Store the content of the folder or .zip file `source` as a data set of `benchmarks.CONFIGS`; None with `check_only`.
 
-    `data_dir` defaults to that of tfds; `variant` is one of `CONFIGS`, or the name of the user's own pairs; `options` are those of
-    the data set's survey. The table of the survey is passed to `say_fn` (default: stdout) before anything is written. An existing
-    set with the same files (see `manifest.check_same`) is kept; with `overwrite` the new set replaces it once it is complete.
-    Raises `InputError` if parts are missing, damaged or of a wrong size (`allow_incomplete` stores the rest, and notes it in the
-    metadata), if other examples are stored already, if there is no room, or no tfds.
+    `data_dir` defaults to that of tfds. `variant` is one of `CONFIGS`, or the name of the user's own pairs. `options` are those of the data
+    set's survey. The table of the survey is passed to `say_fn` (default: stdout) before anything is written. An existing set with the same
+    files (see `manifest.check_same`) is kept; with `overwrite` the new set replaces it once it is complete. Raises `InputError` if parts
+    are missing, damaged or of a wrong size; with `allow_incomplete` the rest is stored, with a note in the metadata. Raises it also if
+    other examples are stored already, if there is no room, or if tfds is missing.
     """
     say: Callable[[str], object] = say_fn or sys.stdout.write
     survey = survey_source(dataset, source, variant=variant, **options)

@@ -1,7 +1,7 @@
 """Images of different sizes on the device as uint8, on one sheet. Windows are cut from it as slices of rows.
 
-Nothing is padded or cut before training. The address of a pixel is the place of its image on the sheet, and its row and column in the
-image. Each of these numbers fits into 32 bits, for a sheet of any size.
+Nothing is padded or cut before training. A pixel's address is the place of its image on the sheet, and its row and column there. Each
+number fits into 32 bits, for a sheet of any size.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,8 +37,8 @@ class Bank:
 def make_bank(images: Sequence[UInt8[np.ndarray, "_ _ c"]], *, names: Iterable[str], crop_size: int, drawn: int = 0) -> Bank:
     """Place images [h w 3], or pairs [h w 6] (blurred, sharp), on a sheet, the tallest first. The order of the images is kept.
 
-    The last `drawn` images are drawings. Raises InputError if there are no images, if one is smaller than the crop (the message has its
-    name), or if they do not fit into memory.
+    The last `drawn` images are drawings. Raises InputError if there are no images, if they do not fit into memory, or if one is smaller
+    than the crop. The message then has its name.
     """
     if not images:
         raise InputError("There are no training images; give a folder of photographs or pairs (--config.train_dir=DIR).")
@@ -63,8 +63,8 @@ def check_room(pixels: int, *, channels: int) -> None:
     needed, limit = pixels * channels, half_of_memory()
     if needed > limit:
         raise InputError(
-            f"{pixels / 1e6:.0f} megapixels take {needed / 1e9:.3g} GB, and half of this machine's memory is {limit / 1e9:.3g} GB;"
-            " use fewer or smaller images, or --config.data=pairs (tf.data)."
+            f"{pixels / 1e6:.0f} megapixels take {needed / 1e9:.3g} GB, and half of this machine's memory is {limit / 1e9:.3g} GB."
+            " Use fewer or smaller images, or --config.data=pairs (tf.data)."
         )
 
 

@@ -51,7 +51,7 @@ def synthesise(
 
 
 def soften(key: PRNGKeyArray, light: Float[Array, "h w c"], softness: tuple[float, float]) -> Float[Array, "h w c"]:
-    """Blur linear light with a Gaussian whose standard deviation (pixels) is drawn uniformly from a range; borders are reflected.
+    """Blur linear light with a Gaussian; its deviation in pixels is drawn uniformly from a range. Borders are reflected.
 
     A downsized photograph is sharper than any camera's pixels. A generator trained only on such photographs would over-sharpen others.
     """

@@ -19,17 +19,16 @@ class BlurRecipe(NamedTuple):
 
     - `length`: range of the arc length of the camera's path on the sensor.
     - `skew`: 1 draws lengths uniformly; a higher value favours short ones (a share x**(1/skew) of them lies in the lowest x of the range).
-    - `inertia`: range of the share of velocity that the camera keeps between moments of the exposure, of which there are at least 48
-      (1: a straight, even line).
+    - `inertia`: range of the share of velocity that the camera keeps between moments of the exposure (1: a straight, even line). An
+      exposure has at least 48 moments.
     - `moment`: position of the sharp image: the mean of the path, or the middle of the exposure as in GoPro (`_draw_moment`).
     - `cross`: ratio of vertical to horizontal speed (1: any direction; 0: a horizontal pan).
     - `variation`: blur by camera roll in the corners, as a fraction of the length.
     - `saturation`: how far the light of the brightest pixels may exceed white.
     - `object_share`: share of photographs with a separately moving object in front.
     - `softness`: range of the standard deviation (pixels) of a Gaussian lens that softens the photograph itself, sharp and blurred.
-    - `jpeg_quality`: range of the JPEG quality (1 to 100, Pillow's scale) of blurred images, applied before the noise; a range of 100 to
-      100
-      means none.
+    - `jpeg_quality`: range of the JPEG quality (1 to 100, Pillow's scale) of blurred images, applied before the noise. A range of 100 to
+      100 means none.
     - `noise_variance`: range of the variance of the Gaussian noise; its square root is drawn uniformly, so that weak noise is not rare.
     - `noise_share`: share of images with noise.
     """
@@ -95,9 +94,10 @@ def shake_path(key: PRNGKeyArray, *, points: int, recipe: BlurRecipe) -> Float[A
 
 
 def _draw_moment(key: PRNGKeyArray, points: int) -> Int[Array, ""]:
-    """Draw the point of a path for the sharp image: the middle, or half a frame later, as for a mean of 7 to 13 frames and frame n // 2.
+    """Draw the point of a path for the sharp image: the middle, or half a frame later.
 
-    For even n no frame is in the middle (Nah et al., 2017): for a blur of 40 pixels the offset is up to 2.5.
+    It is frame n // 2 of the mean of n = 7 to 13 frames (Nah et al., 2017). For even n no frame is in the middle. For a blur of 40 pixels
+    the offset is up to 2.5 pixels.
     """
     number = jax.random.randint(key, (), 7, 14)
     middle = (number // 2).astype(jnp.float32) + 0.5

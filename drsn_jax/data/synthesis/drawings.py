@@ -1,4 +1,4 @@
-"""Sheets of rendered text and line drawings, to be blurred like photographs: letters and signs are rare in photographs of nature."""
+"""Sheets of rendered text and line drawings, to be blurred like photographs. Letters and signs are rare in photographs of nature."""
 
 import math
 from collections.abc import Sequence

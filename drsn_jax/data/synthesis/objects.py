@@ -1,4 +1,4 @@
-"""Objects in front of a photograph that move separately: parts of it, cut out as ellipses or by masks of real objects."""
+"""Objects that move separately in front of a photograph: parts of it, cut out as ellipses or by masks of real objects."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def read_shapes(folders: Sequence[Path], *, bad_images_fn: Callable[[int], BadIm
     shapes = [to_shape(mask) for image in read if image is not None and (mask := image.max(-1) >= 64).any()]
     if not shapes:
         raise InputError(
-            f"{', '.join(map(str, folders))}: none of {len(paths)} images is the mask of an object; give folders of black images with"
+            f"{', '.join(map(str, folders))}: none of {len(paths)} images is the mask of an object. Give folders of black images with"
             " one bright object (--config.object_masks=DIR)."
         )
     return np.stack(shapes)

@@ -22,7 +22,7 @@ from drsn_jax.training.sharding import spread_rows
 def sample_window(
     bank: Bank, key: PRNGKeyArray, *, size: int, margin: int, flip: bool, rotate: bool, drawn: Bool[Array, ""] | None = None
 ) -> UInt8[Array, "side side c"]:
-    """Cut a random square of size + 2 margin, mirrored where the margin exceeds the image. Then flip it and turn it by quarters.
+    """Cut a random square of size + 2 margin, and flip and turn it by quarters. A margin beyond the image is mirrored.
 
     The probability of an image is its share of all pixels. If `drawn` is given, only drawings (true) or photographs (false) are used.
     """

@@ -70,10 +70,10 @@ class Detector:
 def open_detector(path: Path, *, names: Sequence[str] | None = None, confidence: float = 0.25, iou: float = 0.45) -> Detector:
     """Load a YOLOX or YOLOv8-type detector. The layout is recognised from inputs and outputs by one run on a grey image.
 
-    `names` are the classes; the default is those in the file (Ultralytics'), COCO's for 80 classes, else 'class 7'. Objects with at
-    least `confidence` count; of two of a class that overlap by more than `iou` the more confident stays. Runs on a GPU if
-    onnxruntime supports it, else on the CPU. Raises InputError for a missing or damaged file, another layout, names that do not fit the
-    model, shares outside 0 to 1, and if onnxruntime is not installed.
+    `names` are the classes; the default is those in the file (Ultralytics'), COCO's for 80 classes, else 'class 7'. Objects with at least
+    `confidence` count; of two of a class that overlap by more than `iou` the more confident stays. Runs on a GPU if onnxruntime supports
+    it, else on the CPU. Raises InputError for a missing or damaged file, another layout, names that do not fit the model, and shares
+    outside 0 to 1. Raises it also if onnxruntime is not installed.
     """
     path = Path(path)
     for option, share in {"confidence": confidence, "iou": iou}.items():

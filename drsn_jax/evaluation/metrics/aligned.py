@@ -20,8 +20,8 @@ LARGEST_SHIFT = 3
 def psnr_aligned(restored: Image, sharp: Image) -> Float[Array, ""]:
     """Return the largest PSNR in dB over all shifts of `restored` by up to `LARGEST_SHIFT` whole pixels down, up, right and left.
 
-    Images: uint8 [h w 3], at least 11x11. All shifts are scored on the same pixels of `sharp`, without a border of `LARGEST_SHIFT`, so
-    that pixels that a shift moves in or out do not count. The result is at most `PSNR_CAP_DB`. Raises InputError if sizes differ or are too
+    Images: uint8 [h w 3], at least 11x11. All shifts are scored on the same pixels of `sharp`, without a border of `LARGEST_SHIFT`. So
+    pixels that a shift moves in or out do not count. The result is at most `PSNR_CAP_DB`. Raises InputError if sizes differ or are too
     small, TypeError if the arrays are not uint8 RGB.
     """
     check_pair(restored, sharp)

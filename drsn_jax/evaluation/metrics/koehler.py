@@ -1,7 +1,7 @@
 """Köhler's benchmark (Köhler, Hirsch, Mohler, Schölkopf & Harmeling 2012): one image against every frame of its trajectory.
 
-The camera moved through about 199 places during the exposure; a restored image may show the scene from any of them. For each
-ground truth frame x (SPEC section 3):
+The camera moved through about 199 places during the exposure. A restored image may show the scene from any of them. For each ground truth
+frame x (SPEC section 3):
 
 1. The restored z is multiplied by sum(x z) / sum(z z).
 2. z is shifted by whole pixels to the largest circular cross-correlation with x, of the channels' means.
@@ -87,8 +87,8 @@ def to_spectrum(image: UInt8[Array, "h w 3"]) -> Complex[Array, "h half"]:
 def find_shift(truth: Complex[Array, "h half"], restored: Complex[Array, "h half"], *, width: int) -> Int[Array, "2"]:
     """Find the shift (down, right) in whole pixels of `restored` onto `truth`, both from `to_spectrum`.
 
-    It is the maximum of the circular cross-correlation Re ifft2(X conj Z), not normalised (unlike phase correlation), in
-    [-h/2, h/2) and [-w/2, w/2), as in `dftregistration` (Guizar-Sicairos et al. 2008).
+    It is the maximum of the circular cross-correlation Re ifft2(X conj Z), not normalised (unlike phase correlation). Its range is [-h/2,
+    h/2) and [-w/2, w/2), as in `dftregistration` (Guizar-Sicairos et al. 2008).
     """
     size = (truth.shape[0], width)
     correlation = jnp.fft.irfft2(truth * jnp.conj(restored), s=size)

@@ -1,8 +1,7 @@
-"""Multi-scale SSIM (Wang, Simonyan & Bovik 2003) of one pair of images, on the device: pure functions, inside or outside `jit`.
+"""Multi-scale SSIM (Wang, Simonyan & Bovik 2003) of one pair of images on the device: pure functions.
 
 The arithmetic is float32. Planes come first ([3 h w]) and each step is compiled separately. In a single program XLA's CPU back end fuses
-the smoothing along the two axes, which takes about twice as long. So call these functions outside `jit`; inside it the results are the
-same.
+the smoothing along both axes, and takes about twice as long. So call these functions outside `jit`. The results inside it are the same.
 """
 
 from collections.abc import Sequence

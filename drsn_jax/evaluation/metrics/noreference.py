@@ -1,12 +1,12 @@
 """Scores of one image without ground truth: indications, not measures of restoration.
 
-`blur_effect` (Crété-Roffet, Dolmiere, Ladret & Nicolas 2007) is 0 for sharp and 1 for blurred: the share of the differences between
+`blur_effect` (Crété-Roffet, Dolmiere, Ladret & Nicolas 2007) is 0 for sharp and 1 for blurred. It is the share of the differences between
 neighbours that further blurring removes. Noise, ringing and sharpening read as sharp, because it cannot distinguish them from detail. A
 plain subject (sky, fog, bokeh) reads as blurred.
 
-`noise_sigma` (Donoho & Johnstone 1994) estimates the noise's standard deviation on the image scale [0, 1], as the median of the finest
-diagonal wavelet coefficients over 0.6745. It cannot distinguish noise from fine texture. It misses noise that is smoothed,
-JPEG-compressed, or clipped at black and white. Read the two together.
+`noise_sigma` (Donoho & Johnstone 1994) estimates the noise's standard deviation on the image scale [0, 1]. It is the median of the finest
+diagonal wavelet coefficients over 0.6745. It cannot distinguish noise from fine texture. It misses noise that is smoothed, JPEG-compressed,
+or clipped at black and white. Read the two together.
 """
 
 # Alternatives that failed: brisque 0.2.0 on numpy 2.4; scikit-video (NIQE) has had no release since 2017; pyiqa downloads its weights.

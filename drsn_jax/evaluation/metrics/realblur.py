@@ -42,8 +42,8 @@ class RealBlurScore:
 def score_realblur(restored: Image, sharp: Image) -> RealBlurScore:
     """Align, then score; images: uint8 RGB [h w 3] of one size, at least 11x11.
 
-    An alignment that does not converge, or that moves more than half of the image out of view, is not used (the published
-    scripts stop there with an error). Raises InputError if sizes differ or are too small, or if OpenCV is not installed.
+    An alignment is not used if it does not converge, or moves more than half of the image out of view. The published scripts stop there
+    with an error. Raises InputError if sizes differ or are too small, or if OpenCV is not installed.
     """
     check_pair(restored, sharp)
     cv2 = import_opencv()

@@ -38,7 +38,7 @@ class Metric:
 class Scorer(NamedTuple):
     """A function that computes figures for the versions of one image.
 
-    `check_fn(image, truth)` raises InputError, before anything costly, where there can be none.
+    `check_fn(image, truth)` raises InputError for images that cannot be scored, before the costly work.
     """
 
     metrics: tuple[Metric, ...]
@@ -73,9 +73,7 @@ PAIRED = Scorer(BASIC, lambda images, sharp: [_score_basic(image, sharp) for ima
 def make_paired_scorer(*, smallest_side: int, lpips: bool = False, aligned: bool = False) -> Scorer:
     """Make the scorer of pairs: PSNR, the SSIMs, and MS-SSIM if the smallest side of all images (pixels) allows five scales.
 
-    `lpips` adds LPIPS, and `aligned` adds PSNR over whole-pixel shifts.
-
-    Raises InputError where the package of LPIPS is missing.
+    `lpips` adds LPIPS, and `aligned` adds PSNR over whole-pixel shifts. Raises InputError if the package of LPIPS is missing.
     """
     metrics: list[Metric] = list(BASIC)
     further: list[tuple[str, Callable]] = []
@@ -84,7 +82,7 @@ def make_paired_scorer(*, smallest_side: int, lpips: bool = False, aligned: bool
         further.append(("psnr_aligned", psnr_aligned))
     if smallest_side >= MS_SSIM_MINIMUM_SIDE:
         metrics.append(MS_SSIM)
-        further.append(("ms_ssim", ms_ssim))  # bare: under one jit XLA's CPU back end fuses what is faster apart (97 against 66 ms)
+        further.append(("ms_ssim", ms_ssim))  # outside jit: XLA's CPU back end would fuse its steps, which takes 97 ms instead of 66
     if lpips:
         from drsn_jax.evaluation.metrics.lpips import make_lpips
 
@@ -98,7 +96,7 @@ def make_paired_scorer(*, smallest_side: int, lpips: bool = False, aligned: bool
 
 
 def make_realblur_scorer() -> Scorer:
-    """RealBlur's: after alignment to the sharp image (see `realblur`). Raises InputError where OpenCV is not installed."""
+    """Make RealBlur's scorer: after alignment to the sharp image (see `realblur`). Raises InputError if OpenCV is not installed."""
     from drsn_jax.evaluation.metrics.realblur import import_opencv, score_realblur
 
     import_opencv()
@@ -116,10 +114,10 @@ def make_realblur_scorer() -> Scorer:
 
 
 def make_koehler_scorer(*, single_truth: bool) -> Scorer:
-    """Köhler's: the best over the frames of the camera's trajectory, each after scaling and registration (see `koehler`).
+    """Make Köhler's scorer: the best over the frames of a trajectory, each after scaling and registration (see `koehler`).
 
-    The truth is a function that opens the frames: `() -> iterator of (number, uint8 [h w 3])`. With `single_truth` the figures say that
-    they are the approximation by one truth a scene.
+    The truth is a function that opens the frames: `() -> iterator of (number, uint8 [h w 3])`. With `single_truth` the figures are
+    described as the approximation by one truth per scene.
     """
     from drsn_jax.evaluation.metrics.koehler import score_koehler_many
 
@@ -145,7 +143,7 @@ def make_koehler_scorer(*, single_truth: bool) -> Scorer:
 def make_noreference_scorer() -> Scorer:
     """Make the scorer of images without ground truth (see `noreference`): indications, not a measure of restoration.
 
-    Raises InputError where scikit-image or PyWavelets is not installed.
+    Raises InputError if scikit-image or PyWavelets is not installed.
     """
     from drsn_jax.evaluation.metrics.noreference import import_scores, score_noreference
 

@@ -24,7 +24,7 @@ class Difference(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """B less A."""
+        """The mean difference, B minus A."""
         return self.second - self.first
 
     @property
@@ -38,8 +38,8 @@ def paired_bootstrap(
 ) -> tuple[float, float]:
     """Return the percentile interval at `LEVEL` of the mean of paired differences, from `resamples` draws with replacement.
 
-    With `groups` (a label for each image) whole groups are drawn, because frames of one scene are alike: treating them as independent makes
-    the interval too narrow. Raises InputError for fewer than two images or groups.
+    With `groups` (a label for each image) whole groups are drawn. Frames of one scene are alike, and treating them as independent makes the
+    interval too narrow. Raises InputError for fewer than two images or groups.
     """
     labels = list(range(len(differences))) if groups is None else list(groups)
     names, members = np.unique(labels, return_inverse=True)

@@ -1,4 +1,4 @@
-"""A report as Markdown, as a table for the terminal, and as one HTML file with embedded style, sorting and (smaller) pictures."""
+"""A report as Markdown, as a table for the terminal, and as one HTML file with style, sorting and smaller pictures."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: panels of some images as in the paper (Jiang & Liu, 5), drawn while the images are in memory."""
+"""The pictures of an evaluation: panels of some images (Jiang & Liu, 5), drawn while the images are in memory."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -76,7 +76,7 @@ def finished_summary(output: AnyPath, *, settings: Mapping[str, Any]) -> dict[st
 def open_report(output: AnyPath, *, settings: Mapping[str, Any], overwrite: bool = False) -> Journal:
     """Prepare the folder before the long work starts. Returns the journal, with the scores of an interrupted run if there are any.
 
-    With `overwrite` the files and panels of an older evaluation are removed first, so that a failed run is not mistaken for a finished one.
+    With `overwrite` the files and panels of an older evaluation are removed first. So a failed run is not mistaken for a finished one.
     Raises InputError if files of these names exist without a journal, if the folder is a file, or if it cannot be written.
     """
     stray = [name for name in _FILES[1:4] if (output / name).exists()]

@@ -17,8 +17,9 @@ from drsn_jax.system.errors import InputError
 
 
 class Entry(NamedTuple):
-    """One image to evaluate. `sharp` is shown beside it, and is the ground truth unless there are `truths`: numbered frames of a
-    trajectory.
+    """One image to evaluate.
+
+    `sharp` is shown beside it. It is the ground truth unless there are `truths`: numbered frames of a trajectory.
 
     `others` are the results of other methods for the same input: at the protocol's size, with its noise.
     """

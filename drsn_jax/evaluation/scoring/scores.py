@@ -32,13 +32,13 @@ class Case(NamedTuple):
     input_scores: Scores | None = None
 
     def versions(self, restored: Image) -> dict[str, Image]:
-        """The scored versions: the input, our restoration and those of other methods."""
+        """Return the scored versions: the input, our restoration and those of other methods."""
         return {"input": self.blurred, "restored": restored, **self.others}
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The measurements on one image: `scores[version][metric]`, where version is input, restored or another method's name."""
+    """The measurements on one image: `scores[version][metric]`. A version is input, restored or another method's name."""
 
     name: str
     height: int
@@ -53,17 +53,17 @@ class ImageScore:
 
     @property
     def input(self) -> Scores:
-        """Figures of the blurred image."""
+        """The figures of the blurred image."""
         return self.scores["input"]
 
     @property
     def restored(self) -> Scores:
-        """Figures of our restoration."""
+        """The figures of our restoration."""
         return self.scores["restored"]
 
     @property
     def gain_db(self) -> float | None:
-        """PSNR of the restored image minus that of the input; None without PSNR."""
+        """The PSNR of the restored image minus that of the input; None without PSNR."""
         return self.restored["psnr"] - self.input["psnr"] if "psnr" in self.restored else None
 
     @property
@@ -75,8 +75,8 @@ class ImageScore:
 def summarise(scores: Iterable[ImageScore], *, metrics: Sequence[Metric] = PAIRED.metrics) -> dict[str, Any]:
     """Summarise the images: means for each version, the gain, the number made worse, and the median seconds per image.
 
-    The median excludes the first image of each size, whose time may include a compilation. If every image is the first
-    of its size, all count and `seconds_include_compilation` is true. Raises InputError if there is no image.
+    The median excludes the first image of each size, because its time may include a compilation. If every image is the first of its size,
+    all count and `seconds_include_compilation` is true. Raises InputError if there is no image.
     """
     scores = list(scores)
     if not scores:

@@ -1,4 +1,4 @@
-"""Restoring and scoring of a stream of images, a few at a time, so that memory does not grow with their number.
+"""Restoring and scoring of a stream of images, a few at a time, for constant memory.
 
 The training loop scores images in memory, `evaluate` scores files.
 """

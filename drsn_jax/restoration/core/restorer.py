@@ -26,13 +26,15 @@ def make_restore_fn(
     overlap: int = 64,
     share_programs: bool = True,
 ) -> RestoreFn:
-    """A function that restores images as `restore_array` does, whose `tile` and `overlap` these are.
+    """Make a function that restores images as `restore_array` does, with its `tile` and `overlap`.
 
-    `self_ensemble` averages over the eight turns and mirror images, in eight times the time. `strength` from 0 to 1 is how far the
-    result goes from the image to what was restored of it. With `share_programs` images of similar sizes share a compiled program, where the
-    model has one for them (`core.sizes`): equal to rounding, for a tenth more work; without, each size has its own. Raises InputError for
-    a strength outside and for sizes that `check_tile` refuses; the function raises it for what `restore_array` refuses and for images that
-    do not fit in memory.
+    - `self_ensemble` averages over the eight turns and mirror images. It takes eight times as long.
+    - `strength`, from 0 to 1, is the share of the change: 0 returns the image, 1 the restored one.
+    - `share_programs` lets images of similar sizes share a compiled program, if the model has one for them (`core.sizes`). The result is
+      equal to rounding, for a tenth more work. Without it, or such a program, each size is compiled.
+
+    Raises InputError for a strength outside 0 to 1, and for sizes that `check_tile` refuses. The function raises InputError for images that
+    `restore_array` refuses, or that do not fit in memory.
     """
     tile = model.fit_tile(tile)
     check_tile(stride=model.stride, tile=tile, overlap=overlap)

@@ -1,4 +1,4 @@
-"""Shared sizes: the few for which the network is compiled, in whose corner images of all sizes are restored."""
+"""Shared sizes: a few sizes for which the network is compiled. An image of any size is restored in the corner of one."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ from jaxtyping import Float
 
 Images = Float[np.ndarray, "b h w 3"]
 _STEP = 96
-"""Pixels between two sizes: a program takes as long to compile as to run on about a megapixel (two CPU cores)."""
+"""Pixels between two sizes. Compiling a program takes as long as running it on about a megapixel (two CPU cores)."""
 
 
 def shared_size(size: int, *, stride: int, largest: int | None) -> int:
-    """Pixels of the shared size that holds an axis of `size` pixels, both multiples of `stride`; no more than `largest`, unless `size` is.
+    """Return the shared size in pixels for an axis of `size` pixels; both are multiples of `stride`.
 
-    Less than a quarter larger than the axis, but for one of a few strides.
+    It exceeds the axis by less than a quarter, except for axes of a few strides. It is at most `largest`, except if the axis is longer.
     """
     step = -(-_STEP // stride) * stride
     while 4 * step > size and step % (2 * stride) == 0:
@@ -23,7 +23,7 @@ def shared_size(size: int, *, stride: int, largest: int | None) -> int:
 
 
 def make_corner_predict_fn(corner_fn: Callable, *, stride: int, largest: int | None) -> Callable[[Images], Images]:
-    """A `predict_fn` for `restore_array` that compiles one program a shared size, from the `corner_fn` of a `Model`."""
+    """Make a `predict_fn` for `restore_array` from the `corner_fn` of a `Model`. It compiles one program per shared size."""
 
     def predict_fn(images: Images) -> Images:
         height, width = images.shape[1:3]

@@ -1,4 +1,4 @@
-"""Several devices: a strip of one image's rows on each, or an image of its own. The result is that of one device."""
+"""Restoration on several devices: each computes a strip of one image's rows, or images of its own, as one device would."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -25,10 +25,11 @@ def make_spread_fn(
 ) -> Callable[[Float[np.ndarray, "b h w 3"]], Float[np.ndarray, "b h w 3"]]:
     """Make a `predict_fn` for `restore_array(tile=None)`: the generator on whole images, with a strip of rows on each of `devices`.
 
-    Equal to `generator.apply` to rounding, thresholds included. The parameters are copied to every device now; in addition a device needs
-    its share of the memory. Each size is one compilation. `predict_fn` takes heights and widths that are multiples of the generator's
-    stride, and heights of at least two strides; with fewer strides than devices, some devices are idle. It raises
-    ValueError for other heights.
+    The result equals `generator.apply` to rounding, thresholds included. The parameters are copied to every device now. In addition a
+    device needs memory for its strip. Each size is one compilation.
+
+    Heights and widths are multiples of the generator's stride, and heights are at least two strides; `predict_fn` raises ValueError for
+    other heights. With fewer strides than devices, some devices are idle.
     """
     mesh = _make_mesh(devices)
     variables = jax.device_put(variables, NamedSharding(mesh, _WHOLE))
@@ -54,8 +55,8 @@ def make_spread_fn(
 class Parallel(NamedTuple):
     """Images of one size on several devices, one on each at a time.
 
-    `place_fn` puts variables whole on every device. `apply_fn` maps them and [b h w 3] in [-1, 1] to the same; where b is no multiple of
-    `devices`, some of them restore the last image again.
+    `place_fn` copies the variables to every device. `apply_fn` maps them and images [b h w 3] in [-1, 1] to restored images of the same
+    shape and range. If b is not a multiple of `devices`, some devices restore the last image again.
     """
 
     devices: int
@@ -64,7 +65,7 @@ class Parallel(NamedTuple):
 
 
 def make_parallel(apply_fn: Callable[[Any, Any], Any], *, devices: Sequence[Any]) -> Parallel:
-    """Spreads batches over devices: each image is restored as `apply_fn(variables, [1 h w 3])` does it alone, thresholds included."""
+    """Spread batches over devices. The result for each image is that of `apply_fn(variables, [1 h w 3])`, thresholds included."""
     mesh = mesh_of(devices)
     own_fn = jax.jit(spread_rows(apply_fn, whole=1, mesh=mesh))
 

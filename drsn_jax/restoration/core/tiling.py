@@ -1,8 +1,8 @@
 """Restoration of an image of any size: reflect padding for small ones, blended tiles for large ones.
 
 The generator's threshold branches average over their whole input. So the thresholds of a tile depend on its own content, not on the whole
-image. The blend hides the small differences between neighbours. An image that fits in one tile is never split, and with `tile=None`
-no image is.
+image. The blend hides the small differences between neighbours. An image that fits in one tile is never split, and with `tile=None` none
+is.
 """
 
 from collections.abc import Callable

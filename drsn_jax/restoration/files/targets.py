@@ -1,4 +1,4 @@
-"""The features of a photo that an output file can keep: format, mode, depth and metadata, known before the network runs."""
+"""The features of a photo that an output file can keep, known before the network runs: format, mode, depth, metadata."""
 
 import io
 from dataclasses import dataclass
@@ -120,6 +120,6 @@ def _format_options(photo: Photo, format: str) -> dict[str, Any]:
 def _can_save(trial: Image.Image, format: str, options: dict[str, Any]) -> bool:
     try:
         trial.save(io.BytesIO(), format, **options)
-    except Exception:  # Pillow raises whatever the value happens to trip
+    except Exception:  # Pillow raises many types, depending on the value
         return False
     return True

@@ -37,11 +37,11 @@ class Coding(NamedTuple):
 
 
 def choose_coding(stream: Any, *, suffix: str) -> Coding:
-    """Choose the encoding of `stream` for a file of this suffix: H.264, or VP9 in .webm; 8 bits per sample, or 10 if the source has more.
+    """Choose the encoding of `stream` for a file of this suffix: H.264, or VP9 in .webm.
 
-    The subsampling is kept, with two exceptions that H.264 does not support: subsampled chroma with an odd height or width (written
-    without subsampling, so that the size stays), and RGB (written as BT.709 without subsampling). Raises InputError if this PyAV
-    lacks the encoder, and for a suffix of an unsupported format.
+    A sample has 8 bits, or 10 if the source has more. The subsampling is kept, with two exceptions that H.264 does not support. Subsampled
+    chroma with an odd height or width is written without subsampling, so that the size stays. RGB is written as BT.709 without subsampling.
+    Raises InputError if this PyAV lacks the encoder, and for a suffix of an unsupported format.
     """
     from av import __version__ as version
     from av.codec import Codec, codecs_available

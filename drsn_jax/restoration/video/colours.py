@@ -1,7 +1,7 @@
 """Conversion between video's Y'CbCr and R'G'B'; an unchanged frame is preserved bit for bit.
 
-FFmpeg's own conversion (swscale, as of FFmpeg 8) is not used, because the way back shifts full-range chroma by 0.6 levels. With PyAV's
-flags it also shifts luma by one level. Source of the arithmetic: ITU-T H.273 (07/2021), 8.3.
+FFmpeg's own conversion (swscale, as of FFmpeg 8) is not used. Its way back shifts full-range chroma by 0.6 levels. With PyAV's flags it
+also shifts luma by one level. Source of the arithmetic: ITU-T H.273 (07/2021), 8.3.
 """
 
 from collections.abc import Sequence

@@ -31,18 +31,16 @@ class Flicker(NamedTuple):
 class FlickerMeter:
     """A meter of the flicker that restoring adds to a video, frame by frame. It keeps only one figure per block of each frame.
 
-    Let m(t) be the mean luminance (BT.709 weights, gamma-encoded, 0 to 255) of a block of 32x32 pixels in frame t of the blurred video, and
-    M(t) that of the restored one. Means over all blocks and all pairs of consecutive frames:
+    Let m(t) be the mean luminance of a block of 32x32 pixels in frame t of the blurred video, and M(t) that of the restored video.
+    Luminance has BT.709 weights and is gamma-encoded, from 0 to 255. Means over all blocks and all pairs of consecutive frames:
 
     - `before`: |m(t+1) - m(t)|
     - `after`: |M(t+1) - M(t)|
     - `added`: |(M - m)(t+1) - (M - m)(t)|
 
-    Motion, cuts and changing light are in both videos and hardly affect `added`; a network that treats all frames alike adds nothing, even
-    if
-    it brightens them all. For detail, the standard deviations within the block, s and S, replace m and M. A sharper video has larger ones,
-    so
-    motion changes them more, and `added` is above 0 even without flicker. Margins that do not fill a block are ignored, unless the
+    Motion, cuts and changing light are in both videos and hardly affect `added`. A network that treats all frames alike adds nothing, even
+    if it brightens them all. For detail, the standard deviations within the block, s and S, replace m and M. A sharper video has larger
+    ones, so motion changes them more, and `added` is above 0 even without flicker. Margins that do not fill a block are ignored, unless the
     frame is smaller than one.
     """
 

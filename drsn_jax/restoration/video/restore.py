@@ -57,12 +57,12 @@ class _Piece(NamedTuple):
 
 
 def restore_video(source: Path, target: Path, *, restore_fn: RestoreFn, overwrite: bool = False) -> VideoReport:
-    """Restore a video file, with progress on stderr. Memory is needed for a few frames, whatever its length.
+    """Restore a video file, with progress on stderr. Only a few frames are in memory, for a video of any length.
 
-    Frames are encoded again (`choose_coding`), with the same time stamps, colour space, range and display matrix. Sound
-    and subtitles are copied without encoding. The target's suffix gives the format. The next frame is read and the last one written
-    while the network processes one. `target` appears whole or not at all, also when interrupted. Raises InputError for a source that is
-    missing, damaged, or has no video, without PyAV, and if `target` exists (without `overwrite`) or cannot be written.
+    Frames are encoded again (`choose_coding`), with the same time stamps, colour space, range and display matrix. Sound and subtitles are
+    copied without encoding. The target's suffix gives the format. The next frame is read and the last one written while the network
+    processes one. `target` appears whole or not at all, also when interrupted. Raises InputError without PyAV, and for a source that is
+    missing, damaged, or has no video. Raises it also if `target` exists (without `overwrite`) or cannot be written.
     """
     check_target(target, overwrite=overwrite)
     check_source(source, kind="a video")
@@ -120,7 +120,7 @@ def _survey(path: Path) -> _Survey:
         raise InputError(f"{quoted(path)} holds no frame that can be decoded; give another video.")
     if length - end > max(_MISSING_SECONDS, _MISSING_PART * length):
         raise InputError(
-            f"{quoted(path)} is cut short: it ends after {end:.1f} of {length:.1f} s; replace it, "
+            f"{quoted(path)} is cut short: it ends after {end:.1f} of {length:.1f} s. Replace it, "
             "or copy it and restore the copy: ffmpeg -i IN -c copy OUT"
         )
     if length - end > _MISSING_SECONDS:
