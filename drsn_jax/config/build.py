@@ -138,17 +138,17 @@ def make_parts(config: Mapping[str, Any], *, num_train_steps: int, forms: Forms 
             "threshold_norm=batch and a batch of 1 exclude each other, because after global pooling one image has no variance."
             f" Use --config.batch_size={2 * accumulation_steps} or more, or --config.threshold_norm=none."
         )
-    features_fn = partial(_apply_features, make_vgg19(config))
+    features_fn = partial(_apply_features, make_vgg19(config, forms=forms))
     return Parts(generator, critic, *_make_optimizers(config, num_train_steps=num_train_steps), features_fn)
 
 
-def make_vgg19(config: Mapping[str, Any]) -> VGG19:
-    """Make the network of the content loss. Raises InputError for an unknown layer."""
+def make_vgg19(config: Mapping[str, Any], *, forms: Forms | None = None) -> VGG19:
+    """Make the network of the content loss; `forms` as in `make_generator`. Raises InputError for an unknown layer."""
     if config["content_layer"] not in LAYERS:
         raise InputError(
             f"VGG19 has no layer {config['content_layer']!r}; use one of {', '.join(LAYERS)} (--config.content_layer=conv3_3)."
         )
-    return VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]))
+    return VGG19(config["content_layer"], config["content_input"], jnp.dtype(config["dtype"]), forms or forms_here())
 
 
 def frozen_shapes(config: Mapping[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from networks import quick_compiles  # noqa: F401
 
 from drsn_jax.config.build import make_keys, make_training
 from drsn_jax.config.files import load_config
+from drsn_jax.models.vgg19 import VGG19
 from drsn_jax.ops import convolution, native
 from drsn_jax.ops.backend import CPU, PLAIN, forms_for
 from drsn_jax.system.extension import find_extension
@@ -81,6 +82,16 @@ def test_other_platforms_counting_and_open_sizes_are_left_alone(asked):
     (side,) = export.symbolic_shape("side")
     open_x = jax.ShapeDtypeStruct((1, side, side, 4), jnp.float32)
     export.export(jax.jit(lambda x: convolve(x, kernel, (1, 1), "SAME", **NUMBERS)))(open_x)
+    assert not asked
+
+
+def test_every_convolution_of_vgg19_is_handed_over(asked):
+    variables = VGG19("conv2_1").init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    asked.clear()
+    VGG19("conv2_1", forms=CPU).apply(variables, jnp.ones((1, 8, 8, 3)))
+    assert asked == [((1, 1), ((1, 1), (1, 1)))] * 3
+    asked.clear()
+    assert VGG19("conv2_1", forms=PLAIN).apply(variables, jnp.ones((1, 8, 8, 3))).any()
     assert not asked
 
 
