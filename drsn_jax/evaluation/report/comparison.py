@@ -44,7 +44,8 @@ def paired_bootstrap(
     labels = list(range(len(differences))) if groups is None else list(groups)
     names, members = np.unique(labels, return_inverse=True)
     if len(names) < 2:
-        raise InputError(f"A bootstrap needs at least two {'images' if groups is None else 'scenes'}; there is {len(names)}.")
+        kind = "images" if groups is None else "scenes"
+        raise InputError(f"A bootstrap needs at least two {kind}; there is {len(names)}. Compare on more {kind}.")
     from scipy.stats import bootstrap  # takes a second to import
 
     groups_of = tuple(np.bincount(members, weights=weights) for weights in (differences, np.ones(len(differences))))
