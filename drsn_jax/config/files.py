@@ -17,6 +17,7 @@ from drsn_jax.config.values import ADDED, BLURRING, check_values, kind_of, shown
 from drsn_jax.system.errors import InputError, nearest
 from drsn_jax.system.paths import local_path
 
+_BAD_VALUE = (flags.Error, ValueError, TypeError, SyntaxError)
 # In the wheel these files are in the package, in a checkout at its top level.
 _PACKAGE = Path(__file__).parents[1]
 OF_FRAMES = ("frames_averaged", "frames_share", "frames_odd", "frames_sharpness")  # the averaging of the clips of `frames_dir`
@@ -57,8 +58,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, A
     defaults = base_config()
     config = run_config_file(path)
     _check_keys(config, known=defaults, source=path.name)
-    for override in overrides:
-        _apply_override(override, config, name=name_or_path)
+    _apply_overrides(overrides, config, name=name_or_path)
     given = overridden_keys(overrides)
     if path.parent not in CONFIG_FOLDERS:  # shipped files may set unused keys; in a user's file they are a mistake
         # A file may set the keys of clips whose folder is given on the command line.
@@ -74,18 +74,29 @@ def overridden_keys(overrides: Sequence[str]) -> set[str]:
     return {override.removeprefix("--config.").split("=", 1)[0] for override in overrides}
 
 
-def _apply_override(override: str, config: ConfigDict, *, name: str) -> None:
-    key, equals, value = override.removeprefix("--config.").partition("=")
-    if not override.startswith("--config.") or not equals:
-        raise InputError(f"Cannot read {override!r}; write an override as --config.key=value.")
-    if key not in config:
-        raise InputError(f"Unknown configuration key {key!r}{nearest(key, config)}; `drsn-jax info --config={name}` lists them all.")
-    argv, values = ["drsn-jax", override], flags.FlagValues()
+def _apply_overrides(overrides: Sequence[str], config: ConfigDict, *, name: str) -> None:
+    for override in overrides:
+        key, equals, _ = override.removeprefix("--config.").partition("=")
+        if not override.startswith("--config.") or not equals:
+            raise InputError(f"Cannot read {override!r}; write an override as --config.key=value.")
+        if key not in config:
+            raise InputError(f"Unknown configuration key {key!r}{nearest(key, config)}; `drsn-jax info --config={name}` lists them all.")
     try:
-        config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=argv)
-        values(argv)
-    except (flags.Error, ValueError, TypeError, SyntaxError) as error:
-        raise InputError(f"{key}={value!r} must be {kind_of(config[key])} (--config.{key}={shown(config[key])}).") from error
+        _parse(overrides, config)
+    except _BAD_VALUE:
+        for override in overrides:  # one at a time, to name the bad one; parsing describes the whole configuration, which takes longest
+            key, _, value = override.removeprefix("--config.").partition("=")
+            try:
+                _parse([override], config)
+            except _BAD_VALUE as error:
+                raise InputError(f"{key}={value!r} must be {kind_of(config[key])} (--config.{key}={shown(config[key])}).") from error
+        raise
+
+
+def _parse(overrides: Sequence[str], config: ConfigDict) -> None:
+    argv, values = ["drsn-jax", *overrides], flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, lock_config=True, flag_values=values, sys_argv=argv)
+    values(argv)
 
 
 def _check_effect(given: set[str], config: ConfigDict) -> None:
