@@ -29,7 +29,8 @@ def write_video(path, images, *, codec="ffv1", pix_fmt="bgr0", rotation=None, go
 def write_frames(folder, images, names=None):
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
-        Image.fromarray(image).save(folder / (names[i] if names else f"{i + 1:06d}.png"))
+        # Compressed little: a quarter of the time.
+        Image.fromarray(image).save(folder / (names[i] if names else f"{i + 1:06d}.png"), compress_level=1)
     return folder
 
 
