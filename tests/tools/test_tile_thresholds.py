@@ -82,18 +82,23 @@ def test_an_image_of_one_tile_has_the_thresholds_of_the_whole(passes, image):
         np.testing.assert_allclose(tiled, one.whole, atol=1e-6)
 
 
-def test_a_step_between_tiles_is_found_at_the_blend_zone_and_nowhere_else():
+def test_a_step_between_tiles_is_found_at_the_blend_zone_and_nowhere_else(rng):
     zone = blended(320, tile=192, overlap=64)  # tiles at 0 and 128; the outer quarter of their 64 common pixels has one tile
     assert np.flatnonzero(zone).tolist() == list(range(144, 176))
-    difference = np.zeros((128, 320, 3))
-    difference[:, 160:] = 2.0
-    seams = measure_seams(difference, tile=192, overlap=64)
-    assert (seams.step, seams.largest_step) == (2, 2)
-    assert (seams.step_elsewhere, seams.largest_step_elsewhere) == (0, 0)
-    assert seams.rms_blended == pytest.approx(2**0.5)
-    turned = measure_seams(difference.swapaxes(0, 1), tile=192, overlap=64)
-    assert turned._asdict() == pytest.approx(seams._asdict())
-    assert np.isnan(measure_seams(difference, tile=320, overlap=64).step), "no seam in one tile"
+    whole = np.full((128, 320, 3), 0.5)
+    whole[:64] += rng.normal(0, 0.1, (64, 320, 3))
+    tiled = whole.copy()
+    tiled[:64, 160:] += 3 / 255
+    tiled[64:, 160:] += 1 / 255
+    seams = measure_seams(tiled, whole, tile=192, overlap=64)
+    assert (seams.step, seams.largest_step) == pytest.approx((2, 3))
+    assert seams.largest_flat_step == pytest.approx(1), "the upper half is busy"
+    elsewhere = seams.step_elsewhere, seams.largest_step_elsewhere, seams.largest_flat_step_elsewhere
+    assert elsewhere == pytest.approx((0, 0, 0), abs=1e-9)
+    assert seams.rms_blended == pytest.approx(2.5**0.5)
+    turned = measure_seams(tiled.swapaxes(0, 1), whole.swapaxes(0, 1), tile=192, overlap=64)
+    assert turned._asdict() == pytest.approx(seams._asdict(), abs=1e-9)
+    assert np.isnan(measure_seams(tiled, whole, tile=320, overlap=64).step), "no seam in one tile"
 
 
 def test_differences_are_counted_in_levels():

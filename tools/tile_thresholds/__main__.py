@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace, progress: Progress) -> None:
 def _measure(study: Study, sharp: UInt8[np.ndarray, "h w 3"], *, tile: int, overlap: int) -> Iterator[Row]:
     whole = {f"{name}_whole": value for name, value in score(study.whole, sharp).items()}
     for way, tiled in study.tiled.items():
-        seams = measure_seams((tiled - study.whole) * 255, tile=tile, overlap=overlap)
+        seams = measure_seams(tiled, study.whole, tile=tile, overlap=overlap)
         found = study.of_tiles if way == OWN else [study.of_ways[way]]
         spread_by_block = deviations(found, study.thresholds)
         yield {"way": way, **score(tiled, sharp), **whole, **compare(tiled, study.whole), **seams._asdict(), "deviations": spread_by_block}
@@ -90,7 +90,7 @@ def _measure(study: Study, sharp: UInt8[np.ndarray, "h w 3"], *, tile: int, over
 
 def _save(study: Study, folder: Path, stem: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for way, restored in {"whole": study.whole, **{f"tiles, {way}": tiled for way, tiled in study.tiled.items()}}.items():
+    for way, restored in {"restored whole": study.whole, **study.tiled}.items():
         save_png(to_uint8(restored), folder / f"{stem}_{way.replace(' ', '_')}.png")
 
 

@@ -14,7 +14,8 @@ from drsn_jax.ops.metrics import psnr, ssim_gaussian
 from drsn_jax.restoration.core.tiling import tile_starts, tile_weights, to_uint8
 
 SQUARE = 16  # pixels: the side of the squares that steps compare
-Difference = Float[np.ndarray, "h w 3"]
+FLAT = 2.0  # levels: the standard deviation below which a square is flat, so that a step would show
+Image = Float[np.ndarray, "h w 3"]
 _score = jax.jit(lambda restored, sharp: (psnr(restored, sharp), ssim_gaussian(restored, sharp)))
 
 
@@ -22,7 +23,7 @@ class Seams(NamedTuple):
     """The difference of a tiled result from the whole one, at seams and elsewhere, in levels.
 
     A step is the change of the difference's mean from the square of 16x16 pixels on one side of a blend zone to the one on the other side.
-    Elsewhere it is the same over the same distance inside one tile.
+    Elsewhere it is the same over the same distance inside one tile. A flat step is one between squares that are flat in the whole result.
     """
 
     rms_blended: float
@@ -31,6 +32,15 @@ class Seams(NamedTuple):
     step_elsewhere: float
     largest_step: float
     largest_step_elsewhere: float
+    largest_flat_step: float
+    largest_flat_step_elsewhere: float
+
+
+class _Steps(NamedTuple):
+    """The size of steps, and whether they are between flat squares, by square and channel."""
+
+    size: Float[np.ndarray, " n"]
+    flat: Bool[np.ndarray, " n"]
 
 
 def score(restored: Float[np.ndarray, "h w 3"], sharp: UInt8[np.ndarray, "h w 3"]) -> dict[str, float]:
@@ -44,18 +54,16 @@ def compare(tiled: Float[np.ndarray, "h w 3"], whole: Float[np.ndarray, "h w 3"]
     return {"mean_levels": float(levels.mean()), "most_levels": float(levels.max()), "changed": float((levels > 0).mean())}
 
 
-def measure_seams(difference: Difference, *, tile: int, overlap: int) -> Seams:
-    """Measure a difference in levels, whose image was cut into tiles of these sizes. NaN where there is no such place."""
-    rows, columns = (blended(size, tile=tile, overlap=overlap) for size in difference.shape[:2])
+def measure_seams(tiled: Image, whole: Image, *, tile: int, overlap: int) -> Seams:
+    """Measure two results in [0, 1], of which one was restored in tiles of these sizes. NaN where there is no such place."""
+    difference, levels = (tiled - whole) * 255, whole * 255
+    rows, columns = (blended(size, tile=tile, overlap=overlap) for size in whole.shape[:2])
     zone = rows[:, None] | columns
-    at_zones, elsewhere = [], []
-    for turned, along in ((difference, columns), (difference.swapaxes(0, 1), rows)):
-        at_zone, inside = _steps(turned, along)
-        at_zones.append(at_zone)
-        elsewhere.append(inside)
-    at, inside = np.concatenate(at_zones), np.concatenate(elsewhere)
     rms_blended, rms_elsewhere = (_mean(difference[mask] ** 2) ** 0.5 for mask in (zone, ~zone))
-    return Seams(rms_blended, rms_elsewhere, _mean(at), _mean(inside), _largest(at), _largest(inside))
+    across = _steps(difference, levels, columns), _steps(difference.swapaxes(0, 1), levels.swapaxes(0, 1), rows)
+    at, inside = (_join(steps) for steps in zip(*across, strict=True))
+    means, largest = ([figure(steps.size) for steps in (at, inside)] for figure in (_mean, _largest))
+    return Seams(rms_blended, rms_elsewhere, *means, *largest, *(_largest(steps.size[steps.flat]) for steps in (at, inside)))
 
 
 def blended(length: int, *, tile: int, overlap: int) -> Bool[np.ndarray, " length"]:
@@ -67,28 +75,33 @@ def blended(length: int, *, tile: int, overlap: int) -> Bool[np.ndarray, " lengt
     return count > 1
 
 
-def _steps(difference: Difference, zone: Bool[np.ndarray, " w"]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps along the columns, of all squares and channels: over each zone, and over the same distance without a zone in it."""
+def _steps(difference: Image, levels: Image, zone: Bool[np.ndarray, " w"]) -> tuple[_Steps, _Steps]:
+    """Steps along the columns: over each zone, and over the same distance without a zone in it."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], zone, [False]]).astype(int))).reshape(-1, 2)
     if not len(edges):
-        return np.zeros(0), np.zeros(0)
-    height, width = (size // SQUARE * SQUARE for size in difference.shape[:2])
-    bands = difference[:height].reshape(height // SQUARE, SQUARE, *difference.shape[1:]).mean(1)
-    at = [_step(bands, first - SQUARE, end) for first, end in edges if first >= SQUARE and end + SQUARE <= difference.shape[1]]
-    gap = int((edges[:, 1] - edges[:, 0]).min())
-    starts = range(0, width - 2 * SQUARE - gap + 1, SQUARE)
-    inside = [_step(bands, start, start + SQUARE + gap) for start in starts if not zone[start : start + 2 * SQUARE + gap].any()]
-    return _join(at), _join(inside)
+        return _join([]), _join([])
+    width, gap = len(zone), int((edges[:, 1] - edges[:, 0]).min())
+    span = 2 * SQUARE + gap
+    at = [(first - SQUARE, end) for first, end in edges if first >= SQUARE and end + SQUARE <= width]
+    inside = [(start, start + SQUARE + gap) for start in range(0, width - span + 1, SQUARE) if not zone[start : start + span].any()]
+    return _join([_step(difference, levels, *places) for places in at]), _join([_step(difference, levels, *places) for places in inside])
 
 
-def _step(bands: Float[np.ndarray, "n w 3"], first: int, second: int) -> Float[np.ndarray, "n 3"]:
-    """The change of the mean between the squares that begin at two columns."""
-    means = (bands[:, start : start + SQUARE].mean(1) for start in (second, first))
-    return np.abs(np.subtract(*means))
+def _step(difference: Image, levels: Image, first: int, second: int) -> _Steps:
+    """The steps between the squares that begin at two columns."""
+    changes = _squares(difference, second).mean((1, 2)) - _squares(difference, first).mean((1, 2))
+    deviation = np.maximum(_squares(levels, first).std((1, 2)), _squares(levels, second).std((1, 2)))
+    return _Steps(np.abs(changes).ravel(), (deviation < FLAT).ravel())
 
 
-def _join(steps: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0), *(step.ravel() for step in steps)])
+def _squares(image: Image, start: int) -> Float[np.ndarray, "n s s 3"]:
+    height = image.shape[0] // SQUARE * SQUARE
+    return image[:height, start : start + SQUARE].reshape(-1, SQUARE, SQUARE, 3)
+
+
+def _join(steps: Sequence[_Steps]) -> _Steps:
+    sizes, flats = ([getattr(each, name) for each in steps] for name in _Steps._fields)
+    return _Steps(np.concatenate([np.zeros(0), *sizes]), np.concatenate([np.zeros(0, bool), *flats]))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
@@ -111,7 +110,7 @@ def restore_in_ways(
 
 def mean_thresholds(of_tiles: Sequence[Thresholds]) -> Thresholds:
     """Return the mean over tiles, block by block and channel by channel."""
-    return jax.tree.map(lambda *values: jnp.mean(jnp.stack(values), 0), *of_tiles)
+    return jax.tree.map(lambda *values: np.mean([np.asarray(value) for value in values], 0), *of_tiles)
 
 
 def scale_down(image: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -1,6 +1,7 @@
 """Rows of the study on disk, one JSON object a line, and their mean figures as a Markdown table."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ Row = dict[str, Any]
 _GROUP = ("model", "tile", "noise", "way")
 _HEADER = (
     "model", "tile", "noise", "thresholds of", "images", "PSNR", "to whole, mean and extremes (dB)", "SSIM", "levels, mean / most",
-    "RMS blended / elsewhere", "step blended / elsewhere", "largest step", "thresholds differ by",
+    "RMS blended / elsewhere", "step blended / elsewhere", "largest step", "largest flat step", "thresholds differ by",
 )  # fmt: skip
 
 
@@ -47,10 +48,15 @@ def _lines(rows: Sequence[Row]) -> Iterator[list[str]]:
             f"{_mean(group, 'mean_levels'):.3f} / {max(row['most_levels'] for row in group):.0f}",
             f"{_mean(group, 'rms_blended'):.3f} / {_mean(group, 'rms_elsewhere'):.3f}",
             f"{_mean(group, 'step'):.3f} / {_mean(group, 'step_elsewhere'):.3f}",
-            f"{max(row['largest_step'] for row in group):.2f} / {max(row['largest_step_elsewhere'] for row in group):.2f}",
+            *(f"{_most(group, key):.2f} / {_most(group, f'{key}_elsewhere'):.2f}" for key in ("largest_step", "largest_flat_step")),
             f"{np.mean([np.mean(list(row['deviations'].values())) for row in group]):.1%}",
         ]
 
 
 def _mean(rows: Sequence[Row], key: str) -> float:
     return float(np.mean([row[key] for row in rows]))
+
+
+def _most(rows: Sequence[Row], key: str) -> float:
+    """The largest value; NaN, of an image without such a place, does not count."""
+    return max((row[key] for row in rows if not math.isnan(row[key])), default=math.nan)
