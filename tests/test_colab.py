@@ -21,8 +21,8 @@ from tensorboard import manager
 
 COLAB = Path(__file__).parent.parent / "colab"
 NAMES = ("train_gopro", "restore_photos")
-SMALL = {key: tiny.OPTIONS[key] for key in ("widths", "num_blocks", "critic_widths", "content_weight")}
-SMALL |= tiny.QUARTER | {"critic_steps": 1, "lipschitz": "none", "frequency_weight": 0.0, "noise_variance": "0.0,0.0"}  # less to compile
+SMALL = {key: tiny.OPTIONS[key] for key in ("widths", "num_blocks", "trunk", "unshuffle", "critic_widths", "content_weight")}
+SMALL |= {"critic_steps": 1, "lipschitz": "none", "frequency_weight": 0.0, "noise_variance": "0.0,0.0"}  # less to compile
 SMALL |= {"warmup_steps": 0, "log_every_steps": 1, "eval_every_steps": 0, "eval_images": 1, "eval_copies": 1, "sample_images": 1}
 SMALL["eval_noise_variances"] = "0.0,"
 # Runs in a kernel before its first cell: what Colab's own module does, and what is to happen once a file is there.

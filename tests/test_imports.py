@@ -194,7 +194,7 @@ def test_resident_training_restoring_and_evaluating_never_import_tensorflow(phot
     code = f"""
 import sys
 from drsn_jax.cli.main import main
-assert main({tiny.train_arguments("run", data="photos", train_dir=photos, num_train_steps=2, **tiny.QUARTER)}) == 0
+assert main({tiny.train_arguments("run", data="photos", train_dir=photos, num_train_steps=2)}) == 0
 assert main(["restore", "--model=run", "--output=out", {str(photos)!r}]) == 0
 assert main(["evaluate", "--model=run", "--output=report", "--blurred={gopro}", "--sharp={gopro}", "--panels=1"]) == 0
 assert main(["info", "--model=run"]) == 0
@@ -207,7 +207,7 @@ assert main(["info", "--model=run"]) == 0
 
 
 def test_without_tensorflow_resident_training_says_so_once_and_goes_on(photos, tmp_path):
-    arguments = tiny.train_arguments(tmp_path / "run", data="photos", train_dir=photos, num_train_steps=2, tensorboard=True, **tiny.QUARTER)
+    arguments = tiny.train_arguments(tmp_path / "run", data="photos", train_dir=photos, num_train_steps=2, tensorboard=True)
     done = python(BLOCKING, *arguments)
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stdout.splitlines() if "TensorBoard" in line]

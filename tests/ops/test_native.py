@@ -138,7 +138,7 @@ def test_a_training_step_with_the_extension_is_one_without():
     """Generator, critic and gradient penalty (a gradient of a gradient), in one step: figures and weights agree."""
     if find_extension().module is None:
         pytest.skip(f"drsn-jax-native is {find_extension().status}: pip install ./native")
-    config = load_config("default", tiny.options(**tiny.QUARTER, critic_steps=1))
+    config = load_config("default", tiny.options(critic_steps=1))
     batch = {name: jax.random.uniform(jax.random.key(i), (2, 32, 32, 3), minval=-1) for i, name in enumerate(("blurred", "sharp"))}
     found = []
     for natively in (True, False):

@@ -121,10 +121,12 @@ def test_an_old_run_restores_and_goes_on_with_remat(old_run, tmp_path_factory, p
     np.testing.assert_allclose(load_model(old_run).predict_fn(image), load_model(fresh).predict_fn(image), atol=1e-6)
 
     photos = json.loads((old_run / "config.json").read_text())["train_dir"]
-    changed = tiny.command(*tiny.train_arguments(old_run, data="photos", train_dir=photos, num_train_steps=3, accumulation_steps=2))
+    changed = tiny.command(
+        *tiny.train_arguments(old_run, data="photos", train_dir=photos, num_train_steps=3, accumulation_steps=2, **tiny.UNET)
+    )
     assert changed.returncode == 2
     assert "accumulation_steps was 1, now 2" in changed.stderr
-    done = tiny.command(*tiny.train_arguments(old_run, data="photos", train_dir=photos, num_train_steps=3, remat=True))
+    done = tiny.command(*tiny.train_arguments(old_run, data="photos", train_dir=photos, num_train_steps=3, remat=True, **tiny.UNET))
     assert done.returncode == 0, done.stderr
     assert "Resumed from step 2." in done.stdout
     assert "remat was False before, True now: the same to rounding" in done.stdout

@@ -108,7 +108,7 @@ def test_pair_of_unequal_size(data, refused, gopro):
 def test_damaged_training_image(data, how, refused, photos, gopro, tmp_path):
     path = damage(photos / "2.png" if data == "photos" else gopro / "GOPR0" / "sharp" / "000002.png", how)
     if (data, how) == ("pairs", "truncated"):  # found when its turn comes, which takes as much as training does
-        done = tiny.command(*tiny.train_arguments(tmp_path / "run", data=data, train_dir=gopro, **tiny.QUARTER))
+        done = tiny.command(*tiny.train_arguments(tmp_path / "run", data=data, train_dir=gopro))
         assert done.returncode == 2
         [message] = [line for line in done.stderr.splitlines() if line.startswith("drsn-jax: ")]
         assert "Traceback" not in done.stderr
@@ -242,7 +242,7 @@ def test_configuration(refused, gopro):
     assert "there is nothing to learn" in message
     message = refused.train(data="resident", train_dir=gopro, crop_size=30)
     assert "Crops of 30" in message
-    assert "multiple of 8, as 32 (crop_size or stages)" in message
+    assert "multiple of 4, as 32 (crop_size or stages)" in message
     message = refused.train(data="resident", train_dir=gopro, critic_norm="batch")
     assert "gradient_penalty" in message
     assert "--config.critic_norm=none" in message

@@ -128,7 +128,7 @@ def kill_after_the_first_save(workdir, tmp_path, **options):
 
 @pytest.mark.parametrize("scheme", ["s3", pytest.param("gs", marks=pytest.mark.soak)])
 def test_train_kill_resume_evaluate(scheme, stores, photos, tmp_path, tmp_path_factory, photograph, capsys):
-    address, options = f"{scheme}://{buckets.NAME}/runs/one", tiny.QUARTER | {"data": "photos", "train_dir": photos}
+    address, options = f"{scheme}://{buckets.NAME}/runs/one", {"data": "photos", "train_dir": photos}
     kill_after_the_first_save(address, tmp_path, **options)
     run = any_path(address)
     assert [path.name.split("-")[0] for path in run.iterdir() if "lease" in path.name] == [".lease"], "what the killed owner left"

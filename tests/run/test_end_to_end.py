@@ -27,7 +27,7 @@ def runs(tmp_path_factory, gopro):
         if data not in made:
             workdir = tmp_path_factory.mktemp("runs") / data
             changes = {"data": data, "train_dir": gopro, "eval_dir": gopro, "eval_images": 2, "sample_images": 2}
-            changes["cache"] = data == "pairs"
+            changes |= tiny.UNET | {"cache": True} if data == "pairs" else {}
             made[data] = workdir, tiny.train(workdir, **changes, tensorboard=data == "pairs").stdout
         return made[data]
 
@@ -147,7 +147,7 @@ def test_cached_pairs_wait_for_little(runs):
 def test_learning_really_happens(gopro, tmp_path):
     """A pixel loss alone, a blur that is always the same: the network has to undo some of it."""
     changes = {"data": "resident", "train_dir": gopro, "eval_dir": gopro, "adversarial_weight": 0.0, "frequency_weight": 0.0}
-    changes |= {"unshuffle": 1, "widths": "8,8,8", "learning_rate": 5e-3, "num_train_steps": 60, "batch_size": 4, "ema_decay": 0.0}
+    changes |= {"trunk": "unet", "widths": "8,8,8", "learning_rate": 5e-3, "num_train_steps": 60, "batch_size": 4, "ema_decay": 0.0}
     changes |= {"noise_variance": "0,0", "log_every_steps": 15, "checkpoint_every_steps": 0, "eval_images": 0}
     tiny.train(tmp_path / "run", **changes)
     losses = [figures["generator/loss"] for figures in tiny.losses_by_log(tmp_path / "run").values()]

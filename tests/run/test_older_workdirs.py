@@ -16,7 +16,7 @@ from drsn_jax.run.checkpoint import Checkpoints
 from drsn_jax.run.resume import draws_changed, resume_or_init
 from drsn_jax.training.sharding import make_mesh
 
-OPTIONS = tiny.QUARTER | {"data": "photos", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0, "blur_softness": "0.5,1"}
+OPTIONS = {"data": "photos", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0, "blur_softness": "0.5,1"}
 OPTIONS |= {"weight_decay": 0.1, "learning_rate": 0.01}
 DRAWN_ANEW = "Step 3 was stored before each random draw had a key of its own: from here on the batches are drawn anew."
 ANEW = "The optimiser of the generator differs from the stored one, so its moments start anew"

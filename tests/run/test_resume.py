@@ -22,11 +22,9 @@ from drsn_jax.weights.checkpoints import find_checkpoint
 
 # Between them: both data paths, batch statistics of both networks, dropout, running mean, penalty keys, fresh critic batches, schedules.
 KINDS = {
-    "resident": tiny.QUARTER
-    | {"data": "photos", "norm": "batch", "dropout": 0.5, "ema_decay": 0.9, "warmup_steps": 2, "schedule": "constant"},
-    "muon": {"data": "photos", "optimizer": "muon", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0},
-    "pairs": tiny.QUARTER
-    | {"data": "pairs", "critic_norm": "batch", "lipschitz": "clip", "critic_batches": "fresh", "schedule": "linear_decay"}
+    "resident": {"data": "photos", "norm": "batch", "dropout": 0.5, "ema_decay": 0.9, "warmup_steps": 2, "schedule": "constant"},
+    "muon": tiny.UNET | {"data": "photos", "optimizer": "muon", "ema_decay": 0.9, "adversarial_weight": 0.0, "content_weight": 0.0},
+    "pairs": {"data": "pairs", "critic_norm": "batch", "lipschitz": "clip", "critic_batches": "fresh", "schedule": "linear_decay"}
     | {"ema_decay": 0.0},
 }
 
@@ -133,7 +131,7 @@ def test_sigterm_saves_at_once_and_the_rest_is_the_same(kind, kinds, whole, tmp_
 
 
 def test_stages_change_crop_and_batch_and_resume_inside_the_second(kinds, tmp_path):
-    changes = tiny.QUARTER | {"data": "resident", "train_dir": kinds["pairs"]["train_dir"], "dropout": 0.5, "ema_decay": 0.9}
+    changes = {"data": "resident", "train_dir": kinds["pairs"]["train_dir"], "dropout": 0.5, "ema_decay": 0.9}
     changes |= {"stages": "((0,32,2),(3,48,1))", "checkpoint_every_steps": 2}
     for key in ("crop_size", "batch_size"):
         changes[key] = tiny.OPTIONS[key]
@@ -386,7 +384,7 @@ def test_short_memory_is_no_damage(tmp_path, monkeypatch):
 def test_a_checkpoint_of_eight_devices_restores_on_one(tmp_path, photograph):
     """In this process there are eight devices; the subprocess has one."""
     photos = tiny.write_photos(tmp_path / "photos", photograph)
-    arguments = tiny.train_arguments(tmp_path / "run", data="photos", train_dir=photos, num_train_steps=1, batch_size=8, **tiny.QUARTER)
+    arguments = tiny.train_arguments(tmp_path / "run", data="photos", train_dir=photos, num_train_steps=1, batch_size=8)
     assert main(arguments) == 0
     done = tiny.command("restore", f"--model={tmp_path / 'run'}", photos / "0.png", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr

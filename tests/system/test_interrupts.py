@@ -86,7 +86,7 @@ def photos(tmp_path_factory, photograph):
 
 
 def train(workdir, photos, **changes):
-    arguments = tiny.train_arguments(workdir, data="photos", train_dir=photos, **tiny.QUARTER, **changes)
+    arguments = tiny.train_arguments(workdir, data="photos", train_dir=photos, **changes)
     return start(TRAINING.format(arguments=arguments))
 
 

@@ -26,7 +26,7 @@ TIMEOUT = 1200  # other work may share the cores, and stop this for a while
 NETWORKS = ("generator_params", "generator_stats", "critic_params", "critic_stats")
 # Everything that a wrong order of rows would change: fresh parts, penalties and dropout drawn by row; and statistics over all rows.
 OPTIONS = {"norm": "batch", "dropout": 0.5, "lipschitz": "gradient_penalty", "critic_batches": "fresh", "critic_steps": 1, "batch_size": 4}
-OPTIONS |= tiny.QUARTER | {"ema_decay": 0.0, "schedule": "constant"}
+OPTIONS |= {"ema_decay": 0.0, "schedule": "constant"}
 # Adam divides by the size of a gradient, and makes steps of rounding noise where there is none. And two processes that are stopped for
 # minutes, as on a machine that is lent to others, are not to lose each other.
 SGD = """

@@ -256,7 +256,7 @@ def test_a_critic_that_was_never_trained_is_no_reason_to_refuse(workdir, full, t
 
 
 def test_training_begins_with_it_from_the_command_line(full, photograph, tmp_path):
-    options = {"data": "photos", "train_dir": tiny.write_photos(tmp_path / "photos", photograph), "init_from": full}
+    options = tiny.UNET | {"data": "photos", "train_dir": tiny.write_photos(tmp_path / "photos", photograph), "init_from": full}
     options |= {"learning_rate": 1e-12, "critic_learning_rate": 1e-12, "weight_decay": 0.0, "num_train_steps": 1, "ema_decay": 0.0}
     assert "Starting with the weights of" in tiny.train(tmp_path / "run", **options).stdout
     begun, ended = (read_saved(path, ("generator_params",)).fields["generator_params"] for path in (full, tmp_path / "run"))
