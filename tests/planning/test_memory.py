@@ -9,6 +9,7 @@ from drsn_jax.config.files import load_config
 LIMIT = 1.5e9  # bytes: issue 1/5
 
 
+@pytest.mark.soak
 def test_the_papers_step_at_256_fits_in_one_and_a_half_gigabytes():
     config = load_config("paper")
     training = make_training(config, num_train_steps=10)

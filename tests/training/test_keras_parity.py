@@ -82,6 +82,7 @@ def pair(pairs, kind):
     model.set_weights(weights)
 
 
+@pytest.mark.soak  # small networks of all forms are compared in every run
 @pytest.mark.parametrize(("kind", "options"), [(Generator, {"threshold_norm": "batch", "output": "average"}), (Critic, {})])
 def test_the_full_networks_give_the_same_outputs_at_256x256(kind, options):
     module = kind(**options)
