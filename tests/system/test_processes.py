@@ -42,7 +42,7 @@ class Run:
 
     def __init__(self, workdir, folder, *, pause=(0, 0), own=({}, {}), heartbeat=10_000, **changes):
         """Start the processes. Process r stops before its batch number pause[r] (0: never) until `go`, with its own options own[r]."""
-        self.prelude = SGD.replace("10_000", str(heartbeat))
+        self.program = f"{SGD}drsn_jax.system.processes.HEARTBEAT_SECONDS = {heartbeat}\n{tiny.PAUSING}"
         self.folders, self.processes = [folder / f"process{process}" for process in range(2)], []
         arguments = [tiny.train_arguments(workdir, **OPTIONS | changes | own[process]) for process in range(2)]
         for _ in range(5):
@@ -56,7 +56,7 @@ class Run:
     def _start(self, process, pause, arguments):
         folder = self.folders[process]
         folder.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-c", self.prelude + tiny.PAUSING, str(pause), str(folder), ".", *arguments, f"--process-id={process}"]
+        argv = [sys.executable, "-c", self.program, str(pause), str(folder), ".", *arguments, f"--process-id={process}"]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             return subprocess.Popen(argv, env=tiny.environment(JAX_NUM_CPU_DEVICES="2"), stdout=out, stderr=err)
 

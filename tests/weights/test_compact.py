@@ -262,7 +262,7 @@ def test_training_begins_with_it_from_the_command_line(full, photograph, tmp_pat
     begun, ended = (read_saved(path, ("generator_params",)).fields["generator_params"] for path in (full, tmp_path / "run"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), begun, ended)
     # what already exists goes on, and does not begin anew
-    assert "Starting with" not in tiny.train(tmp_path / "run", **options).stdout
+    assert "Starting with" not in tiny.train(tmp_path / "run", **options | {"num_train_steps": 2}).stdout
 
 
 def test_a_run_stops_when_its_time_is_over_and_goes_on(photograph, tmp_path):
