@@ -8,7 +8,8 @@ import xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Else TensorFlow imports Keras, SciPy and Matplotlib with it, 2 s in each of some fifty processes. `import keras` is the same with it.
+# Else TensorFlow imports Keras, SciPy and Matplotlib, 2 s in each process of the tests. `import keras` is the same with it; clu's summaries
+# need tf.keras, but are written by other processes.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("DRSN_JAX_COMPILATION_CACHE", "off")  # of processes that tests start: the user's folder is left alone
 # What users run, in twice the time: XLA_FLAGS='--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3'. Another processor:

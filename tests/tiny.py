@@ -84,7 +84,7 @@ def train_arguments(workdir, *, config="default", **changes) -> list[str]:
 
 def environment(**changes) -> dict[str, str]:
     """One CPU device, quiet, with the compile cache of the tests."""
-    ours = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC", "PYTEST_CURRENT_TEST")
+    ours = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC", "PYTEST_CURRENT_TEST", "TF_USE_LEGACY_KERAS")
     kept = {key: value for key, value in os.environ.items() if key not in ours}
     cache = str(TESTS.parent / ".jax_cache")
     quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}

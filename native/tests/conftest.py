@@ -2,7 +2,10 @@
 
 import os
 
+import xla_flags
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = xla_flags.with_given(xla_flags.QUICK)
 os.environ.setdefault("NPROC", "32")  # threads of a pool in which eight devices wait for each other
 
 import jax

@@ -101,7 +101,7 @@ def test_layers_and_pooling_down_to_conv5_4():
 
 def test_bfloat16_is_close(params):
     image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
-    a, b = (VGG19("conv3_3", "imagenet", dtype).apply({"params": params}, image) for dtype in (jnp.float32, jnp.bfloat16))
+    a, b = (jax.jit(VGG19("conv3_3", "imagenet", dtype).apply)({"params": params}, image) for dtype in (jnp.float32, jnp.bfloat16))
     assert b.dtype == jnp.bfloat16
     assert np.abs(np.asarray(a) - np.asarray(b, np.float32)).mean() < 0.02 * np.asarray(a).max()
 
@@ -110,7 +110,8 @@ def test_bfloat16_is_close(params):
 def test_the_first_convolution_is_in_float32_whatever_the_dtype(content_input, params):
     """Pixels up to 151 lose what tells neighbours apart in bfloat16's eight bits; so the features differ by their own rounding alone."""
     image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)), jnp.float32)
-    exact, seen = (VGG19("conv1_1", content_input, dtype).apply({"params": params}, image) for dtype in (jnp.float32, jnp.bfloat16))
+    networks = [VGG19("conv1_1", content_input, dtype) for dtype in (jnp.float32, jnp.bfloat16)]
+    exact, seen = (jax.jit(network.apply)({"params": params}, image) for network in networks)
     assert seen.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(seen, np.float32), exact, rtol=2**-8, atol=1e-5 * exact.max())
 

@@ -4,10 +4,12 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import tiny
+from networks import draw_state
 
 from drsn_jax.config.build import make_training
 from drsn_jax.config.files import load_config
@@ -102,8 +104,9 @@ def test_networks_mean_and_step_go_on_where_the_moments_do_not(older, capsys):
 
 def test_the_moments_of_adam_go_on_whatever_decays(older, tmp_path, capsys):
     config = json.loads((older / "config.json").read_text()) | {"optimizer": "adam", "parameter_groups": "by_shape"}
-    state = make_training(config, num_train_steps=6).init(jax.random.key(1))
-    state = state.replace(step=state.step + 3, generator_opt_state=jax.tree.map(lambda leaf: leaf + 3, state.generator_opt_state))
+    state = draw_state(make_training(config, num_train_steps=6).init)
+    moments = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf) + 3, leaf.dtype), state.generator_opt_state)
+    state = state.replace(step=jnp.int32(3), generator_opt_state=moments)
     with Checkpoints(tmp_path, config=config) as checkpoints:
         checkpoints.save(3, state)
     resumed = resume(tmp_path, config | {"parameter_groups": "by_role"})

@@ -115,13 +115,13 @@ def free_port():
 
 
 @functools.cache
-def server(devices):
-    """Start a separate warm process with this number of devices."""
-    return warm.Server(tiny.environment(JAX_NUM_CPU_DEVICES=str(devices)), prelude=SGD)
+def server():
+    """Start a separate warm process with one device."""
+    return warm.Server(tiny.environment(JAX_NUM_CPU_DEVICES="1"), prelude=SGD)
 
 
-def train_alone(workdir, *, devices=1, **changes):
-    done = server(devices).run(tiny.train_arguments(workdir, **OPTIONS | changes), cwd=None, timeout=TIMEOUT)
+def train_alone(workdir, **changes):
+    done = server().run(tiny.train_arguments(workdir, **OPTIONS | changes), cwd=None, timeout=TIMEOUT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -230,7 +230,7 @@ def test_sigterm_to_one_stops_both_after_the_same_step_and_a_second_run_is_refus
     assert tiny.steps_on_disk(workdir)[-1] == step
     assert not any("eval/psnr" in line for line in tiny.read_metrics(workdir)), "nobody waits for an evaluation on SIGTERM"
 
-    assert f"Resumed from step {step}." in train_alone(workdir, devices=4, **changes)
+    assert f"Resumed from step {step}." in train_alone(workdir, **changes)
     assert_equal_runs(workdir, whole, steps=12)
     assert ".lock" not in os.listdir(workdir)
 
