@@ -87,11 +87,8 @@ def environment(**changes) -> dict[str, str]:
     ours = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC", "PYTEST_CURRENT_TEST", "TF_USE_LEGACY_KERAS")
     kept = {key: value for key, value in os.environ.items() if key not in ours}
     cache = str(TESTS.parent / ".jax_cache")
-    quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    # Compiles three times faster. That resuming is bitwise with optimisations too was checked by setting this to 0.
-    quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    quick = quiet["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
-    quiet["XLA_FLAGS"] = xla_flags.with_given(xla_flags.OLDER_CODE_GENERATOR if quick else "")
+    # That resuming is bitwise with optimisations too was checked by XLA_FLAGS=--xla_backend_optimization_level=3.
+    quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": xla_flags.with_given(xla_flags.QUICK)}
     # Programs of tests that import helpers, or what another test has.
     folders = [TESTS, *(folder for folder in TESTS.iterdir() if folder.is_dir())]
     kept["PYTHONPATH"] = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-import xla_flags
 from networks import quick_compiles  # noqa: F401
 
 from drsn_jax.benchmark.comparable import describe_differences, resolve_bench_config
@@ -174,9 +173,7 @@ def bench(tmp_path, monkeypatch, capfd):
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     monkeypatch.chdir(tmp_path)
-    # Workers compile as this process: without optimisations of XLA a call takes seconds, with all compilation takes three times as long.
-    flags = f"{xla_flags.OLDER_CODE_GENERATOR} --xla_backend_optimization_level=0"
-    for name, value in tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0", XLA_FLAGS=flags).items():
+    for name, value in tiny.environment().items():
         monkeypatch.setenv(name, value)
     return run
 

@@ -140,7 +140,7 @@ def test_killed_and_run_again_it_ends_as_if_it_had_never_stopped(tmp_path, clip,
     options = ["--frames=7"] if kind == "video" else ["--pairs-per-photo=2", "--blur-length=1,6", "--crop=32"]
     whole, cut = ([kind, f"--source={source}", f"--output={tmp_path / name}", *options] for name in ("whole", "cut"))
     argv = [sys.executable, "-c", HANGING, "4", str(tmp_path / "hangs"), *cut, "--workers=2"]
-    environment = tiny.environment(JAX_DISABLE_MOST_OPTIMIZATIONS="0")  # compiled as in this process: the same bytes are asked for
+    environment = tiny.environment()  # compiled as in this process: the same bytes are asked for
     process = subprocess.Popen(argv, env=environment, cwd=Path(__file__).parent)
     while not (tmp_path / "hangs").exists():
         assert process.poll() is None

@@ -108,6 +108,11 @@ def _files_of_folder(folder: Path) -> dict[str, TreeFile]:
     return files
 
 
+def _starts_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
 def _files_of_archive(path: Path) -> dict[str, TreeFile]:
     """List the files. The archive stays open as long as one of them exists."""
     try:
@@ -115,7 +120,7 @@ def _files_of_archive(path: Path) -> dict[str, TreeFile]:
     except zipfile.BadZipFile as error:
         if path.stat().st_size == 0:
             trouble = "is empty (0 bytes)"
-        elif path.open("rb").read(2) == b"PK":
+        elif _starts_as_zip(path):
             trouble = "is a damaged or half-downloaded .zip file"
         else:
             trouble = "is not a .zip file; unpack other archives and give the folder"
