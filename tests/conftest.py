@@ -12,8 +12,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # need tf.keras, but are written by other processes.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("DRSN_JAX_COMPILATION_CACHE", "off")  # of processes that tests start: the user's folder is left alone
-# What users run, in twice the time: XLA_FLAGS='--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3'. Another processor:
-# XLA_FLAGS=--xla_cpu_max_isa=AVX2.
+# What users run, in twice the time: XLA_FLAGS='--xla_cpu_use_fusion_emitters=true --xla_backend_optimization_level=3
+# --xla_llvm_disable_expensive_passes=false'. Another processor: XLA_FLAGS=--xla_cpu_max_isa=AVX2.
 os.environ["XLA_FLAGS"] = xla_flags.with_given(xla_flags.QUICK)
 # A device may wait in several sums at once, each in a thread of a pool that all share, of one for each device: eight devices that wait
 # in different sums would then wait for ever.

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from networks import quick_compiles  # noqa: F401
 from PIL import Image
-from site_pages import make_pages, read_keys
 
 from drsn_jax.cli.main import VERBS, main
 from drsn_jax.config.files import base_config, load_config
+from site_pages import make_pages, read_keys
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

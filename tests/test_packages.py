@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
 from release.__main__ import BEFORE_THE_FIRST, check_release, read_notes, read_version
 
 ROOT = Path(__file__).parents[1]

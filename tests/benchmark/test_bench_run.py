@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import xla_flags
 from networks import quick_compiles  # noqa: F401
 
 from drsn_jax.benchmark.comparable import describe_differences, resolve_bench_config
@@ -173,7 +174,8 @@ def bench(tmp_path, monkeypatch, capfd):
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     monkeypatch.chdir(tmp_path)
-    for name, value in tiny.environment().items():
+    flags = f"{xla_flags.QUICK} --xla_llvm_disable_expensive_passes=false"  # else a call of Keras takes seconds
+    for name, value in tiny.environment(XLA_FLAGS=flags).items():
         monkeypatch.setenv(name, value)
     return run
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from accelerator import parity
 from accelerator.__main__ import format_table, main, survey
 from accelerator.parity import Check, compare_all

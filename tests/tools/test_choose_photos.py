@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from choose_photos import COLUMNS, LABEL, ROWS, TILE, main
 from PIL import Image, ImageFilter
 
+from choose_photos import COLUMNS, LABEL, ROWS, TILE, main
 from drsn_jax.data.images.sharpness import measure_sharpness
 
 

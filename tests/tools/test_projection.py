@@ -7,18 +7,18 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import quick_compiles  # noqa: F401
-from projection import report
-from projection.__main__ import main
-from projection.machines import MACHINES, V5E, Machine, Ring
-from projection.model import Load, Work, batch_for, compute_seconds, efficiency, exchange_seconds, step_seconds
-from projection.program import AllReduce, read_movement
-from projection.work import measure_work
 
 from drsn_jax.config.build import frozen_shapes, make_stages, make_training
 from drsn_jax.config.files import load_config
 from drsn_jax.ops.backend import PLAIN
 from drsn_jax.ops.costs import count_macs
 from drsn_jax.planning.memory import Line
+from projection import report
+from projection.__main__ import main
+from projection.machines import MACHINES, V5E, Machine, Ring
+from projection.model import Load, Work, batch_for, compute_seconds, efficiency, exchange_seconds, step_seconds
+from projection.program import AllReduce, read_movement
+from projection.work import measure_work
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 

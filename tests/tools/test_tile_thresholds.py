@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from networks import draw_variables, images, quick_compiles, write_model  # noqa: F401
 from PIL import Image
+
+from drsn_jax.models.generator import Generator
+from drsn_jax.weights.model import Model
 from tile_thresholds.__main__ import main
 from tile_thresholds.figures import blended, compare, deviations, measure_seams
 from tile_thresholds.passes import (
@@ -20,9 +23,6 @@ from tile_thresholds.passes import (
     restore_whole,
 )
 from tile_thresholds.report import read_rows
-
-from drsn_jax.models.generator import Generator
-from drsn_jax.weights.model import Model
 
 TILE, OVERLAP = 128, 112  # a quarter of the overlap, 28 pixels, is more than one block at quarter resolution sees
 

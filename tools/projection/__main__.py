@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 
 from drsn_jax.config import load_config
-from drsn_jax.system.errors import explain
 from drsn_jax.system.progress import Progress
 from projection.report import describe_projection
 from projection.work import DEVICES
+from study import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,19 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, overrides = parser.parse_known_args(argv)
     if jax.config.jax_num_cpu_devices < DEVICES:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_num_cpu_devices", DEVICES)  # before jax computes anything
-    progress = Progress()
-    try:
-        table = describe_projection(load_config(arguments.config, overrides), name=arguments.config, say=progress)
-    except Exception as error:
-        explained = explain(error)
-        if explained is None:
-            raise
-        sys.stderr.write(f"projection: {explained[0]}\n")
-        return explained[1]
-    finally:
-        progress.close()
-    sys.stdout.write(table)
-    return 0
+
+    def table_fn(progress: Progress) -> str:
+        return describe_projection(load_config(arguments.config, overrides), name=arguments.config, say=progress)
+
+    return print_table(table_fn, name="projection")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from jaxtyping import UInt8
 from drsn_jax.data.pairs.folders import find_pairs, spread
 from drsn_jax.evaluation.scoring.entries import paired_entries, read_case
 from drsn_jax.restoration.core.tiling import check_tile, to_uint8
-from drsn_jax.system.errors import explain
 from drsn_jax.system.panels import save_png
 from drsn_jax.system.progress import Progress
 from drsn_jax.weights.model import load_model
 from drsn_jax.weights.shipped import find_model
+from study import print_table
 from tile_thresholds.figures import compare, deviations, measure_seams, score
 from tile_thresholds.passes import OWN, Study, make_passes, restore_in_ways, restore_whole
 from tile_thresholds.report import Row, append_row, format_table, read_rows
@@ -31,20 +31,12 @@ from tile_thresholds.report import Row, append_row, format_table, read_rows
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study and print the table. Exit codes as in `drsn-jax`."""
     arguments = _parse(argv)
-    progress = Progress()
-    try:
+
+    def table_fn(progress: Progress) -> str:
         _run(arguments, progress)
-        table = format_table(read_rows(arguments.output))
-    except Exception as error:
-        explained = explain(error)
-        if explained is None:
-            raise
-        sys.stderr.write(f"tile_thresholds: {explained[0]}\n")
-        return explained[1]
-    finally:
-        progress.close()
-    sys.stdout.write(table)
-    return 0
+        return format_table(read_rows(arguments.output))
+
+    return print_table(table_fn, name="tile_thresholds")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
