@@ -87,7 +87,7 @@ def environment(**changes) -> dict[str, str]:
     ours = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC", "PYTEST_CURRENT_TEST", "TF_USE_LEGACY_KERAS")
     kept = {key: value for key, value in os.environ.items() if key not in ours}
     cache = str(TESTS.parent / ".jax_cache")
-    # That resuming is bitwise with optimisations too was checked by --xla_backend_optimization_level=3 in XLA_FLAGS.
+    # That resuming is bitwise with optimisations too was checked under the flags that conftest.py names for what users run.
     quiet = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2", "XLA_FLAGS": xla_flags.with_given(xla_flags.QUICK)}
     # Programs of tests that import helpers, or what another test has.
     folders = [TESTS, *(folder for folder in TESTS.iterdir() if folder.is_dir())]

@@ -7,11 +7,11 @@ from importlib.metadata import version
 # the older one, which jaxlib 0.11 no longer has: it ends a process at an option that it does not know. In one part in place of 32 the
 # code of a program is made in a fifth less.
 _QUICKER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-OLDER_CODE_GENERATOR = _QUICKER if version("jaxlib").startswith("0.10.") else ""
+_OLDER_CODE_GENERATOR = _QUICKER if version("jaxlib").startswith("0.10.") else ""
 # On a busy machine eight devices on two cores may come later to a sum than the 40 s after which XLA ends the process.
-PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+_PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 # Without LLVM's slower passes the suite compiles in a tenth less, although what it compiles runs slower.
-QUICK = f"{PATIENT} {OLDER_CODE_GENERATOR} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK = f"{_PATIENT} {_OLDER_CODE_GENERATOR} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def with_given(own: str) -> str:

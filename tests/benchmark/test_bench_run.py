@@ -174,7 +174,7 @@ def bench(tmp_path, monkeypatch, capfd):
         return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
 
     monkeypatch.chdir(tmp_path)
-    flags = f"{xla_flags.QUICK} --xla_llvm_disable_expensive_passes=false"  # else a call of Keras takes seconds
+    flags = f"{xla_flags.QUICK} --xla_llvm_disable_expensive_passes=false"  # else a call takes seconds
     for name, value in tiny.environment(XLA_FLAGS=flags).items():
         monkeypatch.setenv(name, value)
     return run

@@ -217,6 +217,16 @@ def test_from_the_command_line(monkeypatch, capsys):
     assert "batch of 1" in capsys.readouterr().err
 
 
+def test_an_interrupted_study_is_one_line_and_code_130(monkeypatch, capsys):
+    def interrupt(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "measure_work", interrupt)
+    assert main(["--config=paper"]) == 130
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.splitlines()[-1]) == ("", "projection: interrupted")
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.0123, "0.012"), (1.26, "1.3"), (18.4, "18"), (1234.0, "1,200"), (99.6, "100"), (0.0, "0")])
 def test_two_digits(value, text):
     assert report._round(value) == text

@@ -108,7 +108,8 @@ def test_the_generator_is_judged_by_the_restorations_that_the_critic_saw():
     assert float(metrics["critic/restored"]) == pytest.approx(-float(metrics["generator/adversarial"]), abs=1e-7)
     keys = [jax.random.fold_in(setting.keys(setting.state)[0], j) for j in range(2)]
     params, first = setting.state.generator_params, one["blurred"][:1]
-    restored = [jax.jit(setting.restore)(params, {}, first, key)[0] for key in keys]
+    restore = jax.jit(setting.restore)
+    restored = [restore(params, {}, first, key)[0] for key in keys]
     assert largest_difference(*restored) > 1e-3
     pixel = np.mean([np.sqrt(np.square(x - one["sharp"][:1]) + 1e-6).mean() for x in restored])
     assert float(metrics["generator/pixel"]) == pytest.approx(float(pixel), rel=1e-5)
